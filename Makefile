@@ -1,0 +1,50 @@
+# make demo | test | check | bench | clean. Needs Python ≥ 3.10 with pip, and a package index; everything goes into $(VENV).
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
+PINS := pyproject.toml constraints.txt
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/.library
+	$(VENV)/bin/registrationnet demo demo-output
+
+test: $(VENV)/.test
+	$(RUN) -m pytest -q
+
+check: $(VENV)/.check
+	$(RUN) -m ruff format --check --quiet .
+	$(RUN) -m ruff check --quiet .
+	$(RUN) -m mypy
+	$(RUN) -m pytest -q
+
+bench: $(VENV)/.bench
+	$(RUN) -m Testing.benchmarks.accuracy $(BENCH)
+
+clean:
+	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each stamp is younger than what it was installed from, so a second call installs nothing.
+$(VENV)/.library: $(PINS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "registrationnet needs Python 3.10 or later; set PYTHON=")'
+	@echo "installing into $(VENV) (some minutes the first time)"
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(INSTALL) -e .
+	@touch $@
+
+# The oracles ask for torchvision and more, which the parts compared here do not need.
+$(VENV)/.test: $(VENV)/.library
+	@$(INSTALL) -e ".[test]"
+	@$(INSTALL) --no-deps icon_registration unigradicon
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	@$(INSTALL) -e ".[dev]"
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	@$(INSTALL) -e ".[bench]"
+	@touch $@

@@ -1,0 +1,265 @@
+"""What each command of the terminal does. `cli.py` reads the command line and explains what fails."""
+
+from __future__ import annotations
+
+import json
+import os
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+
+from .catalogue import card_named, cards
+from .doctor import examine
+from .errors import InputError
+from .interruption import Interruption
+from .landmarks import Points, mapped, read_points, write_points
+from .outputs import check_file_name, check_folder_name, check_image_name, staged_folder, write_image
+from .phantom import demo_pair, error_mm
+from .prepare import read_image, read_transform
+from .quality import (
+    displacement,
+    jacobian_image,
+    jacobian_statistics,
+    label_overlap,
+    landmark_errors,
+    marks,
+    worst,
+)
+from .registration import Registration, register
+from .terminal import painted, progress_bar, table
+from .warping import warp_image
+
+Command = Callable[[Namespace, Interruption], int]
+
+VERDICTS = {
+    "green": "all marks are green",
+    "amber": "look at what is amber before you trust it",
+    "red": "do not trust it before you know why something is red",
+}
+
+
+def run_register(options: Namespace, interruption: Interruption) -> int:
+    check_folder_name(options.out_dir)
+    with progress_bar(is_wanted=not options.quiet) as callback:
+        result = register(
+            options.fixed,
+            options.moving,
+            model=options.model,
+            refine=options.refine,
+            steps=options.steps,
+            similarity=options.similarity,
+            fixed_modality=options.fixed_modality,
+            moving_modality=options.moving_modality,
+            fixed_mask=options.fixed_mask,
+            moving_mask=options.moving_mask,
+            fixed_labels=options.fixed_labels,
+            moving_labels=options.moving_labels,
+            fixed_landmarks=_landmarks(options.fixed_landmarks) if options.fixed_landmarks else None,
+            moving_landmarks=_landmarks(options.moving_landmarks) if options.moving_landmarks else None,
+            initial=_transform(options.initial) if options.initial else None,
+            align=options.align,
+            device=options.device,
+            weights=options.weights,
+            smoothness=options.smoothness,
+            seed=options.seed,
+            progress=interruption.checked(callback),
+        )
+        interruption.check()
+        result.save(options.out_dir)
+    interruption.too_late()
+    if not options.quiet:
+        _print_result(result, options.out_dir)
+    return 0
+
+
+def run_demo(options: Namespace, interruption: Interruption) -> int:
+    out_dir: Path = options.out_dir
+    check_folder_name(out_dir)
+    fixed, moving, fixed_labels, moving_labels, known = demo_pair(seed=options.seed)
+    interruption.check()
+    with progress_bar(is_wanted=not options.quiet) as callback:
+        result = register(fixed, moving, seed=options.seed, progress=interruption.checked(callback))
+    before = error_mm(sitk.Transform(3, sitk.sitkIdentity), known, fixed_labels)
+    after = error_mm(result.moving_from_fixed, known, fixed_labels)
+    inputs = {"fixed": fixed, "moving": moving, "fixed_labels": fixed_labels, "moving_labels": moving_labels}
+    with staged_folder(out_dir) as folder:
+        for name, image in inputs.items():
+            write_image(image, folder / f"{name}.nii.gz")
+        result.save(folder)
+        interruption.check()
+    interruption.too_late()
+    if not options.quiet:
+        _print_result(result, out_dir)
+        print("Distance from the true place, over the head:")
+        rows = [
+            [name, *(f"{mm:.2f} mm" for mm in vars(error).values())] for name, error in (("before", before), ("after", after))
+        ]
+        print(table([["", *vars(before)], *rows]))
+    return 0
+
+
+def run_warp(options: Namespace, interruption: Interruption) -> int:
+    check_image_name(options.out)
+    image, like = read_image(options.image), read_image(options.like)
+    warped = warp_image(image, like, _transform(options.transform), labels=options.labels)
+    interruption.check()
+    write_image(warped, options.out)
+    interruption.too_late()
+    return 0
+
+
+def run_points(options: Namespace, interruption: Interruption) -> int:
+    check_file_name(options.out)
+    transform = _transform(options.transform)
+    points = read_points(options.points, dim=transform.GetDimension())
+    interruption.check()
+    write_points(points.moved(mapped(points.points_mm, transform)), options.out)
+    interruption.too_late()
+    return 0
+
+
+def run_jacobian(options: Namespace, interruption: Interruption) -> int:
+    check_image_name(options.out)
+    determinant = jacobian_image(_transform(options.transform), read_image(options.like))
+    interruption.check()
+    write_image(determinant, options.out)
+    interruption.too_late()
+    return 0
+
+
+def run_evaluate(options: Namespace, interruption: Interruption) -> int:
+    transform = _transform(options.transform) if options.transform else None
+    content = dict(_evaluation(options, transform))
+    interruption.check()
+    if not content:
+        raise InputError(
+            "Nothing to evaluate; give a pair of labels, a pair of landmarks, or a transform with --like. "
+            "See registrationnet evaluate --help."
+        )
+    print(json.dumps(content, indent=2) if options.json else table(list(_evaluation_rows(content))))
+    return 0
+
+
+def _evaluation(options: Namespace, transform: sitk.Transform | None) -> Iterator[tuple[str, Any]]:
+    if _is_pair(options, "labels"):
+        fixed, moving = read_image(options.fixed_labels), read_image(options.moving_labels)
+        overlap = label_overlap(fixed, moving, transform or sitk.Transform(fixed.GetDimension(), sitk.sitkIdentity))
+        yield "dice", {str(label): vars(dice) for label, dice in overlap.dice.items()}
+        yield "mean_dice", vars(overlap.mean)
+    if _is_pair(options, "landmarks"):
+        fixed_mm, moving_mm = _landmarks(options.fixed_landmarks), _landmarks(options.moving_landmarks)
+        errors = landmark_errors(fixed_mm, moving_mm, transform or sitk.Transform(fixed_mm.shape[1], sitk.sitkIdentity))
+        yield "landmarks_mm", {"count": errors.count, "before": vars(errors.before), "after": vars(errors.after)}
+    if options.like:
+        if transform is None:
+            raise InputError("--like is there to count the folds of a transform; no transform came. Add --transform.")
+        like = read_image(options.like)
+        yield "jacobian", vars(jacobian_statistics(jacobian_image(transform, like)))
+        yield "displacement_mm", vars(displacement(transform, like))
+
+
+def _is_pair(options: Namespace, what: str) -> bool:
+    given = [side for side in ("fixed", "moving") if getattr(options, f"{side}_{what}")]
+    if len(given) == 1:
+        other = "moving" if given == ["fixed"] else "fixed"
+        raise InputError(f"--{given[0]}-{what} came alone; {what} are compared in pairs. Add --{other}-{what}.")
+    return bool(given)
+
+
+def _evaluation_rows(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _evaluation_rows(value, f"{prefix}{name} ")
+        else:
+            yield prefix + name, f"{value:.4g}"
+
+
+def run_models_list(options: Namespace, interruption: Interruption) -> int:
+    interruption.check()
+    if options.json:
+        print(json.dumps([card.as_dict() for card in cards().values()], indent=2))
+    else:
+        rows = [(name, "none needed" if card.weights is None else "needed", card.title) for name, card in cards().items()]
+        print(table([("NAME", "WEIGHTS", "TITLE"), *rows], indent=""))
+    return 0
+
+
+def run_models_show(options: Namespace, interruption: Interruption) -> int:
+    interruption.check()
+    content = card_named(options.name).as_dict()
+    if options.json:
+        print(json.dumps(content, indent=2))
+    else:
+        print(table([(key, _in_one_line(value)) for key, value in content.items()], indent=""))
+    return 0
+
+
+def _in_one_line(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def run_doctor(options: Namespace, interruption: Interruption) -> int:
+    interruption.check()
+    findings = list(examine())
+    if options.json:
+        print(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        print(table([("ok" if finding.is_fine else "!!", finding.what, finding.value) for finding in findings], indent=""))
+        for finding in findings:
+            if not finding.is_fine:
+                print(f"!! {finding.what}: {finding.advice}")
+    return 0 if all(finding.is_fine for finding in findings) else 1
+
+
+def _print_result(result: Registration, out_dir: Path) -> None:
+    report = result.report()
+    all_marks = marks(result.quality)
+    width = max(len(mark.colour) for mark in all_marks)
+    rows = [(mark.colour.ljust(width), mark.measure, mark.value_text) for mark in all_marks]
+    for line, mark in zip(table(rows).splitlines(), all_marks, strict=True):
+        print(line.replace(mark.colour, painted(mark.colour, mark.colour), 1))
+    for mark in all_marks:
+        if mark.colour != "green":
+            print(f"  {mark.measure}: {mark.rule}")
+    print(f"{report['model']} on {report['device']}, {report['seconds']['total']:.1f} s: {VERDICTS[worst(all_marks)]}")
+    print(f"Pictures and numbers: {out_dir / 'report.html'}")
+
+
+def _landmarks(path: Path) -> Points:
+    return read_points(path).points_mm
+
+
+def _transform(path: Path) -> sitk.Transform:
+    """A transform from a file, without the chatter of the HDF5 library on stderr."""
+    with _native_messages_dropped():
+        return read_transform(path)
+
+
+@contextmanager
+def _native_messages_dropped() -> Iterator[None]:
+    """HDF5 writes its own stack of errors straight to file descriptor 2 before SimpleITK raises the one we show."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+COMMANDS: dict[str, Command] = {
+    "register": run_register,
+    "warp": run_warp,
+    "points": run_points,
+    "jacobian": run_jacobian,
+    "evaluate": run_evaluate,
+    "models list": run_models_list,
+    "models show": run_models_show,
+    "doctor": run_doctor,
+    "demo": run_demo,
+}

@@ -1,0 +1,75 @@
+"""Where the work runs, and how much memory it takes there."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+import psutil
+import torch
+
+from .errors import InputError, ResourceError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+_MEGABYTE = 2**20
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device `name`; "auto" is the GPU where there is a CUDA one, else the CPU.
+
+    Raises:
+        InputError: there is no such device on this machine.
+    """
+    if name not in DEVICES:
+        raise InputError(f"There is no device {name!r}; the devices are {', '.join(DEVICES)}. Choose one of them.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if (name == "cuda" and not torch.cuda.is_available()) or (name == "mps" and not torch.backends.mps.is_available()):
+        raise InputError(f"This machine (or this build of torch {torch.__version__}) has no {name} device. Choose auto or cpu.")
+    return torch.device(name)
+
+
+def check_memory(needed_mb: float, device: torch.device, remedy: str) -> None:
+    """Refuse before the start what will not fit.
+
+    Raises:
+        ResourceError: `needed_mb` is more than what is free on `device`; the message ends with `remedy`.
+    """
+    if device.type == "cuda":
+        free_mb = torch.cuda.mem_get_info(device)[0] / _MEGABYTE
+    else:
+        free_mb = psutil.virtual_memory().available / _MEGABYTE
+    if needed_mb > free_mb:
+        raise ResourceError(
+            f"The registration needs about {needed_mb / 1024:.1f} GB on {device.type}; {free_mb / 1024:.1f} GB are free. {remedy}"
+        )
+
+
+class PeakMemory:
+    """While entered, watches the memory of this process (resident set), or of the GPU; `peak_mb` is the largest value seen."""
+
+    def __init__(self, device: torch.device, interval_seconds: float = 0.02) -> None:
+        self.peak_mb = 0.0
+        self._device = device
+        self._interval_seconds = interval_seconds
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self._device.type == "cuda":
+            self.peak_mb = torch.cuda.max_memory_allocated(self._device) / _MEGABYTE
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        while True:
+            self.peak_mb = max(self.peak_mb, process.memory_info().rss / _MEGABYTE)
+            if self._ended.wait(self._interval_seconds):
+                return

@@ -1,0 +1,46 @@
+"""The family of errors that a user may meet.
+
+Every message has four parts: what is wrong, the rule, what came, what to do. Catch `RegistrationNetError` to catch them all.
+
+    RegistrationNetError
+    ├── InputError (also a ValueError)
+    │   └── GeometryError
+    ├── ResourceError
+    ├── OutputError
+    ├── RefinementError
+    └── Cancelled
+"""
+
+
+class RegistrationNetError(Exception):
+    """Any failure that this library explains; `exit_status` is what the command line returns for it."""
+
+    exit_status = 1
+
+
+class InputError(RegistrationNetError, ValueError):
+    """What came in breaks a rule: a file, an image, a mask, an option. Nothing was written."""
+
+    exit_status = 2
+
+
+class GeometryError(InputError):
+    """The geometry of an image or a transform cannot be used: singular direction, thin or too large volume, no overlap."""
+
+
+class ResourceError(RegistrationNetError):
+    """The machine cannot do it: memory, disk or device. The message names a smaller setting that fits."""
+
+
+class OutputError(RegistrationNetError):
+    """A result could not be written; what was half-written has been removed."""
+
+
+class RefinementError(RegistrationNetError):
+    """The optimization produced numbers that are not finite."""
+
+
+class Cancelled(RegistrationNetError):
+    """The user stopped the work; nothing was written."""
+
+    exit_status = 130

@@ -1,0 +1,74 @@
+"""The transform from which a registration starts.
+
+A linear one is where the alignment begins. A non-linear one cannot be: moving is carried through it first, what follows is
+found between fixed and the carried image, and the two are chained in the result.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from .deformation import DisplacementField, identity_points
+from .errors import InputError
+from .prepare import Pair, read_transform
+from .space import Array, Grid, affine_matrix, grid_of, inverse_transform_from_map, points_of_transform
+from .warping import warp_image
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Where to begin: the pair to register, the matrix to start from, and what follows in the chain (both ways)."""
+
+    pair: Pair
+    matrix: Array
+    moving_from_carried: sitk.Transform | None = None
+    carried_from_moving: sitk.Transform | None = None
+
+
+def initial_of(source: str | os.PathLike[str] | sitk.Transform | None, pair: Pair) -> Initial:
+    """The start that `source` (points of fixed → points of moving, LPS mm) gives; None is the identity.
+
+    Raises:
+        InputError: unreadable, or of another dimension than the images.
+    """
+    dim = pair.fixed.GetDimension()
+    if source is None:
+        return Initial(pair, np.eye(dim + 1))
+    transform = read_transform(source)
+    if transform.GetDimension() != dim:
+        raise InputError(
+            f"The initial transform has {transform.GetDimension()} dimensions and the images {dim}; both need the same. Give another transform."
+        )
+    if transform.IsLinear():
+        return Initial(pair, affine_matrix(transform))
+    return Initial(_carried(pair, transform), np.eye(dim + 1), transform, _inverted(transform, grid_of(pair.fixed), grid_of(pair.moving)))
+
+
+def _carried(pair: Pair, transform: sitk.Transform) -> Pair:
+    """The pair with moving, its mask and its labels seen through `transform` on fixed's grid."""
+    mask, labels = (None if one is None else warp_image(one, pair.fixed, transform, labels=True) for one in (pair.masks[1], pair.labels[1]))
+    return replace(
+        pair,
+        images=(pair.fixed, warp_image(pair.moving, pair.fixed, transform)),
+        masks=(pair.masks[0], mask),
+        labels=(pair.labels[0], labels),
+    )
+
+
+def _inverted(transform: sitk.Transform, fixed: Grid, moving: Grid) -> sitk.Transform:
+    """The inverse on the grid of moving: of the nearest affine, and of what is left beside it on the grid of fixed."""
+    points = points_of_transform(transform, fixed, fixed)
+    lattice = identity_points(fixed.shape, points)
+    homogeneous = torch.cat([lattice[0].flatten(1), torch.ones_like(lattice[0, :1].flatten(1))])
+    affine = torch.linalg.lstsq(homogeneous.T, points[0].flatten(1).T).solution.T
+    unit = np.eye(fixed.dim + 1)
+    unit[:-1] = affine.numpy()
+    alignment = fixed.world_from_unit @ unit @ fixed.unit_from_world
+    inverse = torch.linalg.inv(affine[:, :-1])
+    rest = torch.einsum("de,be...->bd...", inverse, points - affine[:, -1].view(1, -1, *(1,) * fixed.dim)) - lattice
+    return inverse_transform_from_map(DisplacementField(rest.float()), fixed, moving, alignment)

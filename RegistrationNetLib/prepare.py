@@ -1,0 +1,322 @@
+"""From files and images to what the methods work on: reading, checking, intensity windows, masks, labels.
+
+The border of the library: everything that comes in is checked here, once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from . import interop
+from .errors import GeometryError, InputError
+from .separable import apply_along_axes, on, resize_matrix
+from .space import Grid, bring_to_axes_of, grid_of, is_inside, tensor_of, values_on
+
+ImageLike = Any
+"""A path, a `SimpleITK.Image` or an `itk.Image`."""
+
+Check = Callable[[ImageLike, sitk.Image, str], sitk.Image]
+
+MODALITIES = ("ct", "mr", "other")
+CT_WINDOW_HU = (-1000.0, 1000.0)
+QUANTILES = (0.01, 0.99)
+SMALLEST_SIDE_VOX = 8
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image of the pair as the methods see it: tensors on one grid, intensities in [0, 1].
+
+    `values`, `mask` and `labels` are [1, 1, *grid.shape]; the mask is boolean, True where the similarity counts.
+    """
+
+    values: Tensor
+    grid: Grid
+    mask: Tensor | None = None
+    labels: Tensor | None = None
+
+    def carried(self, grid: Grid) -> Prepared:
+        """The same image on `grid` of the same world, counted only where it has voxels."""
+        inside = is_inside(self.grid, grid, self.values)
+        mask = None if bool(inside.all()) else inside
+        if self.mask is not None:
+            mask = inside & (values_on(self.mask.to(self.values), self.grid, grid, nearest=True) > 0.5)
+        labels = None
+        if self.labels is not None:
+            labels = values_on(self.labels.double(), self.grid, grid, nearest=True).long() * inside
+        return Prepared(values_on(self.values, self.grid, grid), grid, mask, labels)
+
+    def to(self, device: torch.device) -> Prepared:
+        """The same on `device`."""
+        mask = None if self.mask is None else self.mask.to(device)
+        labels = None if self.labels is None else self.labels.to(device)
+        return Prepared(self.values.to(device), self.grid, mask, labels)
+
+
+def resized(prepared: Prepared, spacing_mm: float) -> Prepared:
+    """The same image on a lattice of at least `spacing_mm` over the same extent; axes that are coarser already stay."""
+    grid = prepared.grid
+    shape = [
+        min(size, max(SMALLEST_SIDE_VOX, round(size * step / spacing_mm)))
+        for size, step in zip(grid.shape, grid.spacing_mm, strict=True)
+    ]
+    matrices = on([resize_matrix(new, old) for new, old in zip(shape, grid.shape, strict=True)], prepared.values)
+    mask = None if prepared.mask is None else apply_along_axes(prepared.mask.to(prepared.values), matrices) > 0.5
+    if mask is not None and not mask.any():
+        mask = None
+    return Prepared(apply_along_axes(prepared.values, matrices), grid.resized(shape), mask)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two images with all that came with them, checked: fixed first, moving second."""
+
+    images: tuple[sitk.Image, sitk.Image]
+    modalities: tuple[str, str]
+    masks: tuple[sitk.Image | None, sitk.Image | None]
+    labels: tuple[sitk.Image | None, sitk.Image | None]
+
+    @property
+    def fixed(self) -> sitk.Image:
+        return self.images[0]
+
+    @property
+    def moving(self) -> sitk.Image:
+        return self.images[1]
+
+    def prepared(self) -> tuple[Prepared, Prepared]:
+        """Both as tensors, moving with its axes brought to fixed's nearest ones."""
+        fixed, moving = zip(self.images, self.modalities, self.masks, self.labels, strict=True)
+        return prepared(*fixed), prepared(*moving, towards=grid_of(self.fixed))
+
+
+def checked_pair(
+    images: tuple[ImageLike, ImageLike],
+    *,
+    modalities: tuple[str, str],
+    masks: tuple[ImageLike | None, ImageLike | None],
+    labels: tuple[ImageLike | None, ImageLike | None],
+) -> Pair:
+    """Everything that came in, read and checked.
+
+    Raises:
+        InputError: an image, mask or label image breaks a rule; the message names it.
+    """
+    names = ("fixed", "moving")
+    for modality in modalities:
+        if modality not in MODALITIES:
+            raise InputError(f"There is no modality {modality!r}; the modalities are {', '.join(MODALITIES)}. Choose one of them.")
+    if (labels[0] is None) != (labels[1] is None):
+        raise InputError("Labels came for one image only; the Dice term needs them for fixed and moving. Give both or neither.")
+    fixed, moving = (checked_image(source, name) for source, name in zip(images, names, strict=True))
+    if fixed.GetDimension() != moving.GetDimension():
+        raise GeometryError(
+            f"fixed has {fixed.GetDimension()} dimensions and moving {moving.GetDimension()}; both need the same. "
+            "Give two slices or two volumes."
+        )
+
+    def checked(sources: Sequence[ImageLike | None], check: Check, what: str) -> tuple[sitk.Image | None, sitk.Image | None]:
+        one, two = (
+            None if source is None else check(source, image, f"{name} {what}")
+            for source, image, name in zip(sources, (fixed, moving), names, strict=True)
+        )
+        return one, two
+
+    return Pair((fixed, moving), modalities, checked(masks, checked_mask, "mask"), checked(labels, checked_labels, "labels"))
+
+
+def read_image(path: str | os.PathLike[str]) -> sitk.Image:
+    """Whatever SimpleITK reads; a folder is read as one DICOM series.
+
+    Raises:
+        InputError: missing, unreadable, or a folder that does not hold exactly one series.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"There is no file {path}; an image file or a folder of DICOM slices is needed. Check the path.")
+    try:
+        return _read_series(path) if path.is_dir() else sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be read as an image ({_last_line(error)}). Check the file and its format.") from error
+
+
+def _read_series(folder: Path) -> sitk.Image:
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if len(series) != 1:
+        raise InputError(f"{folder} holds {len(series)} DICOM series; exactly one is needed. Put one series into a folder of its own.")
+    return sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+
+
+def read_transform(source: str | os.PathLike[str] | sitk.Transform) -> sitk.Transform:
+    """A transform from an ITK transform file (.h5, .tfm, .mat, .txt), or the transform itself.
+
+    Raises:
+        InputError: missing or unreadable.
+    """
+    if isinstance(source, sitk.Transform):
+        return source
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"There is no transform file {path}. Check the path.")
+    try:
+        return sitk.ReadTransform(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be read as an ITK transform ({_last_line(error)}). Check the file.") from error
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].removeprefix("ITK ERROR: ")
+
+
+def as_image(source: ImageLike, what: str) -> sitk.Image:
+    """`source` as a SimpleITK image; `what` names it in messages ("fixed", "moving mask").
+
+    Raises:
+        InputError: neither a readable path nor an image.
+    """
+    if isinstance(source, sitk.Image):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return read_image(source)
+    if interop.is_itk_image(source):
+        return interop.simpleitk_from_itk(source)
+    raise InputError(f"{what} is a {type(source).__name__}; a path, a SimpleITK image or an ITK image is needed. Give one of these.")
+
+
+def checked_image(source: ImageLike, what: str) -> sitk.Image:
+    """`source` as an image fit for registration.
+
+    Raises:
+        InputError: not scalar, not two- or three-dimensional, not finite, or constant.
+        GeometryError: too thin, or axes that are not orthogonal.
+    """
+    image = as_image(source, what)
+    check_geometry(image, what)
+    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
+        raise InputError(
+            f"{what} has {image.GetNumberOfComponentsPerPixel()} values per voxel ({image.GetPixelIDTypeAsString()}); "
+            "registration needs one real number. Extract one channel first."
+        )
+    array = sitk.GetArrayViewFromImage(image)
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        count = int(array.size - np.isfinite(array).sum())
+        raise InputError(f"{what} has {count} voxels that are NaN or infinite; all must be finite. Replace them first.")
+    low, high = float(array.min()), float(array.max())
+    if low == high:
+        raise InputError(f"{what} has one value everywhere ({low:g}); registration needs contrast. Check the file or the mask.")
+    return image
+
+
+def check_geometry(image: sitk.Image, what: str) -> None:
+    """Refuse what no map can be defined on."""
+    dim = image.GetDimension()
+    if dim not in (2, 3):
+        raise GeometryError(f"{what} has {dim} dimensions; two or three are needed. Extract one volume first.")
+    if min(image.GetSize()) < SMALLEST_SIDE_VOX:
+        size = "×".join(map(str, image.GetSize()))
+        raise GeometryError(
+            f"{what} is {size} voxels; every side needs at least {SMALLEST_SIDE_VOX}. "
+            "Register a single slice as a two-dimensional image, or choose a thicker volume."
+        )
+    direction = np.array(image.GetDirection()).reshape(dim, dim)
+    if not np.allclose(direction.T @ direction, np.eye(dim), atol=1e-3):
+        raise GeometryError(
+            f"The axes of {what} are not orthogonal (singular or sheared direction matrix); they must be. "
+            "Resample the image to an orthogonal grid first."
+        )
+
+
+def checked_mask(source: ImageLike, image: sitk.Image, what: str) -> sitk.Image:
+    """A mask on the grid of `image`, nonzero where the similarity counts.
+
+    Raises:
+        InputError: another grid than the image's, or empty.
+    """
+    mask = checked_labels(source, image, what)
+    if not sitk.GetArrayViewFromImage(mask).any():
+        raise InputError(f"{what} is empty; at least one voxel must be nonzero. Check the mask.")
+    return mask
+
+
+def checked_labels(source: ImageLike, image: sitk.Image, what: str) -> sitk.Image:
+    """A label image (whole numbers) on the grid of `image`.
+
+    Raises:
+        InputError: another grid than the image's, or values that are not whole numbers.
+    """
+    labels = as_image(source, what)
+    _check_same_grid(labels, image, what)
+    if labels.GetNumberOfComponentsPerPixel() != 1:
+        raise InputError(f"{what} has {labels.GetNumberOfComponentsPerPixel()} values per voxel; labels need one. Extract one channel.")
+    array = sitk.GetArrayViewFromImage(labels)
+    if np.issubdtype(array.dtype, np.floating):
+        if not (np.isfinite(array).all() and (array == np.round(array)).all()):
+            raise InputError(f"{what} has values that are not whole numbers; a mask or label image needs them. Threshold it first.")
+        labels = sitk.Cast(labels, sitk.sitkInt32)
+    return labels
+
+
+def _check_same_grid(other: sitk.Image, image: sitk.Image, what: str) -> None:
+    owner = what.split()[0]
+    if other.GetSize() != image.GetSize():
+        raise InputError(
+            f"{what} is {other.GetSize()} voxels and its image {image.GetSize()}; both must lie on one grid. Resample it to {owner}."
+        )
+    corner = np.abs(grid_of(other).world_from_unit - grid_of(image).world_from_unit).max()
+    tolerance_mm = 0.01 * min(image.GetSpacing())
+    if corner > tolerance_mm:
+        raise InputError(
+            f"{what} lies up to {corner:.3g} mm away from its image; both must lie on one grid. Resample it to {owner}."
+        )
+
+
+def prepared(
+    image: sitk.Image,
+    modality: str,
+    mask: sitk.Image | None = None,
+    labels: sitk.Image | None = None,
+    *,
+    towards: Grid | None = None,
+) -> Prepared:
+    """The image in its intensity window with its mask and labels, its axes brought to the nearest ones of `towards`."""
+    if towards is not None:
+        image = bring_to_axes_of(image, towards)
+        mask, labels = (None if one is None else bring_to_axes_of(one, towards) for one in (mask, labels))
+    return Prepared(
+        values=windowed(tensor_of(image), modality),
+        grid=grid_of(image),
+        mask=None if mask is None else tensor_of(mask) > 0,
+        labels=None if labels is None else tensor_of(labels, dtype=torch.int64),
+    )
+
+
+def windowed(values: Tensor, modality: str) -> Tensor:
+    """Intensities clamped to the window of `modality` and scaled to [0, 1].
+
+    CT: [-1000, 1000] HU. Others: the 1 % to 99 % quantiles, or the whole range where these coincide.
+
+    Raises:
+        InputError: nothing is left between the window's ends.
+    """
+    low, high = CT_WINDOW_HU if modality == "ct" else _quantiles(values)
+    scaled = ((values - low) / (high - low)).clamp_(0, 1)
+    if float(scaled.min()) == float(scaled.max()):
+        raise InputError(
+            f"The image has no contrast within the {modality} window [{low:g}, {high:g}]; registration needs it. Check the modality."
+        )
+    return scaled
+
+
+def _quantiles(values: Tensor) -> tuple[float, float]:
+    flat = values.flatten()
+    low, high = (float(flat.kthvalue(max(1, round(q * flat.numel())))[0]) for q in QUANTILES)
+    return (low, high) if low < high else (float(flat.min()), float(flat.max()))

@@ -1,0 +1,209 @@
+"""Instance optimization of the field: both directions of the deformation, coarse to fine, regularised by GradICON.
+
+The pair lies on one lattice (moving already resampled through the initial alignment), so that both maps live in one unit cube.
+Each direction is a displacement by cubic B-splines; their knots come closer from level to level, up to the image's resolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .deformation import DisplacementField, identity_points, sample
+from .errors import InputError, RefinementError
+from .prepare import Prepared
+from .progress import StageReport
+from .regularity import bending_energy, gradicon_on_lattice
+from .separable import apply_along_axes, bspline_change_matrix, bspline_matrix, coarsening_matrix, on
+from .similarity import Comparison, Measure, dice_loss, one_hot
+
+COARSEST_SIDE_VOX = 28
+SMALLEST_SIDE_VOX = 8
+SMALLEST_STEP_FRACTION = 0.1
+BYTES_PER_VOXEL = 400
+
+
+@dataclass(frozen=True)
+class FieldOptions:
+    """How the field is optimized.
+
+    Attributes:
+        measure: the similarity, judged in both directions.
+        smoothness: factor on the regularity terms; 1 is the default, larger is smoother.
+        steps: steps at each level but the finest, which takes a quarter of them.
+        gradicon_weight: λ of the GradICON term.
+        bending_weight: weight of the bending energy, in units of a knot's distance, which keeps each direction smooth.
+        dice_weight: weight of the Dice loss where both images carry labels.
+    """
+
+    measure: Measure
+    smoothness: float = 1.0
+    steps: int = 120
+    gradicon_weight: float = 1.0
+    bending_weight: float = 0.0
+    dice_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.smoothness) and self.smoothness > 0):
+            raise InputError(f"smoothness is {self.smoothness:g}; it must be above 0 (1 is the default, larger is smoother). Choose another.")
+        if self.steps < 0:
+            raise InputError(f"steps is {self.steps}; it must be 0 (no refinement) or more. Choose another.")
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Both directions as displacement fields [1, dim, *shape] of one unit cube."""
+
+    moving_from_fixed: DisplacementField
+    fixed_from_moving: DisplacementField
+
+
+@dataclass(frozen=True)
+class Level:
+    """One stage: lattice of the images, knot intervals of the splines, steps, and the length of the first step in voxels."""
+
+    shape: tuple[int, ...]
+    intervals: tuple[int, ...]
+    steps: int
+    step_vox: float
+
+
+def levels_for(shape: Sequence[int], spacing_mm: Sequence[float], steps: int) -> list[Level]:
+    """From at most 28 voxels a side to the image's own lattice, halving the spacing each time; the coarser ones first."""
+    finest_mm = min(spacing_mm)
+    extent_mm = [step * (size - 1) for step, size in zip(spacing_mm, shape, strict=True)]
+    doublings = max(0, math.ceil(math.log2(max(extent_mm) / finest_mm / COARSEST_SIDE_VOX)))
+    levels = []
+    for doubling in range(doublings, -1, -1):
+        spacing = finest_mm * 2**doubling
+        lattice = tuple(
+            min(size, max(SMALLEST_SIDE_VOX, round(extent / spacing) + 1)) for size, extent in zip(shape, extent_mm, strict=True)
+        )
+        for knot_vox, share, step_vox in _passes(is_coarsest=doubling == doublings, is_finest=doubling == 0):
+            intervals = tuple(max(1, round(extent / (knot_vox * spacing))) for extent in extent_mm)
+            levels.append(Level(lattice, intervals, math.ceil(share * steps), step_vox))
+    return levels
+
+
+def _passes(*, is_coarsest: bool, is_finest: bool) -> list[tuple[float, float, float]]:
+    """Knot distance in voxels, share of the steps, step length in voxels, for each pass at a level."""
+    if is_finest and not is_coarsest:
+        return [(4, 0.25, 0.25)]
+    if is_coarsest:
+        return [(3, 0.75, 0.2)]
+    return [(4, 1, 0.25), (3, 1, 0.2)]
+
+
+def memory_mb(shape: Sequence[int]) -> float:
+    """About what a registration on a lattice of `shape` takes, the program itself included."""
+    return 500 + math.prod(shape) * BYTES_PER_VOXEL / 2**20
+
+
+def refine_field(fixed: Prepared, moving: Prepared, options: FieldOptions, report: StageReport) -> Fields:
+    """The deformation between two images on one lattice, from the identity; both directions at the lattice's own resolution.
+
+    Raises:
+        RefinementError: the loss is not finite.
+    """
+    grid = fixed.grid
+    assert moving.grid.shape == grid.shape, "fixed and moving must lie on one lattice"
+    levels = levels_for(grid.shape, grid.spacing_mm, options.steps)
+    total = sum(math.prod(level.shape) * level.steps for level in levels) or 1
+    coefficients, done = torch.zeros(2, grid.dim, *(1,) * grid.dim), 0
+    previous: Level | None = None
+    for level in levels:
+        coefficients = _carried_over(coefficients, previous, level, like=fixed.values)
+        for step in _optimize(coefficients, level, fixed, moving, options):
+            report((done + math.prod(level.shape) * step) / total)
+        done += math.prod(level.shape) * level.steps
+        previous = level
+    assert previous is not None
+    both = _displacements(coefficients.detach(), previous.intervals, grid.shape, grid.extent_mm)
+    return Fields(DisplacementField(both[:1]), DisplacementField(both[1:]))
+
+
+def _carried_over(coefficients: Tensor, previous: Level | None, level: Level, *, like: Tensor) -> Tensor:
+    """The same displacements (in mm) as splines of the next level, ready to be optimized."""
+    if previous is None:
+        shape = [count + 3 for count in level.intervals]
+        return torch.zeros(2, len(shape), *shape, dtype=like.dtype, device=like.device, requires_grad=True)
+    changes = [bspline_change_matrix(new, old) for new, old in zip(level.intervals, previous.intervals, strict=True)]
+    return apply_along_axes(coefficients.detach(), on(changes, like)).requires_grad_()
+
+
+def _displacements(coefficients: Tensor, intervals: Sequence[int], shape: Sequence[int], extent_mm: Sequence[float]) -> Tensor:
+    """Spline coefficients in mm [2, dim, *intervals + 3] to displacements in unit-cube coordinates [2, dim, *shape]."""
+    matrices = on([bspline_matrix(size, count) for size, count in zip(shape, intervals, strict=True)], coefficients)
+    lengths = coefficients.new_tensor(extent_mm).view(1, -1, *(1,) * len(shape))
+    return apply_along_axes(coefficients / lengths, matrices)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """One direction at one level: what is sampled, and what it is compared with."""
+
+    comparison: Comparison
+    sampled: Tensor
+    classes: Tensor | None
+    sampled_classes: Tensor | None
+
+    def loss(self, points: Tensor, dice_weight: float) -> Tensor:
+        loss = self.comparison.loss(sample(self.sampled, points))
+        if self.classes is not None and self.sampled_classes is not None:
+            loss = loss + dice_weight * dice_loss(sample(self.sampled_classes, points), self.classes)
+        return loss
+
+
+def _targets(fixed: Prepared, moving: Prepared, shape: Sequence[int], measure: Measure) -> tuple[_Target, _Target]:
+    """fixed compared with moving sampled, and moving compared with fixed sampled, on the lattice of `shape`."""
+    matrices = on([coarsening_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
+    images = [apply_along_axes(one.values, matrices) for one in (fixed, moving)]
+    masks = [None if one.mask is None else apply_along_axes(one.mask.to(one.values), matrices) > 0.5 for one in (fixed, moving)]
+    classes: list[Tensor | None] = [None, None]
+    if fixed.labels is not None and moving.labels is not None:
+        classes = [apply_along_axes(one, matrices) for one in one_hot(fixed.labels, moving.labels)]
+    return (
+        _Target(measure.against(images[0], masks[0]), images[1], classes[0], classes[1]),
+        _Target(measure.against(images[1], masks[1]), images[0], classes[1], classes[0]),
+    )
+
+
+def _optimize(
+    coefficients: Tensor, level: Level, fixed: Prepared, moving: Prepared, options: FieldOptions
+) -> Iterator[int]:
+    """Improve `coefficients` in place by Adam; yields the number of each step done."""
+    extent_mm = fixed.grid.extent_mm
+    targets = _targets(fixed, moving, level.shape, options.measure)
+    lattice = identity_points(level.shape, fixed.values)
+    step_mm = level.step_vox * max(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
+    optimizer = torch.optim.Adam([coefficients], lr=step_mm, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(level.steps, 1), eta_min=SMALLEST_STEP_FRACTION * step_mm)
+    for step in range(1, level.steps + 1):
+        optimizer.zero_grad()
+        displacements = _displacements(coefficients, level.intervals, level.shape, extent_mm)
+        loss = sum(target.loss(lattice + one, options.dice_weight) for target, one in zip(targets, displacements.split(1), strict=True))
+        loss = loss + options.smoothness * _irregularity(coefficients, level, extent_mm, options)
+        if not torch.isfinite(loss):
+            raise RefinementError("The refinement's loss became infinite or NaN. Check the images, or raise the smoothness.")
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        yield step
+
+
+def _irregularity(coefficients: Tensor, level: Level, extent_mm: Sequence[float], options: FieldOptions) -> Tensor:
+    """GradICON in both orders and bending energy, on a lattice with two points per knot."""
+    shape = [2 * count + 1 for count in level.intervals]
+    both = _displacements(coefficients, level.intervals, shape, extent_mm)
+    lattice = identity_points(shape, both)
+    gradicon = both.new_zeros(())
+    for first, second in ((both[:1], both[1:]), (both[1:], both[:1])):
+        inner = lattice + second
+        gradicon = gradicon + gradicon_on_lattice(inner + sample(first, inner), extent=extent_mm)
+    knot_mm = max(length / count for length, count in zip(extent_mm, level.intervals, strict=True))
+    bending = bending_energy(both, extent=[length / knot_mm for length in extent_mm])
+    return options.gradicon_weight * gradicon + options.bending_weight * bending

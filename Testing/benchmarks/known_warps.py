@@ -1,0 +1,86 @@
+"""The cases of the accuracy benchmark: real images, warped by maps that are known in both directions."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from RegistrationNetLib.phantom import AppearanceOptions, KnownMap, known_pair
+from RegistrationNetLib.space import Grid, grid_of
+
+SPACING_MM = 2.0
+SEEDS = (0, 1, 2)
+DATA_VARIABLE = "REGISTRATIONNET_DATA"
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image file, the value outside of it, and how the moving image comes to look unlike the fixed one."""
+
+    file: str
+    appearance: AppearanceOptions
+
+
+# Hounsfield units mean the same in every scan, so the CT keeps its contrast and gets noise alone.
+SOURCES = {
+    "ch2": Source("ch2.nii.gz", AppearanceOptions()),
+    "mni": Source("mni.nii.gz", AppearanceOptions()),
+    "lung": Source("lung_ct_small.mha", AppearanceOptions(contrast=0.0, bias=0.0, noise=0.02)),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pair of images, the truth between them, and where the error counts.
+
+    `foreground` are the voxels of the body in fixed whose true place lies in moving's field of view; elsewhere no method can know.
+    """
+
+    fixed: sitk.Image
+    moving: sitk.Image
+    known: KnownMap
+    foreground: sitk.Image
+
+
+def data_folder() -> Path:
+    """Where the real images lie: `$REGISTRATIONNET_DATA`, else `shared/data` beside the repository."""
+    beside = Path(__file__).resolve().parents[3] / "shared" / "data"
+    return Path(os.environ.get(DATA_VARIABLE, beside))
+
+
+def case(name: str, seed: int, folder: Path) -> Case:
+    """The case `name` at 2 mm, warped with `seed`; FileNotFoundError where its image is missing."""
+    source = SOURCES[name]
+    path = folder / source.file
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing")
+    image = sitk.ReadImage(str(path), sitk.sitkFloat32)
+    pair = known_pair(image, _isotropic(grid_of(image)), seed=seed, appearance=source.appearance)
+    foreground = body(pair.fixed) * _visible(pair.moving, pair.fixed, pair.known)
+    return Case(pair.fixed, pair.moving, pair.known, foreground)
+
+
+def _isotropic(grid: Grid) -> Grid:
+    """About 2 mm: a whole number of voxels over the same extent."""
+    sizes = zip(grid.shape, grid.spacing_mm, strict=True)
+    return grid.resized([math.floor(size * spacing / SPACING_MM + 0.5) for size, spacing in sizes])
+
+
+def body(image: sitk.Image) -> sitk.Image:
+    """The largest piece above Otsu's threshold, its holes filled slice by slice (lungs are open at the first and last slice)."""
+    smooth = sitk.SmoothingRecursiveGaussian(image, SPACING_MM)
+    bright = sitk.OtsuThreshold(smooth, 0, 1)
+    largest = sitk.RelabelComponent(sitk.ConnectedComponent(bright), sortByObjectSize=True) == 1
+    slices = [sitk.BinaryFillhole(largest[:, :, index]) for index in range(largest.GetDepth())]
+    filled = sitk.JoinSeries(slices)
+    filled.CopyInformation(image)
+    return filled
+
+
+def _visible(moving: sitk.Image, fixed: sitk.Image, known: KnownMap) -> sitk.Image:
+    everywhere = sitk.Cast(moving * 0 + 1, sitk.sitkUInt8)
+    return sitk.Resample(everywhere, fixed, known.moving_from_fixed, sitk.sitkNearestNeighbor, 0)

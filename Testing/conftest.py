@@ -1,0 +1,35 @@
+"""What every test shares: a fixed seed, no network, no screen."""
+
+import os
+import random
+import socket
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# The default run gives the same verdict every time and is short.
+settings.register_profile("default", derandomize=True, deadline=None, max_examples=30)
+settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """A test must not depend on which ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def offline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No connection leaves a test that is not marked `network`."""
+    if "network" not in request.keywords:
+
+        def refuse(_: socket.socket, address: object) -> None:
+            raise AssertionError(f"a test without the mark `network` connects to {address}")
+
+        monkeypatch.setattr(socket.socket, "connect", refuse)

@@ -1,0 +1,64 @@
+"""What a terminal shows, and that other streams stay clean."""
+
+import io
+import sys
+
+import pytest
+
+from RegistrationNetLib.progress import Progress
+from RegistrationNetLib.terminal import painted, progress_bar, table, time_left
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bar_shows_stage_fraction_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress_bar() as callback:
+        callback(Progress("align", 0.25, None))
+        callback(Progress("refine", 0.5, 83.4))
+    assert "align" in stream.getvalue()
+    assert "25%" in stream.getvalue()
+    last = stream.getvalue().split("refine")[-1]
+    assert "50%" in last
+    assert "1:23 left" in last
+
+
+def test_the_bar_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress_bar() as callback:
+        callback(Progress("align", 0.25, None))
+    assert stream.getvalue().split("\r")[-1].strip() == ""
+
+
+@pytest.mark.parametrize(("stream", "is_wanted"), [(io.StringIO(), True), (Terminal(), False)])
+def test_no_bar_without_a_terminal_or_when_not_wanted(
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, is_wanted: bool
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress_bar(is_wanted=is_wanted) as callback:
+        callback(Progress("align", 0.25, None))
+    assert stream.getvalue() == ""
+
+
+def test_time_left_is_said_in_minutes_and_seconds() -> None:
+    assert [time_left(seconds) for seconds in (None, 0.2, 59.6, 61)] == ["", "0:00 left", "1:00 left", "1:01 left"]
+
+
+def test_a_table_aligns_its_columns() -> None:
+    assert table([("a", "bb", "ccc"), ("aaaa", "b", "")]) == "  a     bb  ccc\n  aaaa  b"
+
+
+def test_paint_is_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert painted("green", "green") == "\033[32mgreen\033[0m"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert painted("green", "green") == "green"
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert painted("green", "green") == "green"
