@@ -35,9 +35,10 @@ $(VENV)/.library: $(PINS)
 	@$(INSTALL) -e .
 	@touch $@
 
-# The oracles ask for torchvision and more, which the parts compared here do not need.
+# The oracles ask for torchvision and more, which nothing here needs; of what they import only matplotlib is missing.
 $(VENV)/.test: $(VENV)/.library
 	@$(INSTALL) -e ".[test]"
+	@$(INSTALL) matplotlib
 	@$(INSTALL) --no-deps icon_registration unigradicon
 	@touch $@
 

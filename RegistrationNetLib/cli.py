@@ -28,9 +28,11 @@ ALIGNMENTS = ("centre", "rigid", "affine")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that lacks a letter still gets the line
+    is_debugging = os.environ.get("REGISTRATIONNET_DEBUG", "0") not in ("", "0")
     with Interruption() as interruption:
         try:
             options = parser().parse_args(arguments)
+            is_debugging |= options.debug
             # Heavy imports happen here, so that Ctrl-C during them is a clean end too.
             from .commands import COMMANDS
 
@@ -44,12 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SystemExit:
             raise
         except BaseException as error:  # noqa: BLE001, the one place where every failure becomes a line and a status
-            return explain(error, is_cancelled=interruption.is_requested)
+            return explain(error, is_cancelled=interruption.is_requested, is_debugging=is_debugging)
 
 
-def explain(error: BaseException, *, is_cancelled: bool = False) -> int:
-    """Tell `error` on stderr in one line and return the exit status that belongs to it."""
-    if os.environ.get("REGISTRATIONNET_DEBUG", "0") not in ("", "0") or "--debug" in sys.argv:
+def explain(error: BaseException, *, is_cancelled: bool = False, is_debugging: bool = False) -> int:
+    """Tell `error` on stderr in one line (after its traceback when debugging) and return the exit status that belongs to it."""
+    if is_debugging:
         traceback.print_exception(error)
     if is_cancelled or isinstance(error, (KeyboardInterrupt, Cancelled)):
         _tell("cancelled; nothing was written")
@@ -60,7 +62,7 @@ def explain(error: BaseException, *, is_cancelled: bool = False) -> int:
     if isinstance(error, MemoryError):
         _tell("Out of memory; close other programs or use smaller images.")
         return 1
-    _tell(f"failed inside: {type(error).__name__}: {error} (REGISTRATIONNET_DEBUG=1 tells where)")
+    _tell(f"failed inside: {type(error).__name__}: {error} (--debug tells where)")
     return 1
 
 

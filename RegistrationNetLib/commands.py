@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import SimpleITK as sitk
 
+from . import report  # noqa: F401, once it is loaded a result also writes its page
 from .catalogue import card_named, cards
-from .doctor import examine
+from .doctor import Finding, examine
 from .errors import InputError
 from .interruption import Interruption
 from .landmarks import Points, mapped, read_points, write_points
+from .native import native_messages_dropped
 from .outputs import check_file_name, check_folder_name, check_image_name, staged_folder, write_image
 from .phantom import demo_pair, error_mm
 from .prepare import read_image, read_transform
@@ -44,6 +44,8 @@ VERDICTS = {
 
 def run_register(options: Namespace, interruption: Interruption) -> int:
     check_folder_name(options.out_dir)
+    initial = _transform(options.initial) if options.initial else None
+    landmarks = _landmarks(options) or (None, None)
     with progress_bar(is_wanted=not options.quiet) as callback:
         result = register(
             options.fixed,
@@ -58,9 +60,9 @@ def run_register(options: Namespace, interruption: Interruption) -> int:
             moving_mask=options.moving_mask,
             fixed_labels=options.fixed_labels,
             moving_labels=options.moving_labels,
-            fixed_landmarks=_landmarks(options.fixed_landmarks) if options.fixed_landmarks else None,
-            moving_landmarks=_landmarks(options.moving_landmarks) if options.moving_landmarks else None,
-            initial=_transform(options.initial) if options.initial else None,
+            fixed_landmarks=landmarks[0],
+            moving_landmarks=landmarks[1],
+            initial=initial,
             align=options.align,
             device=options.device,
             weights=options.weights,
@@ -150,9 +152,8 @@ def _evaluation(options: Namespace, transform: sitk.Transform | None) -> Iterato
         overlap = label_overlap(fixed, moving, transform or sitk.Transform(fixed.GetDimension(), sitk.sitkIdentity))
         yield "dice", {str(label): vars(dice) for label, dice in overlap.dice.items()}
         yield "mean_dice", vars(overlap.mean)
-    if _is_pair(options, "landmarks"):
-        fixed_mm, moving_mm = _landmarks(options.fixed_landmarks), _landmarks(options.moving_landmarks)
-        errors = landmark_errors(fixed_mm, moving_mm, transform or sitk.Transform(fixed_mm.shape[1], sitk.sitkIdentity))
+    if landmarks := _landmarks(options):
+        errors = landmark_errors(*landmarks, transform or sitk.Transform(landmarks[0].shape[1], sitk.sitkIdentity))
         yield "landmarks_mm", {"count": errors.count, "before": vars(errors.before), "after": vars(errors.after)}
     if options.like:
         if transform is None:
@@ -204,7 +205,7 @@ def _in_one_line(value: object) -> str:
 
 def run_doctor(options: Namespace, interruption: Interruption) -> int:
     interruption.check()
-    findings = list(examine())
+    findings: list[Finding] = list(examine())
     if options.json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))
     else:
@@ -216,7 +217,7 @@ def run_doctor(options: Namespace, interruption: Interruption) -> int:
 
 
 def _print_result(result: Registration, out_dir: Path) -> None:
-    report = result.report()
+    facts = result.report()
     all_marks = marks(result.quality)
     width = max(len(mark.colour) for mark in all_marks)
     rows = [(mark.colour.ljust(width), mark.measure, mark.value_text) for mark in all_marks]
@@ -225,31 +226,20 @@ def _print_result(result: Registration, out_dir: Path) -> None:
     for mark in all_marks:
         if mark.colour != "green":
             print(f"  {mark.measure}: {mark.rule}")
-    print(f"{report['model']} on {report['device']}, {report['seconds']['total']:.1f} s: {VERDICTS[worst(all_marks)]}")
+    print(f"{facts['model']} on {facts['device']}, {facts['seconds']['total']:.1f} s: {VERDICTS[worst(all_marks)]}")
     print(f"Pictures and numbers: {out_dir / 'report.html'}")
 
 
-def _landmarks(path: Path) -> Points:
-    return read_points(path).points_mm
+def _landmarks(options: Namespace) -> tuple[Points, Points] | None:
+    if not _is_pair(options, "landmarks"):
+        return None
+    return read_points(options.fixed_landmarks).points_mm, read_points(options.moving_landmarks).points_mm
 
 
 def _transform(path: Path) -> sitk.Transform:
     """A transform from a file, without the chatter of the HDF5 library on stderr."""
-    with _native_messages_dropped():
+    with native_messages_dropped():
         return read_transform(path)
-
-
-@contextmanager
-def _native_messages_dropped() -> Iterator[None]:
-    """HDF5 writes its own stack of errors straight to file descriptor 2 before SimpleITK raises the one we show."""
-    kept = os.dup(2)
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 COMMANDS: dict[str, Command] = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from .errors import InputError, OutputError
+from .native import native_messages_dropped
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".tif", ".tiff", ".png")
 
@@ -89,11 +92,29 @@ def write_image(image: sitk.Image, path: Path) -> None:
         OutputError: it could not be written.
     """
     with staged(path) as temporary:
+        remedy = "Free some space, or choose another folder or format."
         try:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
+            with native_messages_dropped():
+                sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise OutputError(f"Cannot write {path}: {reason}. Free some space, or choose another folder or format.") from error
+            raise OutputError(f"Cannot write {path}: {str(error).strip().splitlines()[-1]}. {remedy}") from error
+        if not _is_whole(temporary, image):
+            raise OutputError(f"Cannot write {path}: the file came out too short. {remedy}")
+
+
+def _is_whole(path: Path, image: sitk.Image) -> bool:
+    """NIfTI alone is written without a look at whether the disk took it, so its length is counted."""
+    if path.name.endswith(".nii.gz"):
+        try:
+            with gzip.open(path) as file:
+                written = sum(map(len, iter(lambda: file.read(2**20), b"")))
+        except (EOFError, OSError, zlib.error):
+            return False
+    elif path.name.endswith(".nii"):
+        written = path.stat().st_size
+    else:
+        return True
+    return written >= image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
 
 
 def _nearest_existing(path: Path) -> Path:

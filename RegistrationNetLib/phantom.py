@@ -234,7 +234,7 @@ def known_pair(
     """`source` on the lattice `grid`, and a warped copy of it with other contrast, shading and noise on the same lattice.
 
     Each is sampled once from `source` (cubic B-splines; blurred before where `grid` is coarser), so that neither is more
-    blurred than the other. Outside `source` its smallest value holds. Both are float32.
+    blurred than the other. Outside `source` its border goes on. Both are float32.
 
     Args:
         source: scalar image, best finer than `grid`.
@@ -248,7 +248,7 @@ def known_pair(
     source = _blurred_for(sitk.Cast(source, sitk.sitkFloat32), grid)
     lowest, highest = _range_of(source)
     still = sitk.Transform(grid.dim, sitk.sitkIdentity)
-    fixed, moving = (_sampled(source, grid, transform, lowest) for transform in (still, known.fixed_from_moving))
+    fixed, moving = (_sampled(source, grid, transform) for transform in (still, known.fixed_from_moving))
     random = torch.Generator().manual_seed(seed + 1_000_003)
     moving = _with_contrast((moving - lowest) / (highest - lowest), appearance.contrast, random)
     moving = moving * _shading(grid, appearance.bias, random) * (highest - lowest) + lowest
@@ -276,9 +276,15 @@ def _blurred_for(image: sitk.Image, grid: Grid) -> sitk.Image:
     return image
 
 
-def _sampled(image: sitk.Image, grid: Grid, transform: sitk.Transform, outside: float) -> Tensor:
-    reference = image_on(grid, np.zeros(grid.shape, dtype=np.uint8))
-    return tensor_of(sitk.Resample(image, reference, transform, sitk.sitkBSpline, outside, sitk.sitkFloat32))
+def _sampled(image: sitk.Image, grid: Grid, transform: sitk.Transform) -> Tensor:
+    resample = sitk.ResampleImageFilter()
+    resample.SetReferenceImage(image_on(grid, np.zeros(grid.shape, dtype=np.uint8)))
+    resample.SetTransform(transform)
+    resample.SetInterpolator(sitk.sitkBSpline)
+    resample.SetOutputPixelType(sitk.sitkFloat32)
+    # The edge of the field of view would otherwise be seen in moving as a structure that fixed lacks.
+    resample.UseNearestNeighborExtrapolatorOn()
+    return tensor_of(resample.Execute(image))
 
 
 def _with_contrast(values: Tensor, contrast: float, random: torch.Generator) -> Tensor:

@@ -27,7 +27,7 @@ VERDICTS: Mapping[Colour, str] = {
 
 
 class Result(Drawable, Protocol):
-    """A registration as the page needs it; `report` gives what `report.json` holds, `inputs` with `fixed` and `moving` by `name`."""
+    """A registration as the page needs it; `report` gives what `report.json` holds, `inputs` with the `file` of each (or None)."""
 
     @property
     def quality(self) -> Quality: ...
@@ -66,8 +66,8 @@ def html(result: Result) -> str:
     template = environment.from_string(files(__package__).joinpath("report_template.html").read_text(encoding="utf-8"))
     drawn = panels(result)
     return template.render(
-        fixed=report["inputs"]["fixed"]["name"],
-        moving=report["inputs"]["moving"]["name"],
+        fixed=_name(report, "fixed"),
+        moving=_name(report, "moving"),
         report=report,
         marks=judged,
         symbols=MARKS,
@@ -81,6 +81,12 @@ def html(result: Result) -> str:
         legends={"jacobian": _address(jacobian_legend()), "difference": _address(difference_legend())},
         facts=_facts(report),
     )
+
+
+def _name(report: Mapping[str, Any], image: str) -> str:
+    """The name of the file that held an image, or which of the two it is where it came without one."""
+    file = report["inputs"][image]["file"]
+    return Path(file).name if file else f"{image} image"
 
 
 def _slices(panel: Panel, drawn: Mapping[str, Panel]) -> list[Picture]:
@@ -121,4 +127,6 @@ def _flat(value: object, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _text(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

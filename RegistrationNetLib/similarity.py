@@ -151,6 +151,7 @@ class LNCC(Measure):
 
     sigma_vox: float = 5.0
     epsilon: float = 1e-5
+    stride_vox: int = 1
     name: ClassVar[str] = "lncc"
     highest: ClassVar[float] = 1.0
     squared: ClassVar[bool] = False
@@ -160,10 +161,15 @@ class LNCC(Measure):
             raise InputError(f"sigma_vox must be at least 0.5 voxel; got {self.sigma_vox}. The published networks use 4 or 5.")
         if not 0 < self.epsilon < math.inf:
             raise InputError(f"epsilon must be above 0; got {self.epsilon}. The published networks use 1e-5.")
+        if self.stride_vox < 1:
+            raise InputError(f"stride_vox must be at least 1; got {self.stride_vox}. The published networks use 1.")
 
     def _prepared(self, fixed: Tensor, weight: Tensor | None) -> Callable[[Tensor], Tensor]:
         taps = 2 * round(2 * self.sigma_vox) + 1
-        blur = _Blur(separable.on([separable.blur_matrix(size, self.sigma_vox, taps) for size in fixed.shape[2:]], fixed))
+        matrices = [separable.blur_matrix(size, self.sigma_vox, taps)[:: self.stride_vox] for size in fixed.shape[2:]]
+        blur = _Blur(separable.on(matrices, fixed))
+        if weight is not None and self.stride_vox > 1:
+            weight = _weight(weight[(..., *(slice(None, None, self.stride_vox),) * (fixed.dim() - 2))], fixed)
         with torch.no_grad():
             moments = _local_moments(fixed, blur)
         return _LocalCorrelation(fixed, weight, moments, blur, self.epsilon, self.squared)
@@ -182,12 +188,16 @@ class SquaredLNCC(LNCC):
 
 @dataclass(frozen=True)
 class _Blur:
-    """A symmetric operator, so that it is its own gradient."""
+    """Local means around the voxels of a (coarser) lattice."""
 
     matrices: Sequence[Tensor]
 
     def __call__(self, values: Tensor) -> Tensor:
         return separable.apply_along_axes(values, self.matrices)
+
+    def pull_back(self, values: Tensor) -> Tensor:
+        """The gradient's way, from the lattice of the means to the voxels: the transposed operator."""
+        return separable.apply_along_axes(values, [matrix.T for matrix in self.matrices])
 
 
 @dataclass(frozen=True)
@@ -235,14 +245,14 @@ class _LocalCorrelation:
         if self.squared:
             by_lncc = 2 * by_lncc * lncc
         by_covariance = scale.mul_(by_lncc)
-        return _Pull(by_covariance, self.blur(by_covariance), lncc.mul_(by_lncc).mul_(-0.5))
+        return _Pull(by_covariance, self.blur.pull_back(by_covariance), lncc.mul_(by_lncc).mul_(-0.5))
 
     def _gradient(self, image: Tensor, other: Tensor, own: _Moments, others: _Moments, pull: _Pull) -> Tensor:
-        """Chain rule from the moments to `image`, each blur being its own transpose."""
+        """Chain rule from the moments to `image`."""
         by_variance = (pull.by_log_variance / (own.variance + self.epsilon)).mul_(own.variance > 0)
         by_mean = (pull.by_covariance * others.mean).addcmul_(by_variance, own.mean, value=2).neg_()
-        gradient = self.blur(by_mean).addcmul_(other, pull.blurred_by_covariance)
-        return gradient.addcmul_(image, self.blur(by_variance), value=2)
+        gradient = self.blur.pull_back(by_mean).addcmul_(other, pull.pulled_by_covariance)
+        return gradient.addcmul_(image, self.blur.pull_back(by_variance), value=2)
 
 
 @dataclass(frozen=True)
@@ -250,7 +260,7 @@ class _Pull:
     """Derivatives of the mean correlation with respect to the covariance and to the logarithm of either variance + ε."""
 
     by_covariance: Tensor
-    blurred_by_covariance: Tensor
+    pulled_by_covariance: Tensor
     by_log_variance: Tensor
 
 

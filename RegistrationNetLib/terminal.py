@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,10 @@ def progress_bar(*, is_wanted: bool = True) -> Iterator[ProgressCallback]:
     if not (is_wanted and sys.stderr.isatty()):
         yield silent
         return
-    with tqdm(total=1.0, file=sys.stderr, leave=False, bar_format="{desc:<12.12} {percentage:3.0f}% |{bar:30}| {postfix}") as bar:
+    # Given here because tqdm draws nothing on a terminal that does not tell its size.
+    columns, lines = shutil.get_terminal_size()
+    layout = "{desc:<8.8} {percentage:3.0f}% |{bar:30}| {postfix}"
+    with tqdm(total=1.0, file=sys.stderr, leave=False, bar_format=layout, ncols=columns, nrows=lines) as bar:
         yield _Drawing(bar)
 
 

@@ -12,13 +12,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "RegistrationNetLib"
 
 # Lowest floor first; a room imports only from floors below, or from rooms named before it on its own floor.
 FLOORS = (
-    ("version", "errors", "progress", "interop", "colours"),
+    ("version", "errors", "progress", "native", "interop", "colours"),
     ("separable", "deformation", "space", "interruption", "outputs", "terminal", "devices"),
     ("similarity", "regularity", "networks"),
     ("models",),
     ("catalogue", "weights", "prepare", "warping", "landmarks", "initial", "alignment", "refine"),
-    ("quality", "phantom", "pictures", "report", "registration"),
-    ("training", "cohort", "doctor"),
+    ("quality", "phantom", "pictures", "registration"),
+    ("training", "cohort", "report", "doctor"),
     ("commands", "cli", "worker", "client", "mrml"),
 )
 # The package's front loads its public names on first use; __main__ is the command.

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +26,11 @@ def oblique(array: np.ndarray, *, is_vector: bool = False) -> sitk.Image:
     dim = image.GetDimension()
     image.SetOrigin((-12.5, 30.25, 7.0)[:dim])
     image.SetSpacing((0.7, 1.3, 2.9)[:dim])
-    turn = sitk.Euler3DTransform((0, 0, 0), 0.1, -0.4, 0.7).GetMatrix() if dim == 3 else sitk.Euler2DTransform((0, 0), 0.3).GetMatrix()
+    turn = (
+        sitk.Euler3DTransform((0, 0, 0), 0.1, -0.4, 0.7).GetMatrix()
+        if dim == 3
+        else sitk.Euler2DTransform((0, 0), 0.3).GetMatrix()
+    )
     image.SetDirection(turn)
     return image
 
@@ -114,5 +119,7 @@ try:
 except InputError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).resolve().parents[1]
+    )
     assert "pip install itk" in done.stdout

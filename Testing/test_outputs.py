@@ -1,6 +1,8 @@
 """Files appear whole or not at all, whatever happens on the way."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import SimpleITK as sitk
 from RegistrationNetLib.errors import InputError, OutputError
 from RegistrationNetLib.outputs import check_file_name, check_folder_name, check_image_name, staged, staged_folder, write_image
 
+ROOT = Path(__file__).resolve().parents[1]
 IMAGE = sitk.Image([4, 5, 6], sitk.sitkInt16)
 
 
@@ -86,6 +89,34 @@ def test_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path: Path) -> No
     with pytest.raises(OutputError, match="No space left on device"), staged(tmp_path / "a.txt") as path:
         path.write_text("half")
         raise OSError(28, os.strerror(28))
+    assert list(tmp_path.iterdir()) == []
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+import SimpleITK as sitk
+from RegistrationNetLib.errors import OutputError
+from RegistrationNetLib.outputs import write_image
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+noise = np.random.default_rng(0).normal(size=(30, 30, 30)).astype(np.float32)
+try:
+    write_image(sitk.GetImageFromArray(noise), Path(sys.argv[1]))
+except OutputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit on the size of files is a POSIX notion")
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_a_file_that_does_not_fit_on_the_disk_is_noticed_in_every_format(tmp_path: Path, suffix: str) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / f"a{suffix}")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.startswith("Cannot write")
+    assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []
 
 

@@ -45,7 +45,7 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
-def made(dim=2, *, fixed_name="fixed.nii.gz", moving_name="moving.nii.gz", **changed):
+def made(dim=2, *, fixed_name="/data/fixed.nii.gz", moving_name="moving.nii.gz", **changed):
     drawn = result_of(image_of(ball, [22, 20, 18][:dim]), transform=sitk.TranslationTransform(dim, [1.0] * dim))
     quality = assess(
         fixed=drawn.fixed,
@@ -65,7 +65,7 @@ def made(dim=2, *, fixed_name="fixed.nii.gz", moving_name="moving.nii.gz", **cha
         "seconds": {"total": 12.3456, "prepare": 1.0},
         "peak_memory_mb": 777.0,
         **quality.as_dict(),
-        "inputs": {"fixed": {"name": fixed_name, "size": [22, 20, 18]}, "moving": {"name": moving_name}},
+        "inputs": {"fixed": {"file": fixed_name, "size": [22, 20, 18]}, "moving": {"file": moving_name, "mask": False}},
         "versions": {"torch": "2.13.0"},
         "marks": {"not": {"shown": "twice"}},
     }
@@ -81,6 +81,12 @@ def test_the_page_is_well_formed_and_says_what_was_registered_with_what(page):
     read = Page(page)
     assert read.text.startswith("moving.nii.gz registered to fixed.nii.gz")
     assert read.names.count("h1") == 1
+
+
+def test_images_without_a_file_are_called_by_their_part():
+    text = Page(html(made(fixed_name=None, moving_name=None))).text
+    assert text.startswith("moving image registered to fixed image")
+    assert "None" not in text
 
 
 def test_the_page_fetches_nothing(page):
@@ -125,9 +131,9 @@ def test_the_verdict_follows_the_worst_mark(folded, verdict):
 
 
 def test_names_of_files_cannot_become_markup():
-    page = html(made(fixed_name="<script>alert(1)</script>.nii", moving_name='a & "b"<img src=x>.nii'))
+    page = html(made(fixed_name="<script>alert(1)<script>.nii", moving_name='a & "b"<img src=x>.nii'))
     assert "script" not in Page(page).names
-    assert 'a & "b"<img src=x>.nii registered to <script>alert(1)</script>.nii' in Page(page).text
+    assert 'a & "b"<img src=x>.nii registered to <script>alert(1)<script>.nii' in Page(page).text
 
 
 def test_a_two_dimensional_result_has_one_slice_each():

@@ -1,7 +1,10 @@
 """What a terminal shows, and that other streams stay clean."""
 
 import io
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +28,26 @@ def test_the_bar_shows_stage_fraction_and_time_left(monkeypatch: pytest.MonkeyPa
     last = stream.getvalue().split("refine")[-1]
     assert "50%" in last
     assert "1:23 left" in last
+
+
+SHOW = """
+from RegistrationNetLib.progress import Progress
+from RegistrationNetLib.terminal import progress_bar
+with progress_bar() as callback:
+    callback(Progress("refine", 0.5, 83.4))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are a POSIX notion")
+def test_the_bar_shows_on_a_real_terminal_that_does_not_tell_its_size() -> None:
+    ours, theirs = os.openpty()
+    subprocess.run([sys.executable, "-c", SHOW], stderr=theirs, check=True, cwd=Path(__file__).resolve().parents[1])
+    shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert "refine" in shown
+    assert "50%" in shown
+    assert "1:23 left" in shown
 
 
 def test_the_bar_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:

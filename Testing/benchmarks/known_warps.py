@@ -19,17 +19,19 @@ DATA_VARIABLE = "REGISTRATIONNET_DATA"
 
 @dataclass(frozen=True)
 class Source:
-    """An image file, the value outside of it, and how the moving image comes to look unlike the fixed one."""
+    """An image file, how the moving image comes to look unlike the fixed one, and the value between air and body (NaN: Otsu's)."""
 
     file: str
     appearance: AppearanceOptions
+    air_below: float = math.nan
 
 
-# Hounsfield units mean the same in every scan, so the CT keeps its contrast and gets noise alone.
+# Hounsfield units mean the same in every scan, so the CT keeps its contrast and gets noise alone. Its lung belongs to the body
+# and reaches the edge of the image, so that only a threshold tells it from the air around.
 SOURCES = {
     "ch2": Source("ch2.nii.gz", AppearanceOptions()),
     "mni": Source("mni.nii.gz", AppearanceOptions()),
-    "lung": Source("lung_ct_small.mha", AppearanceOptions(contrast=0.0, bias=0.0, noise=0.02)),
+    "lung": Source("lung_ct_small.mha", AppearanceOptions(contrast=0.0, bias=0.0, noise=0.02), air_below=-940.0),
 }
 
 
@@ -60,7 +62,7 @@ def case(name: str, seed: int, folder: Path) -> Case:
         raise FileNotFoundError(f"{path} is missing")
     image = sitk.ReadImage(str(path), sitk.sitkFloat32)
     pair = known_pair(image, _isotropic(grid_of(image)), seed=seed, appearance=source.appearance)
-    foreground = body(pair.fixed) * _visible(pair.moving, pair.fixed, pair.known)
+    foreground = body(pair.fixed, source.air_below) * _visible(pair.moving, pair.fixed, pair.known)
     return Case(pair.fixed, pair.moving, pair.known, foreground)
 
 
@@ -70,10 +72,10 @@ def _isotropic(grid: Grid) -> Grid:
     return grid.resized([math.floor(size * spacing / SPACING_MM + 0.5) for size, spacing in sizes])
 
 
-def body(image: sitk.Image) -> sitk.Image:
-    """The largest piece above Otsu's threshold, its holes filled slice by slice (lungs are open at the first and last slice)."""
+def body(image: sitk.Image, air_below: float) -> sitk.Image:
+    """The largest piece brighter than air, its holes filled slice by slice."""
     smooth = sitk.SmoothingRecursiveGaussian(image, SPACING_MM)
-    bright = sitk.OtsuThreshold(smooth, 0, 1)
+    bright = sitk.OtsuThreshold(smooth, 0, 1) if math.isnan(air_below) else smooth > air_below
     largest = sitk.RelabelComponent(sitk.ConnectedComponent(bright), sortByObjectSize=True) == 1
     slices = [sitk.BinaryFillhole(largest[:, :, index]) for index in range(largest.GetDepth())]
     filled = sitk.JoinSeries(slices)

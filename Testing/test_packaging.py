@@ -1,0 +1,88 @@
+"""What a user installs: the wheel's contents, its version, and that it works away from the source tree."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from RegistrationNetLib.version import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "RegistrationNetLib"
+IN_WHEEL = ("Models", "Colors")
+
+pytest.importorskip("hatchling")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def files_under(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+
+
+def test_the_wheel_holds_the_package_and_its_resources_and_nothing_else(wheel: Path) -> None:
+    expected = {path.relative_to(ROOT).as_posix() for path in files_under(PACKAGE)}
+    for name in IN_WHEEL:
+        expected |= {f"RegistrationNetLib/{path.relative_to(ROOT).as_posix()}" for path in files_under(ROOT / "Resources" / name)}
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert held == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["Resources/Models/direct.json", "Resources/Colors/JacobianDeterminant.ctbl", "report_template.html"]
+)
+def test_the_wheel_holds_cards_colours_and_the_page(wheel: Path, name: str) -> None:
+    assert f"RegistrationNetLib/{name}" in zipfile.ZipFile(wheel).namelist()
+
+
+def test_the_wheel_says_who_it_is(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    folder = f"registrationnet-{__version__}.dist-info"
+    metadata = archive.read(f"{folder}/METADATA").decode()
+    assert f"\nVersion: {__version__}\n" in metadata
+    assert "\nLicense-Expression: Apache-2.0\n" in metadata
+    assert "\nRequires-Python: >=3.10\n" in metadata
+    assert "registrationnet = RegistrationNetLib.cli:main" in archive.read(f"{folder}/entry_points.txt").decode()
+    assert archive.read(f"{folder}/licenses/LICENSE.txt") == (ROOT / "LICENSE.txt").read_bytes()
+
+
+def test_the_wheel_works_away_from_the_source_tree(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    command = [sys.executable, "-m", "RegistrationNetLib", "models", "list", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    installed = {card["name"] for card in json.loads(done.stdout)}
+    assert installed == {path.stem for path in (ROOT / "Resources" / "Models").glob("*.json")}
+
+
+def test_the_version_is_written_once() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'dynamic = ["version"]' in pyproject
+    assert not re.search(r"^version *=", pyproject, re.MULTILINE)
+
+
+def test_what_the_library_imports_is_what_it_declares() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.search(r"^dependencies = \[(.*?)^\]", pyproject, re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    declared = {name.lower() for name in re.findall(r'"([A-Za-z0-9_-]+)[^"]*"', listed[1])}
+    imported = {
+        name.split(".")[0].lower()
+        for path in PACKAGE.rglob("*.py")
+        for name in re.findall(r"^ *(?:from|import) ([A-Za-z_][\w.]*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    foreign = imported - {name.lower() for name in sys.stdlib_module_names} - {"registrationnetlib", "itk"}  # itk is an extra
+    assert {"pillow" if name == "pil" else name for name in foreign} == declared
