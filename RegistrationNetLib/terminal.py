@@ -25,8 +25,8 @@ def progress_bar(*, is_wanted: bool = True) -> Iterator[ProgressCallback]:
         return
     # Given here because tqdm draws nothing on a terminal that does not tell its size.
     columns, lines = shutil.get_terminal_size()
-    layout = "{desc:<8.8} {percentage:3.0f}% |{bar:30}| {postfix}"
-    with tqdm(total=1.0, file=sys.stderr, leave=False, bar_format=layout, ncols=columns, nrows=lines) as bar:
+    layout = "{desc:<8.8} {percentage:3.0f}% |{bar:30}| {unit}"
+    with tqdm(total=1.0, file=sys.stderr, leave=False, bar_format=layout, unit="", ncols=columns, nrows=lines) as bar:
         yield _Drawing(bar)
 
 
@@ -43,7 +43,7 @@ class _Drawing:
         self._drawn_at, self._stage = now, progress.stage
         self._bar.n = progress.fraction
         self._bar.set_description_str(progress.stage, refresh=False)
-        self._bar.set_postfix_str(time_left(progress.seconds_left), refresh=False)
+        self._bar.unit = time_left(progress.seconds_left)
         self._bar.refresh()
 
 

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from RegistrationNetLib import commands
+from RegistrationNetLib import commands, registration
 from RegistrationNetLib.cli import main, parser
 from RegistrationNetLib.errors import Cancelled, OutputError
+from RegistrationNetLib.outputs import write_image
 
 RESULTS = {"transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz", "report.json", "report.html"}
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -447,6 +448,26 @@ def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_ctrl_c_while_the_results_are_written_leaves_nothing(
+    at: int, place: Place, monkeypatch: pytest.MonkeyPatch, status_of: Status
+) -> None:
+    written: list[Path] = []
+
+    def interrupting(image: sitk.Image, path: Path) -> None:
+        written.append(path)
+        if len(written) == at:
+            signal.raise_signal(signal.SIGINT)
+        write_image(image, path)
+
+    monkeypatch.setattr(registration, "write_image", interrupting)
+    before = place.names
+    done = status_of("register", place / "fixed.nii.gz", place / "moving.nii.gz", place / "out", *QUICK)
+    assert done == (130, "", "registrationnet: cancelled; nothing was written\n")
+    assert place.names == before
+    assert len(written) == at
 
 
 def interrupted(place: Place, seconds: float, *, number: signal.Signals = signal.SIGINT) -> subprocess.CompletedProcess[str]:
