@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .registration import Registration, register
     from .version import __version__
 
-__all__ = ["Cancelled", "InputError", "Registration", "RegistrationNetError", "register", "__version__"]
+__all__ = ["Cancelled", "InputError", "Registration", "RegistrationNetError", "__version__", "register"]
 
 # `report` comes along with `register`, so that a result can write its page.
 _ROOMS = {

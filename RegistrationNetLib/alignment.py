@@ -127,7 +127,9 @@ def _explored(overlap: _Overlap, start: Array) -> list[Array]:
     """`start` with every combination of a rotation about and a shift along one axis of the world."""
     dim = overlap.fixed.grid.dim
     planes = list(itertools.combinations(range(dim), 2))
-    angles = [np.zeros(len(planes))] + [sign * math.radians(EXPLORED_DEGREES) * axis for axis in np.eye(len(planes)) for sign in (-1, 1)]
+    angles = [np.zeros(len(planes))] + [
+        sign * math.radians(EXPLORED_DEGREES) * axis for axis in np.eye(len(planes)) for sign in (-1, 1)
+    ]
     step_mm = EXPLORED_FRACTION_OF_EXTENT * max(overlap.fixed.grid.extent_mm)
     shifts = [np.zeros(dim)] + [sign * step_mm * axis for axis in np.eye(dim) for sign in (-1, 1)]
     centre = overlap.fixed.grid.centre_mm

@@ -79,7 +79,7 @@ def _split_first_axis(lattice: Tensor, parts: int) -> tuple[Tensor, int]:
     return lattice.reshape(parts, -1, *lattice.shape[2:]), padding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Affine:
     """x ↦ A x + b; `matrix` is [dim, dim + 1], the last column being b."""
 
@@ -97,7 +97,7 @@ class Affine:
         return Affine(torch.cat([inverted, -inverted @ self.matrix[:, dim:]], dim=1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DisplacementField:
     """x ↦ x + u(x); `displacement` u is [B, dim, *shape] in unit-cube coordinates, linear between its lattice points.
 
@@ -114,7 +114,7 @@ class DisplacementField:
         return identity_points(self.displacement.shape[2:], self.displacement) + self.displacement
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VelocityField:
     """x ↦ exp(v)(x), the flow of the stationary velocity v [B, dim, *shape] over unit time, by scaling and squaring.
 
@@ -188,7 +188,7 @@ def invert(
     lengths = torch.as_tensor(scale or [1.0] * dim, dtype=like.dtype, device=like.device).view(1, dim, *(1,) * dim)
     estimate = target if start is None else start
     missing = target - forward(estimate)
-    error = (missing * lengths).norm(dim=1, keepdim=True)
+    error = _length(missing * lengths)
     damping = torch.ones_like(error)
     for iteration in range(iterations):
         if float(error.max()) <= tolerance:
@@ -198,13 +198,18 @@ def invert(
         if from_neighbours:
             candidate = torch.where(damping < 1, target + _mean_of_neighbours(estimate - target), candidate)
         candidate_missing = target - forward(candidate)
-        candidate_error = (candidate_missing * lengths).norm(dim=1, keepdim=True)
+        candidate_error = _length(candidate_missing * lengths)
         better = candidate_error < error
         damping = torch.where(better, 1.0, damping if from_neighbours else 0.5 * damping)
         estimate = torch.where(better, candidate, estimate)
         missing = torch.where(better, candidate_missing, missing)
         error = torch.where(better, candidate_error, error)
     return Inverse(DisplacementField(estimate - target), float(error.mean()), float(error.max()))
+
+
+def _length(vectors: Tensor) -> Tensor:
+    """Euclidean length over the channel axis, kept: several times faster than `norm` there."""
+    return vectors.square().sum(dim=1, keepdim=True).sqrt()
 
 
 def derivatives(values: Tensor, axis: int) -> Tensor:

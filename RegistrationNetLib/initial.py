@@ -46,12 +46,16 @@ def initial_of(source: str | os.PathLike[str] | sitk.Transform | None, pair: Pai
         )
     if transform.IsLinear():
         return Initial(pair, affine_matrix(transform))
-    return Initial(_carried(pair, transform), np.eye(dim + 1), transform, _inverted(transform, grid_of(pair.fixed), grid_of(pair.moving)))
+    return Initial(
+        _carried(pair, transform), np.eye(dim + 1), transform, _inverted(transform, grid_of(pair.fixed), grid_of(pair.moving))
+    )
 
 
 def _carried(pair: Pair, transform: sitk.Transform) -> Pair:
     """The pair with moving, its mask and its labels seen through `transform` on fixed's grid."""
-    mask, labels = (None if one is None else warp_image(one, pair.fixed, transform, labels=True) for one in (pair.masks[1], pair.labels[1]))
+    mask, labels = (
+        None if one is None else warp_image(one, pair.fixed, transform, labels=True) for one in (pair.masks[1], pair.labels[1])
+    )
     return replace(
         pair,
         images=(pair.fixed, warp_image(pair.moving, pair.fixed, transform)),

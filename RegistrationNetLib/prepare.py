@@ -18,6 +18,7 @@ from torch import Tensor
 
 from . import interop
 from .errors import GeometryError, InputError
+from .native import native_messages_dropped
 from .separable import apply_along_axes, on, resize_matrix
 from .space import Grid, bring_to_axes_of, grid_of, is_inside, tensor_of, values_on
 
@@ -114,7 +115,9 @@ def checked_pair(
     names = ("fixed", "moving")
     for modality in modalities:
         if modality not in MODALITIES:
-            raise InputError(f"There is no modality {modality!r}; the modalities are {', '.join(MODALITIES)}. Choose one of them.")
+            raise InputError(
+                f"There is no modality {modality!r}; the modalities are {', '.join(MODALITIES)}. Choose one of them."
+            )
     if (labels[0] is None) != (labels[1] is None):
         raise InputError("Labels came for one image only; the Dice term needs them for fixed and moving. Give both or neither.")
     fixed, moving = (checked_image(source, name) for source, name in zip(images, names, strict=True))
@@ -152,7 +155,9 @@ def read_image(path: str | os.PathLike[str]) -> sitk.Image:
 def _read_series(folder: Path) -> sitk.Image:
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
-        raise InputError(f"{folder} holds {len(series)} DICOM series; exactly one is needed. Put one series into a folder of its own.")
+        raise InputError(
+            f"{folder} holds {len(series)} DICOM series; exactly one is needed. Put one series into a folder of its own."
+        )
     return sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
 
 
@@ -168,7 +173,8 @@ def read_transform(source: str | os.PathLike[str] | sitk.Transform) -> sitk.Tran
     if not path.is_file():
         raise InputError(f"There is no transform file {path}. Check the path.")
     try:
-        return sitk.ReadTransform(str(path))
+        with native_messages_dropped():
+            return sitk.ReadTransform(str(path))
     except RuntimeError as error:
         raise InputError(f"{path} cannot be read as an ITK transform ({_last_line(error)}). Check the file.") from error
 
@@ -189,7 +195,9 @@ def as_image(source: ImageLike, what: str) -> sitk.Image:
         return read_image(source)
     if interop.is_itk_image(source):
         return interop.simpleitk_from_itk(source)
-    raise InputError(f"{what} is a {type(source).__name__}; a path, a SimpleITK image or an ITK image is needed. Give one of these.")
+    raise InputError(
+        f"{what} is a {type(source).__name__}; a path, a SimpleITK image or an ITK image is needed. Give one of these."
+    )
 
 
 def checked_image(source: ImageLike, what: str) -> sitk.Image:
@@ -256,11 +264,15 @@ def checked_labels(source: ImageLike, image: sitk.Image, what: str) -> sitk.Imag
     labels = as_image(source, what)
     _check_same_grid(labels, image, what)
     if labels.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError(f"{what} has {labels.GetNumberOfComponentsPerPixel()} values per voxel; labels need one. Extract one channel.")
+        raise InputError(
+            f"{what} has {labels.GetNumberOfComponentsPerPixel()} values per voxel; labels need one. Extract one channel."
+        )
     array = sitk.GetArrayViewFromImage(labels)
     if np.issubdtype(array.dtype, np.floating):
         if not (np.isfinite(array).all() and (array == np.round(array)).all()):
-            raise InputError(f"{what} has values that are not whole numbers; a mask or label image needs them. Threshold it first.")
+            raise InputError(
+                f"{what} has values that are not whole numbers; a mask or label image needs them. Threshold it first."
+            )
         labels = sitk.Cast(labels, sitk.sitkInt32)
     return labels
 

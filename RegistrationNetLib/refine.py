@@ -49,7 +49,9 @@ class FieldOptions:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.smoothness) and self.smoothness > 0):
-            raise InputError(f"smoothness is {self.smoothness:g}; it must be above 0 (1 is the default, larger is smoother). Choose another.")
+            raise InputError(
+                f"smoothness is {self.smoothness:g}; it must be above 0 (1 is the default, larger is smoother). Choose another."
+            )
         if self.steps < 0:
             raise InputError(f"steps is {self.steps}; it must be 0 (no refinement) or more. Choose another.")
 
@@ -172,20 +174,22 @@ def _targets(fixed: Prepared, moving: Prepared, shape: Sequence[int], measure: M
     )
 
 
-def _optimize(
-    coefficients: Tensor, level: Level, fixed: Prepared, moving: Prepared, options: FieldOptions
-) -> Iterator[int]:
+def _optimize(coefficients: Tensor, level: Level, fixed: Prepared, moving: Prepared, options: FieldOptions) -> Iterator[int]:
     """Improve `coefficients` in place by Adam; yields the number of each step done."""
     extent_mm = fixed.grid.extent_mm
     targets = _targets(fixed, moving, level.shape, options.measure)
     lattice = identity_points(level.shape, fixed.values)
     step_mm = level.step_vox * max(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
     optimizer = torch.optim.Adam([coefficients], lr=step_mm, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(level.steps, 1), eta_min=SMALLEST_STEP_FRACTION * step_mm)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, max(level.steps, 1), eta_min=SMALLEST_STEP_FRACTION * step_mm
+    )
     for step in range(1, level.steps + 1):
         optimizer.zero_grad()
         displacements = _displacements(coefficients, level.intervals, level.shape, extent_mm)
-        loss = sum(target.loss(lattice + one, options.dice_weight) for target, one in zip(targets, displacements.split(1), strict=True))
+        loss = sum(
+            target.loss(lattice + one, options.dice_weight) for target, one in zip(targets, displacements.split(1), strict=True)
+        )
         loss = loss + options.smoothness * _irregularity(coefficients, level, extent_mm, options)
         if not torch.isfinite(loss):
             raise RefinementError("The refinement's loss became infinite or NaN. Check the images, or raise the smoothness.")

@@ -25,6 +25,7 @@ from .deformation import sample
 from .devices import PeakMemory, check_memory, chosen_device
 from .errors import GeometryError, InputError, OutputError
 from .initial import Initial, initial_of
+from .native import native_messages_dropped
 from .outputs import staged_folder, write_image
 from .prepare import ImageLike, Pair, Prepared, checked_pair
 from .progress import ProgressCallback, Stages, silent
@@ -77,7 +78,9 @@ class Registration:
 
     def report(self) -> dict[str, Any]:
         """The content of `report.json`."""
-        marked = {mark.measure: {"colour": mark.colour, "value": mark.value_text, "rule": mark.rule} for mark in marks(self.quality)}
+        marked = {
+            mark.measure: {"colour": mark.colour, "value": mark.value_text, "rule": mark.rule} for mark in marks(self.quality)
+        }
         return {**self.facts, **self.quality.as_dict(), "marks": marked}
 
     def save(self, directory: str | os.PathLike[str]) -> None:
@@ -88,10 +91,13 @@ class Registration:
         """
         with staged_folder(Path(directory)) as folder:
             try:
-                sitk.WriteTransform(self.moving_from_fixed, str(folder / "transform.h5"))
-                sitk.WriteTransform(self.fixed_from_moving, str(folder / "inverse.h5"))
+                with native_messages_dropped():
+                    sitk.WriteTransform(self.moving_from_fixed, str(folder / "transform.h5"))
+                    sitk.WriteTransform(self.fixed_from_moving, str(folder / "inverse.h5"))
             except RuntimeError as error:
-                raise OutputError(f"The transforms cannot be written into {directory}; free some space or choose another folder.") from error
+                raise OutputError(
+                    f"The transforms cannot be written into {directory}; free some space or choose another folder."
+                ) from error
             write_image(self.warped, folder / "warped.nii.gz")
             write_image(self.jacobian, folder / "jacobian.nii.gz")
             (folder / "report.json").write_text(json.dumps(self.report(), indent=2), encoding="utf-8")
@@ -165,6 +171,10 @@ def register(
     pair = checked_pair(
         (fixed, moving), modalities=modalities, masks=(fixed_mask, moving_mask), labels=(fixed_labels, moving_labels)
     )
+    if (fixed_landmarks is None) != (moving_landmarks is None):
+        raise InputError(
+            "Landmarks came for one image only; their error needs both. Give landmarks for fixed and moving, or for neither."
+        )
     start = initial_of(initial, pair)
     check_memory(memory_mb(grid_of(pair.fixed).shape), options.device, "Crop the images, or resample fixed to a larger spacing.")
     with PeakMemory(options.device) as memory:

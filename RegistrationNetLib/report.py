@@ -15,6 +15,7 @@ from .errors import OutputError
 from .pictures import Panel, difference_legend, jacobian_legend, panels
 from .pictures import Result as Drawable
 from .quality import Colour, Quality, lattice_stride, marks, worst
+from .registration import page_writers
 from .space import grid_of
 
 # Symbol and word tell the colours apart without colour.
@@ -130,3 +131,6 @@ def _text(value: object) -> str:
     if value is None or isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+page_writers["report.html"] = write_html

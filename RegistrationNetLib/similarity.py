@@ -169,7 +169,8 @@ class LNCC(Measure):
         matrices = [separable.blur_matrix(size, self.sigma_vox, taps)[:: self.stride_vox] for size in fixed.shape[2:]]
         blur = _Blur(separable.on(matrices, fixed))
         if weight is not None and self.stride_vox > 1:
-            weight = _weight(weight[(..., *(slice(None, None, self.stride_vox),) * (fixed.dim() - 2))], fixed)
+            every = (slice(None), slice(None), *(slice(None, None, self.stride_vox) for _ in fixed.shape[2:]))
+            weight = _weight(weight[every], fixed)
         with torch.no_grad():
             moments = _local_moments(fixed, blur)
         return _LocalCorrelation(fixed, weight, moments, blur, self.epsilon, self.squared)

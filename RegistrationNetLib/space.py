@@ -25,7 +25,7 @@ Array = NDArray[np.floating]
 INVERSION_TOLERANCE_MM = 1e-3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grid:
     """A lattice of voxel centres in the world.
 
