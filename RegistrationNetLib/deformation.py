@@ -188,7 +188,7 @@ def invert(
     lengths = torch.as_tensor(scale or [1.0] * dim, dtype=like.dtype, device=like.device).view(1, dim, *(1,) * dim)
     estimate = target if start is None else start
     missing = target - forward(estimate)
-    error = _length(missing * lengths)
+    error = vector_length(missing * lengths)
     damping = torch.ones_like(error)
     for iteration in range(iterations):
         if float(error.max()) <= tolerance:
@@ -198,7 +198,7 @@ def invert(
         if from_neighbours:
             candidate = torch.where(damping < 1, target + _mean_of_neighbours(estimate - target), candidate)
         candidate_missing = target - forward(candidate)
-        candidate_error = _length(candidate_missing * lengths)
+        candidate_error = vector_length(candidate_missing * lengths)
         better = candidate_error < error
         damping = torch.where(better, 1.0, damping if from_neighbours else 0.5 * damping)
         estimate = torch.where(better, candidate, estimate)
@@ -207,9 +207,9 @@ def invert(
     return Inverse(DisplacementField(estimate - target), float(error.mean()), float(error.max()))
 
 
-def _length(vectors: Tensor) -> Tensor:
-    """Euclidean length over the channel axis, kept: several times faster than `norm` there."""
-    return vectors.square().sum(dim=1, keepdim=True).sqrt()
+def vector_length(vectors: Tensor, *, axis: int = 1) -> Tensor:
+    """Euclidean length over a leading axis, which is kept: several times faster than `norm` there."""
+    return vectors.square().sum(dim=axis, keepdim=True).sqrt()
 
 
 def derivatives(values: Tensor, axis: int) -> Tensor:

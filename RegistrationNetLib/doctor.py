@@ -17,7 +17,6 @@ import SimpleITK as sitk
 import torch
 
 from .catalogue import cards
-from .errors import RegistrationNetError
 from .version import __version__
 
 MIB = 2**20
@@ -96,11 +95,7 @@ def _folder(what: str, folder: Path) -> Finding:
 
 
 def _cards() -> Iterator[Finding]:
-    try:
-        found = cards()
-    except RegistrationNetError as error:
-        yield Finding("models", "cannot be read", str(error))
-        return
+    found = cards()
     if not found:
         yield Finding("models", "none", "the installation is incomplete: install registrationnet again")
     for name, card in found.items():

@@ -2,15 +2,14 @@
 
 They judge the delivered transforms (SimpleITK, LPS mm) on the lattice of fixed, whatever model made them. Determinants are
 those of moving_from_fixed: 2 means that tissue takes up twice the volume in moving that it takes up in fixed, 0 or less that
-the map folds. `marks` turns the numbers into green, amber and red, each with its rule in plain words.
+the map folds. `marks.py` judges the numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
@@ -18,10 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from .deformation import jacobian_determinant
 from .errors import GeometryError, InputError
-from .space import Grid, grid_of, image_on, points_of_transform, world_displacement
+from .landmarks import mapped
+from .space import Grid, displacements_mm, grid_of, image_on, points_of_transform
 
 Array = NDArray[np.float64]
-Colour = Literal["green", "amber", "red"]
 
 # Determinants are found in slabs of about so many voxels, which bounds the memory; other numbers on about so many in all.
 SLAB_VOXELS = 600_000
@@ -190,15 +189,9 @@ def jacobian_image(transform: sitk.Transform, like: sitk.Image) -> sitk.Image:
     return image_on(grid, determinant)
 
 
-def jacobian_statistics(jacobian: sitk.Image, mask: sitk.Image | None = None) -> JacobianStatistics:
-    """Statistics of a determinant image over all its voxels, or over those where `mask` is not 0.
-
-    Raises:
-        InputError: the mask has another size, or is empty.
-    """
+def jacobian_statistics(jacobian: sitk.Image) -> JacobianStatistics:
+    """Statistics of a determinant image over all its voxels."""
     values = sitk.GetArrayViewFromImage(jacobian)
-    if mask is not None:
-        values = values[_mask_array(mask, jacobian)]
     positive = values[values > 0]
     return JacobianStatistics(
         min=float(values.min()),
@@ -238,7 +231,7 @@ def inverse_consistency(
     # The one added last is applied first.
     there_and_back.AddTransform(fixed_from_moving)
     there_and_back.AddTransform(moving_from_fixed)
-    return _error_statistics(_distances_mm(there_and_back, grid)[inside])
+    return error_statistics(_distances_mm(there_and_back, grid)[inside])
 
 
 def displacement(transform: sitk.Transform, like: sitk.Image) -> Displacement:
@@ -280,8 +273,9 @@ def landmark_errors(fixed_landmarks: ArrayLike, moving_landmarks: ArrayLike, mov
             f"The landmarks cannot be compared; they must be {rule}. "
             f"Fixed has {list(fixed.shape)}, moving {list(moving.shape)}. Check the two lists."
         )
-    mapped = np.array([moving_from_fixed.TransformPoint(point.tolist()) for point in fixed])
-    before, after = (_error_statistics(np.linalg.norm(moving - points, axis=1)) for points in (fixed, mapped))
+    before, after = (
+        error_statistics(np.linalg.norm(moving - points, axis=1)) for points in (fixed, mapped(fixed, moving_from_fixed))
+    )
     return LandmarkErrors(len(fixed), before, after)
 
 
@@ -297,18 +291,6 @@ def _check_dimension(transform: sitk.Transform, like: sitk.Image) -> None:
             f"Transform and image differ in dimension; both must be 2-D or both 3-D. The transform is "
             f"{transform.GetDimension()}-D, the image {like.GetDimension()}-D. Check that they belong together."
         )
-
-
-def _mask_array(mask: sitk.Image, like: sitk.Image) -> NDArray[np.bool_]:
-    if mask.GetSize() != like.GetSize():
-        raise InputError(
-            f"The mask does not fit; it must have the size of the image, {like.GetSize()}. It has {mask.GetSize()}. "
-            "Resample the mask to the image."
-        )
-    inside: NDArray[np.bool_] = sitk.GetArrayViewFromImage(mask) != 0
-    if not inside.any():
-        raise InputError("The mask is empty; statistics need at least one voxel. Check the mask.")
-    return inside
 
 
 def _slab(grid: Grid, start: int, end: int) -> Grid:
@@ -327,13 +309,12 @@ def _thinned(grid: Grid) -> Grid:
 
 def _distances_mm(transform: sitk.Transform, grid: Grid) -> NDArray[np.floating]:
     """How far each voxel moves, [*shape]."""
-    distances: NDArray[np.floating] = np.linalg.norm(
-        world_displacement(points_of_transform(transform, grid, grid), grid), axis=-1
-    )
+    distances: NDArray[np.floating] = np.linalg.norm(displacements_mm(transform, grid), axis=-1)
     return distances
 
 
-def _error_statistics(distances_mm: NDArray[np.floating]) -> ErrorStatistics:
+def error_statistics(distances_mm: NDArray[np.floating]) -> ErrorStatistics:
+    """Mean, 95th percentile and largest of distances."""
     return ErrorStatistics(
         mean=float(distances_mm.mean()), p95=float(np.percentile(distances_mm, 95)), max=float(distances_mm.max())
     )
@@ -356,125 +337,3 @@ def _dice(fixed: NDArray[np.int64], warped: NDArray[np.int64], labels: NDArray[n
 
     overlap: Array = 2.0 * counts(fixed[fixed == warped]) / (counts(fixed) + counts(warped)).clip(min=1)
     return overlap
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Where green ends and amber ends. They follow AAPM TG-132 (Brock et al., Med. Phys. 44, 2017), table of tolerances:
-    no negative determinant, consistency and landmark error within the largest voxel edge, Dice of 0.8 to 0.9."""
-
-    similarity_unchanged_percent: float = 1.0
-    folded_percent_amber: float = 0.1
-    shrinking_green: float = 0.2
-    growing_green: float = 5.0
-    growing_amber: float = 10.0
-    inverse_voxels_green: float = 0.5
-    dice_green: float = 0.8
-    dice_unchanged: float = 0.01
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One measure, its value in words, its colour, and the rule behind the colour as a sentence."""
-
-    measure: str
-    value_text: str
-    colour: Colour
-    rule: str
-
-
-def marks(quality: Quality, limits: Limits | None = None) -> list[Mark]:
-    """Green, amber or red for every measure that can be judged without knowing the anatomy."""
-    return list(_marks(quality, limits or Limits()))
-
-
-def worst(marks: list[Mark]) -> Colour:
-    """The most alarming colour."""
-    order: tuple[Colour, ...] = ("green", "amber", "red")
-    return max((mark.colour for mark in marks), key=order.index)
-
-
-def _marks(quality: Quality, limits: Limits) -> Iterator[Mark]:
-    yield _mark_similarity(quality, limits)
-    yield from _marks_jacobian(quality.jacobian, limits)
-    yield _mark_inverse(quality, limits)
-    if quality.labels is not None:
-        yield _mark_labels(quality.labels.mean, limits)
-    if quality.landmarks is not None:
-        yield _mark_landmarks(quality.landmarks, max(quality.voxel_mm))
-
-
-def _colour(*, green: bool, amber: bool) -> Colour:
-    return "green" if green else "amber" if amber else "red"
-
-
-def _mark_similarity(quality: Quality, limits: Limits) -> Mark:
-    before, after = quality.similarity.before, quality.similarity.after
-    tolerance = limits.similarity_unchanged_percent / 100 * abs(before)
-    return Mark(
-        f"Similarity of the images ({quality.similarity_name})",
-        f"{before:.3f} before, {after:.3f} after",
-        _colour(green=after > before + tolerance, amber=after >= before - tolerance),
-        "The images must look more alike after registration than before. Green: similarity rose; "
-        f"amber: it stayed within {limits.similarity_unchanged_percent:g} %; red: it fell.",
-    )
-
-
-def _marks_jacobian(jacobian: JacobianStatistics, limits: Limits) -> Iterator[Mark]:
-    folded = jacobian.folded_percent
-    yield Mark(
-        "Folded voxels (Jacobian determinant 0 or less)",
-        f"{folded:.2g} %",
-        _colour(green=folded == 0, amber=folded <= limits.folded_percent_amber),
-        f"Tissue cannot fold through itself. Green: no folded voxel; amber: up to {limits.folded_percent_amber:g} %; red: more.",
-    )
-    yield Mark(
-        "Strongest shrinking (smallest Jacobian determinant)",
-        f"{jacobian.min:.3g}",
-        _colour(green=jacobian.min >= limits.shrinking_green, amber=jacobian.min > 0),
-        "From fixed to moving, a piece of tissue keeps this share of its volume. "
-        f"Green: at least {limits.shrinking_green:g}; amber: less, but above 0; red: 0 or less, it folds.",
-    )
-    yield Mark(
-        "Strongest growing (largest Jacobian determinant)",
-        f"{jacobian.max:.3g}",
-        _colour(green=jacobian.max <= limits.growing_green, amber=jacobian.max <= limits.growing_amber),
-        "From fixed to moving, a piece of tissue grows to this many times its volume. "
-        f"Green: at most {limits.growing_green:g}; amber: at most {limits.growing_amber:g}; red: more.",
-    )
-
-
-def _mark_inverse(quality: Quality, limits: Limits) -> Mark:
-    error = quality.inverse_consistency_mm
-    green_mm, amber_mm = limits.inverse_voxels_green * min(quality.voxel_mm), max(quality.voxel_mm)
-    return Mark(
-        "Way to moving and back (inverse-consistency error)",
-        f"{error.mean:.3f} mm mean, {error.p95:.3f} mm for 95 % of voxels, {error.max:.3f} mm largest",
-        _colour(green=error.p95 <= green_mm, amber=error.p95 <= amber_mm),
-        "A point taken to moving and back must return to its place. Green: 95 % of voxels come back within "
-        f"{green_mm:.2g} mm ({limits.inverse_voxels_green:g} times the smallest voxel edge); "
-        f"amber: within {amber_mm:.2g} mm (the largest voxel edge); red: farther.",
-    )
-
-
-def _mark_labels(dice: BeforeAfter, limits: Limits) -> Mark:
-    fell = dice.after < dice.before - limits.dice_unchanged
-    return Mark(
-        "Overlap of structures (mean Dice)",
-        f"{dice.before:.3f} before, {dice.after:.3f} after",
-        _colour(green=dice.after >= limits.dice_green and not fell, amber=not fell),
-        f"Outlined structures must coincide after registration (1 is full overlap). Green: at least {limits.dice_green:g}; "
-        f"amber: less, but not worse than before; red: worse than before by more than {limits.dice_unchanged:g}.",
-    )
-
-
-def _mark_landmarks(landmarks: LandmarkErrors, voxel_edge_mm: float) -> Mark:
-    before, after = landmarks.before.mean, landmarks.after.mean
-    return Mark(
-        "Distance of landmarks (target registration error)",
-        f"{before:.2f} mm before, {after:.2f} mm after (mean of {landmarks.count}), {landmarks.after.max:.2f} mm largest",
-        _colour(green=after <= min(voxel_edge_mm, before), amber=after <= max(voxel_edge_mm, before)),
-        "The same anatomical point must land in the same place. "
-        f"Green: mean within the largest voxel edge ({voxel_edge_mm:.2g} mm) and no farther than before; "
-        "amber: only one of the two; red: neither.",
-    )

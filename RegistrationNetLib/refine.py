@@ -42,8 +42,8 @@ class FieldOptions:
 
     measure: Measure
     smoothness: float = 1.0
-    steps: int = 120
-    gradicon_weight: float = 1.0
+    steps: int = 30
+    gradicon_weight: float = 3.0
     bending_weight: float = 0.0
     dice_weight: float = 1.0
 

@@ -25,13 +25,14 @@ from .deformation import sample
 from .devices import PeakMemory, check_memory, chosen_device
 from .errors import GeometryError, InputError, OutputError
 from .initial import Initial, initial_of
+from .marks import marks
 from .native import native_messages_dropped
 from .outputs import staged_folder, write_image
 from .prepare import ImageLike, Pair, Prepared, checked_pair
 from .progress import ProgressCallback, Stages, silent
-from .quality import Quality, assess, jacobian_image, marks
+from .quality import Quality, assess, jacobian_image
 from .refine import FieldOptions, Fields, memory_mb, refine_field
-from .similarity import LNCC, MINDSSC, Measure, SquaredLNCC, measure_named
+from .similarity import LNCC, MINDSSC, Measure, MutualInformation, SquaredLNCC, measure_named
 from .space import (
     Array,
     Grid,
@@ -50,11 +51,17 @@ page_writers: dict[str, PageWriter] = {}
 
 STAGE_WEIGHTS = {"prepare": 1.0, "align": 3.0, "refine": 14.0, "finish": 3.0}
 REFINEMENTS = ("none", "field", "network")
-# Windows narrower than the published ones, and an ε that keeps the noise of the background from counting.
-DIRECT_MEASURES: dict[str, Measure] = {
+# For the field: narrow windows, and an ε that keeps the noise of the background from counting.
+FIELD_MEASURES: dict[str, Measure] = {
+    "lncc": LNCC(sigma_vox=1.5, epsilon=1e-4, stride_vox=2),
+    "lncc2": SquaredLNCC(sigma_vox=1.5, epsilon=1e-4, stride_vox=2),
+    "mind": MINDSSC(radius=1, dilation=2),
+}
+# For the alignment, which comes from farther away: wide windows, or none.
+ALIGNMENT_MEASURES: dict[str, Measure] = {
     "lncc": LNCC(sigma_vox=3.0, epsilon=1e-3),
     "lncc2": SquaredLNCC(sigma_vox=3.0, epsilon=1e-3),
-    "mind": MINDSSC(radius=1, dilation=2),
+    "mind": MutualInformation(),
 }
 
 
@@ -223,7 +230,7 @@ def _refinement(card: Card, refine: str | None) -> str:
 def _measure(similarity: str, modalities: tuple[str, str]) -> Measure:
     if similarity == "auto":
         similarity = "lncc" if modalities[0] == modalities[1] else "mind"
-    return DIRECT_MEASURES.get(similarity) or measure_named(similarity)
+    return FIELD_MEASURES.get(similarity) or measure_named(similarity)
 
 
 def _with_steps(field: FieldOptions, refine: str, steps: int | None) -> FieldOptions:
@@ -246,12 +253,13 @@ def _solve(start: Initial, options: Options, stages: Stages) -> _Solution:
     fixed, moving = (one.to(options.device) for one in start.pair.prepared())
     measure = options.field.measure
     report = stages.begin("align")
-    alignment = align(fixed, moving, start=start.matrix, stages=options.align, measure=measure, report=report)
+    wide = ALIGNMENT_MEASURES.get(measure.name, measure)
+    alignment = align(fixed, moving, start=start.matrix, stages=options.align, measure=wide, report=report)
     report = stages.begin("refine")
     aligned = _on_fixed(moving, fixed.grid, alignment)
     fields = refine_field(_counted(fixed, moving.grid, alignment), aligned, options.field, report)
-    before = measure.similarity(_on_fixed(moving, fixed.grid, start.matrix).values, fixed.values, fixed.mask)
-    after = measure.similarity(sample(aligned.values, fields.moving_from_fixed.on_lattice()), fixed.values, fixed.mask)
+    before = wide.similarity(_on_fixed(moving, fixed.grid, start.matrix).values, fixed.values, fixed.mask)
+    after = wide.similarity(sample(aligned.values, fields.moving_from_fixed.on_lattice()), fixed.values, fixed.mask)
     return _Solution(alignment, fields, (float(before), float(after)))
 
 

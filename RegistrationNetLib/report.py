@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import jinja2
 
 from .errors import OutputError
+from .marks import Colour, marks, worst
 from .pictures import Panel, difference_legend, jacobian_legend, panels
 from .pictures import Result as Drawable
-from .quality import Colour, Quality, lattice_stride, marks, worst
+from .quality import Quality, lattice_stride
 from .registration import page_writers
 from .space import grid_of
 

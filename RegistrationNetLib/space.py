@@ -22,7 +22,7 @@ from .separable import antialiasing_matrix, apply_along_axes, on
 
 Array = NDArray[np.floating]
 
-INVERSION_TOLERANCE_MM = 1e-3
+INVERSION_TOLERANCE_MM = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +200,16 @@ def field_transform(displacement_mm: NDArray[np.floating], grid: Grid) -> sitk.D
     return sitk.DisplacementFieldTransform(field)
 
 
+def displacements_mm(transform: sitk.Transform, grid: Grid) -> NDArray[np.float64]:
+    """World displacements [*shape, dim] (x, y, z) of a transform at the lattice of `grid`.
+
+    Raises:
+        GeometryError: the grid is sheared.
+    """
+    field = sitk.TransformToDisplacementField(transform, sitk.sitkVectorFloat64, grid.shape[::-1], *_itk_geometry(grid))
+    return sitk.GetArrayFromImage(field)
+
+
 def world_displacement(mapped: Tensor, grid: Grid) -> NDArray[np.floating]:
     """World displacements [*shape, dim] (x, y, z) of the lattice of `grid`, mapped to `mapped` [1, dim, *shape] of its unit cube."""
     displacement = mapped - identity_points(mapped.shape[2:], mapped)
@@ -209,11 +219,9 @@ def world_displacement(mapped: Tensor, grid: Grid) -> NDArray[np.floating]:
 
 def points_of_transform(transform: sitk.Transform, fixed: Grid, moving: Grid) -> Tensor:
     """The lattice of `fixed` mapped by a world transform, in the unit cube of `moving`: [1, dim, *shape], float64 on the CPU."""
-    field = sitk.TransformToDisplacementField(transform, sitk.sitkVectorFloat64, fixed.shape[::-1], *_itk_geometry(fixed))
-    displacement_mm = torch.as_tensor(sitk.GetArrayFromImage(field))
     moving_from_fixed = Affine(torch.as_tensor(unit_from_unit(moving, fixed)[:-1]))
     unit_from_world = torch.as_tensor(moving.unit_from_world[:-1, :-1])
-    displacement = torch.einsum("dw,...w->d...", unit_from_world, displacement_mm)[None]
+    displacement = torch.einsum("dw,...w->d...", unit_from_world, torch.as_tensor(displacements_mm(transform, fixed)))[None]
     return moving_from_fixed(identity_points(fixed.shape, displacement)) + displacement
 
 

@@ -1,7 +1,4 @@
-"""Hypothesis strategies for lattices and images of any orientation, and the settings under which they run.
-
-Importing this file makes every property test of the session deterministic and free of deadlines.
-"""
+"""Hypothesis strategies for lattices and images of any orientation."""
 
 from __future__ import annotations
 
@@ -9,16 +6,12 @@ import itertools
 
 import numpy as np
 import SimpleITK as sitk
-from hypothesis import settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from RegistrationNetLib.space import Grid, grid_of
 
 Array = NDArray[np.float64]
-
-settings.register_profile("deterministic", deadline=None, derandomize=True, database=None, max_examples=25, print_blob=False)
-settings.load_profile("deterministic")
 
 
 def signed_permutations(dim: int) -> list[Array]:

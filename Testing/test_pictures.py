@@ -9,21 +9,10 @@ import SimpleITK as sitk
 from PIL import Image
 
 from RegistrationNetLib.colours import FOLDED
-from RegistrationNetLib.pictures import (
-    GRID_COLOUR,
-    centre_of_foreground_mm,
-    difference_legend,
-    jacobian_legend,
-    letters,
-    panels,
-    save_pictures,
-    views,
-    window_of,
-    windowed,
-    worst_fold_mm,
-)
+from RegistrationNetLib.pictures import GRID_COLOUR, difference_legend, jacobian_legend, panels, window_of, windowed
 from RegistrationNetLib.quality import jacobian_image
 from RegistrationNetLib.space import field_transform, grid_of
+from RegistrationNetLib.views import centre_of_foreground_mm, letters, views, worst_fold_mm
 from Testing.strategies import rotation, signed_permutations
 
 DIRECTIONS = [axes for axes in signed_permutations(3) if np.linalg.det(axes) > 0]
@@ -247,14 +236,6 @@ def test_the_grid_bends_where_the_map_bends():
     lines = lines_of(field_transform(bend, grid))
     assert lines.any()
     assert not lines.all(axis=0).any()
-
-
-def test_pictures_are_saved_as_png_files_of_one_row_each(shifted, tmp_path):
-    paths = save_pictures(shifted, tmp_path / "new")
-    assert [path.stem for path in paths] == [*PANELS, "jacobian_legend"]
-    with Image.open(paths[0]) as picture:
-        shapes = [view.shape for view in views(shifted.fixed, np.zeros(3))]
-        assert picture.size == (sum(columns for _, columns in shapes) + 16, max(rows for rows, _ in shapes))
 
 
 def test_letters_are_drawn_at_the_edges(shifted):

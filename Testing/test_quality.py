@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +11,7 @@ from RegistrationNetLib.errors import GeometryError, InputError
 from RegistrationNetLib.quality import (
     BeforeAfter,
     Displacement,
-    ErrorStatistics,
     JacobianStatistics,
-    LabelOverlap,
-    LandmarkErrors,
-    Quality,
     assess,
     displacement,
     inverse_consistency,
@@ -25,8 +20,6 @@ from RegistrationNetLib.quality import (
     label_overlap,
     landmark_errors,
     lattice_stride,
-    marks,
-    worst,
 )
 from RegistrationNetLib.space import Grid, affine_transform, field_transform, grid_of
 from Testing.strategies import rotation
@@ -152,20 +145,6 @@ def test_no_folded_voxel_is_exactly_zero_percent():
 
 def test_statistics_of_a_mirror_are_finite():
     assert jacobian_statistics(sitk.Image([3, 3], sitk.sitkFloat32) - 1) == JacobianStatistics(-1, -1, -1, 100, 0)
-
-
-def test_a_mask_limits_the_statistics():
-    image = sitk.GetImageFromArray(np.array([[1.0, -7.0]], dtype=np.float32))
-    mask = sitk.GetImageFromArray(np.array([[1, 0]], dtype=np.uint8))
-    assert jacobian_statistics(image, mask).min == 1
-
-
-def test_a_mask_must_fit_and_hold_a_voxel():
-    image = sitk.Image([3, 3], sitk.sitkFloat32)
-    with pytest.raises(InputError, match="mask does not fit"):
-        jacobian_statistics(image, sitk.Image([3, 4], sitk.sitkUInt8))
-    with pytest.raises(InputError, match="mask is empty"):
-        jacobian_statistics(image, sitk.Image([3, 3], sitk.sitkUInt8))
 
 
 # Inverse consistency and displacement
@@ -341,79 +320,3 @@ def test_half_a_pair_is_an_error():
         assessed(fixed_labels=oblique(3))
     with pytest.raises(InputError, match="The landmarks of fixed are missing"):
         assessed(moving_landmarks=[[0, 0, 0]])
-
-
-# Marks
-
-FINE = Quality(
-    voxel_mm=(3.0, 1.0, 1.0),
-    similarity_name="lncc",
-    similarity=BeforeAfter(0.5, 0.7),
-    jacobian=JacobianStatistics(0.5, 2.0, 1.0, 0.0, 0.1),
-    inverse_consistency_mm=ErrorStatistics(0.1, 0.3, 2.0),
-    displacement_mm=Displacement(2.0, 9.0),
-    labels=LabelOverlap({1: BeforeAfter(0.6, 0.9)}),
-    landmarks=LandmarkErrors(4, ErrorStatistics(9, 10, 11), ErrorStatistics(2, 3, 4)),
-)
-
-
-def jacobian(**changed):
-    return replace(FINE, jacobian=replace(FINE.jacobian, **changed))
-
-
-def landmarks(before, after):
-    return replace(
-        FINE, landmarks=LandmarkErrors(4, ErrorStatistics(before, before, before), ErrorStatistics(after, after, after))
-    )
-
-
-def test_a_fine_result_is_green_throughout():
-    assert [mark.colour for mark in marks(FINE)] == ["green"] * 7
-    assert worst(marks(FINE)) == "green"
-
-
-@pytest.mark.parametrize(
-    ("changed", "measure", "colour"),
-    [
-        (replace(FINE, similarity=BeforeAfter(0.5, 0.502)), "Similarity", "amber"),
-        (replace(FINE, similarity=BeforeAfter(0.5, 0.4)), "Similarity", "red"),
-        (replace(FINE, similarity=BeforeAfter(-0.5, -0.4)), "Similarity", "green"),
-        (replace(FINE, similarity=BeforeAfter(-0.5, -0.6)), "Similarity", "red"),
-        (jacobian(folded_percent=0.1), "Folded", "amber"),
-        (jacobian(folded_percent=0.11), "Folded", "red"),
-        (jacobian(min=0.19), "Strongest shrinking", "amber"),
-        (jacobian(min=0.0), "Strongest shrinking", "red"),
-        (jacobian(max=5.1), "Strongest growing", "amber"),
-        (jacobian(max=10.1), "Strongest growing", "red"),
-        (replace(FINE, inverse_consistency_mm=ErrorStatistics(0.1, 0.6, 9)), "Way to moving and back", "amber"),
-        (replace(FINE, inverse_consistency_mm=ErrorStatistics(0.1, 3.1, 9)), "Way to moving and back", "red"),
-        (replace(FINE, labels=LabelOverlap({1: BeforeAfter(0.6, 0.7)})), "Overlap", "amber"),
-        (replace(FINE, labels=LabelOverlap({1: BeforeAfter(0.9, 0.85)})), "Overlap", "red"),
-        (landmarks(9, 3.5), "Distance of landmarks", "amber"),
-        (landmarks(2, 2.5), "Distance of landmarks", "amber"),
-        (landmarks(4, 5), "Distance of landmarks", "red"),
-    ],
-)
-def test_a_mark_follows_its_number_and_no_other_mark_changes(changed, measure, colour):
-    marked = marks(changed)
-    others = [mark.colour for mark in marked if not mark.measure.startswith(measure)]
-    assert [mark.colour for mark in marked if mark.measure.startswith(measure)] == [colour]
-    assert set(others) == {"green"}
-    assert worst(marked) == colour
-
-
-def test_without_labels_and_landmarks_there_is_no_mark_for_them():
-    assert len(marks(replace(FINE, labels=None, landmarks=None))) == 5
-
-
-def test_a_single_folded_voxel_is_not_rounded_away():
-    folded = marks(jacobian(folded_percent=100 / 512**3))[1]
-    assert folded.colour == "amber"
-    assert folded.value_text != "0 %"
-
-
-def test_every_rule_names_its_three_colours_and_its_limits_in_a_sentence():
-    for mark in marks(FINE, quality.Limits(folded_percent_amber=0.25)):
-        assert all(word in mark.rule.lower() for word in ("green:", "amber:", "red:"))
-        assert mark.rule.endswith(".")
-    assert "0.25 %" in marks(FINE, quality.Limits(folded_percent_amber=0.25))[1].rule

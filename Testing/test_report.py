@@ -10,7 +10,8 @@ import pytest
 import SimpleITK as sitk
 
 from RegistrationNetLib.errors import OutputError
-from RegistrationNetLib.quality import assess, marks
+from RegistrationNetLib.marks import marks
+from RegistrationNetLib.quality import assess
 from RegistrationNetLib.report import html, write_html
 from Testing.test_pictures import ball, image_of, result_of
 

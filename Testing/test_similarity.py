@@ -20,15 +20,12 @@ from RegistrationNetLib.similarity import (
     Measure,
     MutualInformation,
     SquaredLNCC,
-    classes_in_both,
-    dice_loss,
     measure_named,
-    one_hot,
 )
 
 SHAPES = [(2, 1, 12, 9, 11), (1, 1, 14, 17)]
 SMALL = [(2, 1, 5, 4, 6), (1, 2, 6, 7)]
-EVERY = [LNCC(1.5), SquaredLNCC(1.0), NCC(), SSD(), MINDSSC(1, 1), MutualInformation(8)]
+EVERY = [LNCC(1.5), SquaredLNCC(1.0, stride_vox=2), NCC(), SSD(), MINDSSC(1, 1), MutualInformation(8)]
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +309,7 @@ def test_mutual_information_of_unrelated_images_is_nearly_zero() -> None:
     [
         (LNCC(), LNCC(4)),
         (LNCC(), LNCC(epsilon=1e-3)),
+        (LNCC(), LNCC(stride_vox=2)),
         (MINDSSC(), MINDSSC(radius=1)),
         (MINDSSC(), MINDSSC(dilation=1)),
         (MutualInformation(), MutualInformation(16)),
@@ -391,6 +389,12 @@ def test_an_epsilon_that_is_not_positive_is_refused(epsilon: float) -> None:
         SquaredLNCC(epsilon=epsilon)
 
 
+@pytest.mark.parametrize("stride", [0, 1.5])
+def test_a_stride_below_one_is_refused(stride: int) -> None:
+    with pytest.raises(InputError, match="stride_vox must be a whole number of voxels, at least 1"):
+        LNCC(stride_vox=stride)
+
+
 @pytest.mark.parametrize("options", [{"radius": 0}, {"dilation": 0}, {"radius": 1.5}])
 def test_a_mind_radius_or_dilation_below_one_is_refused(options: dict[str, int]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(options))} must be a whole number of voxels"):
@@ -414,61 +418,7 @@ def test_an_unknown_measure_is_refused_with_the_choices() -> None:
         measure_named("psnr")
 
 
-@pytest.mark.parametrize(("name", "takes"), [("lncc", "sigma_vox, epsilon"), ("ncc", "none")])
+@pytest.mark.parametrize(("name", "takes"), [("lncc", "sigma_vox, epsilon, stride_vox"), ("ncc", "none")])
 def test_an_unknown_option_is_refused_with_the_choices(name: str, takes: str) -> None:
     with pytest.raises(InputError, match=rf"{name} has no option bins\. It takes {takes}"):
         measure_named(name, bins=3)
-
-
-def test_one_hot_holds_the_classes_common_to_both_without_background() -> None:
-    first = torch.tensor([[0, 1, 2], [7, 7, 5]])[None, None]
-    second = torch.tensor([[7, 0, 0], [2, 3, 2]])[None, None].float()
-    memberships, others = one_hot(first, second)
-    assert memberships.dtype == torch.float32
-    torch.testing.assert_close(memberships[0], torch.stack([first[0, 0] == 2, first[0, 0] == 7]).float())
-    torch.testing.assert_close(others[0], torch.stack([second[0, 0] == 2, second[0, 0] == 7]).float())
-
-
-@pytest.mark.parametrize("other", [[[[[0, 0], [3, 3]]]], [[[[0, 0], [0, 0]]]]])
-def test_labels_without_a_common_class_are_refused(other: list[object]) -> None:
-    with pytest.raises(InputError, match="no class in common"):
-        one_hot(torch.tensor([[[[0, 1], [1, 2]]]]), torch.tensor(other))
-
-
-def test_each_pair_of_a_batch_needs_a_common_class() -> None:
-    first = torch.tensor([[[[1, 0]]], [[[2, 0]]]])
-    assert classes_in_both(*one_hot(first, first)).tolist() == [[True, False], [False, True]]
-    with pytest.raises(InputError, match="no class in common"):
-        one_hot(first, first.flip(0))
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 5, 6, 4), (2, 3, 7, 5)])
-def test_dice_loss_is_one_minus_twice_the_overlap_over_the_sum(shape: tuple[int, ...]) -> None:
-    first, second = uniform(*shape).requires_grad_(), uniform(*shape, seed=1)
-    scores = [
-        2 * (first[b, c] * second[b, c]).sum() / (first[b, c].sum() + second[b, c].sum()) for b in range(2) for c in range(3)
-    ]
-    torch.testing.assert_close(dice_loss(first, second), 1 - torch.stack(scores).mean(), atol=1e-6, rtol=0)
-    assert torch.autograd.gradcheck(dice_loss, (first, second.requires_grad_()), fast_mode=True)
-
-
-def test_dice_loss_is_zero_for_equal_and_one_for_disjoint_labels() -> None:
-    memberships, moved = one_hot(torch.tensor([[[[1, 1, 0, 2]]]]), torch.tensor([[[[2, 0, 1, 0]]]]))
-    assert float(dice_loss(memberships, memberships)) == pytest.approx(0, abs=1e-6)
-    assert float(dice_loss(memberships, moved)) == pytest.approx(1, abs=1e-6)
-
-
-def test_dice_loss_equals_the_published_code() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        published = pytest.importorskip("unigradicon").GradientICONSparse.dice_loss
-    first, second = uniform(2, 3, 4, 5, 6), uniform(2, 3, 4, 5, 6, seed=1)
-    valid = torch.tensor([[True, False, True], [False, False, True]])
-    torch.testing.assert_close(dice_loss(first, second), published(None, first, second), atol=1e-9, rtol=0)
-    expected = published(None, first, second, valid_classes=valid)
-    torch.testing.assert_close(dice_loss(first, second, valid=valid), expected, atol=1e-9, rtol=0)
-
-
-def test_class_memberships_of_different_shapes_are_refused() -> None:
-    with pytest.raises(InputError, match="class memberships differ in shape"):
-        dice_loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 4, 4))

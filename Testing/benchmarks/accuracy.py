@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from RegistrationNetLib.deformation import jacobian_determinant
-from RegistrationNetLib.phantom import displacement_mm, error_mm
-from RegistrationNetLib.space import field_transform, grid_of, points_of_transform
+from RegistrationNetLib.known_map import error_mm
+from RegistrationNetLib.quality import jacobian_image, jacobian_statistics
+from RegistrationNetLib.space import displacements_mm, field_transform, grid_of
 from Testing.benchmarks.known_warps import SEEDS, SOURCES, Case, case, data_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -128,11 +128,11 @@ def run_one(method: str, folder: Path, options: dict[str, Any]) -> None:
     fixed, moving = str(folder / "fixed.nii.gz"), str(folder / "moving.nii.gz")
     estimate = METHODS[method](fixed, moving, options)
     grid = grid_of(sitk.ReadImage(fixed))
-    np.save(folder / "displacement.npy", displacement_mm(estimate.moving_from_fixed, grid))
+    np.save(folder / "displacement.npy", displacements_mm(estimate.moving_from_fixed, grid))
     if estimate.fixed_from_moving is not None:
         # The last one added acts first.
         there_and_back = sitk.CompositeTransform([estimate.fixed_from_moving, estimate.moving_from_fixed])
-        np.save(folder / "there_and_back.npy", displacement_mm(there_and_back, grid))
+        np.save(folder / "there_and_back.npy", displacements_mm(there_and_back, grid))
     (folder / "cost.json").write_text(json.dumps({"seconds": estimate.seconds, "peak_mb": estimate.peak_mb}))
 
 
@@ -156,13 +156,15 @@ def _judge(one: Case, folder: Path) -> Score:
     grid = grid_of(one.fixed)
     transform = field_transform(np.load(folder / "displacement.npy"), grid)
     error = error_mm(transform, one.known, one.foreground)
-    folded = float((jacobian_determinant(points_of_transform(transform, grid, grid)) <= 0).double().mean())
+    folded_percent = jacobian_statistics(jacobian_image(transform, one.fixed)).folded_percent
     inverse = np.full(1, np.nan)
     if (folder / "there_and_back.npy").exists():
         inside = sitk.GetArrayViewFromImage(one.foreground) > 0
         inverse = np.linalg.norm(np.load(folder / "there_and_back.npy")[inside], axis=-1)
     cost = json.loads((folder / "cost.json").read_text())
-    return Score(error.mean, error.p95, error.max, 100 * folded, float(inverse.mean()), float(np.quantile(inverse, 0.95)), **cost)
+    return Score(
+        error.mean, error.p95, error.max, folded_percent, float(inverse.mean()), float(np.quantile(inverse, 0.95)), **cost
+    )
 
 
 def before(one: Case) -> Score:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from RegistrationNetLib.phantom import AppearanceOptions, KnownMap, known_pair
+from RegistrationNetLib.known_map import KnownMap
+from RegistrationNetLib.known_pair import AppearanceOptions, known_pair
 from RegistrationNetLib.space import Grid, grid_of
 
 SPACING_MM = 2.0
