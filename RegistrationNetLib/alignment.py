@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .deformation import Affine, identity_points, sample
+from .devices import threads_for
 from .errors import InputError
 from .prepare import Prepared, resized
 from .progress import StageReport
@@ -57,8 +58,16 @@ def align(
     optimizing = [stage for stage in stages if stage != "centre"]
     if not optimizing:
         return starts[0]
+    with threads_for(COARSE_SIDE_VOX**fixed.grid.dim):
+        return _followed(fixed, moving, starts, optimizing, measure=measure, report=report)
+
+
+def _followed(
+    fixed: Prepared, moving: Prepared, starts: Sequence[Array], stages: Sequence[str], *, measure: Measure, report: StageReport
+) -> Array:
+    """The best of `starts` and of what the optimizing `stages` make of the best places around them."""
     coarse, fine = (_Overlap.of(fixed, moving, side, measure) for side in (COARSE_SIDE_VOX, FINE_SIDE_VOX))
-    total = STARTS_FOLLOWED * COARSE_STEPS + len(optimizing) * FINE_STEPS
+    total = STARTS_FOLLOWED * COARSE_STEPS + len(stages) * FINE_STEPS
     counter = itertools.count(1)
 
     def tick() -> None:
@@ -66,11 +75,12 @@ def align(
 
     # Only the first stage explores; what follows starts close to its goal.
     followed = _most_alike(coarse, [moved for one in starts for moved in _explored(coarse, one)])[:STARTS_FOLLOWED]
-    found = [_optimized(coarse, one, is_rigid=optimizing[0] == "rigid", steps=COARSE_STEPS, tick=tick) for one in followed]
+    found = [_optimized(coarse, one, is_rigid=stages[0] == "rigid", steps=COARSE_STEPS, tick=tick) for one in followed]
     best = _most_alike(coarse, found)[0]
-    for stage in optimizing:
+    for stage in stages:
         best = _optimized(fine, best, is_rigid=stage == "rigid", steps=FINE_STEPS, tick=tick)
-    return best
+    # Images that lie well already stay where they are.
+    return _most_alike(fine, [*starts, best])[0]
 
 
 def centre_of_mass_mm(prepared: Prepared) -> Array:

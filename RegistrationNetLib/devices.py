@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import psutil
@@ -11,6 +13,7 @@ import torch
 from .errors import InputError, ResourceError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+VOXELS_PER_THREAD = 50_000
 _MEGABYTE = 2**20
 
 
@@ -43,6 +46,21 @@ def check_memory(needed_mb: float, device: torch.device, remedy: str) -> None:
         raise ResourceError(
             f"The registration needs about {needed_mb / 1024:.1f} GB on {device.type}; {free_mb / 1024:.1f} GB are free. {remedy}"
         )
+
+
+@contextmanager
+def threads_for(voxels: int) -> Iterator[None]:
+    """Inside, torch uses no more threads than lattices of so many voxels can feed.
+
+    Threads that wait for each other after every small piece of work are slower than one, and many times slower where
+    another program wants a core too.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(before, voxels // VOXELS_PER_THREAD)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class PeakMemory:

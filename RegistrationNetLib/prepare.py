@@ -5,7 +5,10 @@ The border of the library: everything that comes in is checked here, once.
 
 from __future__ import annotations
 
+import gzip
+import math
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +34,8 @@ MODALITIES = ("ct", "mr", "other")
 CT_WINDOW_HU = (-1000.0, 1000.0)
 QUANTILES = (0.01, 0.99)
 SMALLEST_SIDE_VOX = 8
+# Positions in DICOM files are rounded; a missing slice leaves a gap of twice the usual distance.
+UNEVEN_SLICES = 1.2
 
 
 @dataclass(frozen=True)
@@ -141,15 +146,39 @@ def read_image(path: str | os.PathLike[str]) -> sitk.Image:
     """Whatever SimpleITK reads; a folder is read as one DICOM series.
 
     Raises:
-        InputError: missing, unreadable, or a folder that does not hold exactly one series.
+        InputError: missing, unreadable, cut short, or a folder that does not hold exactly one series of evenly spaced slices.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"There is no file {path}; an image file or a folder of DICOM slices is needed. Check the path.")
     try:
-        return _read_series(path) if path.is_dir() else sitk.ReadImage(str(path))
+        if not path.exists():
+            raise InputError(f"There is no file {path}; an image file or a folder of DICOM slices is needed. Check the path.")
+        with native_messages_dropped():
+            return _read_series(path) if path.is_dir() else _read_file(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened ({error.strerror}). Check the path and who may read it.") from error
     except RuntimeError as error:
         raise InputError(f"{path} cannot be read as an image ({_last_line(error)}). Check the file and its format.") from error
+
+
+def _read_file(path: Path) -> sitk.Image:
+    image = sitk.ReadImage(str(path))
+    if image.HasMetaDataKey("bitpix") and path.name.lower().endswith((".nii", ".nii.gz")) and not _is_whole_nifti(path, image):
+        raise InputError(f"{path} ends too early; the file must hold all voxels of its header. Copy or download it again.")
+    return image
+
+
+def _is_whole_nifti(path: Path, image: sitk.Image) -> bool:
+    """NIfTI alone is read without a look at whether all of it is there: what is missing would become zeros."""
+    values = math.prod(int(image.GetMetaData(f"dim[{axis}]")) for axis in range(1, 1 + int(image.GetMetaData("dim[0]"))))
+    needed = float(image.GetMetaData("vox_offset")) + values * int(image.GetMetaData("bitpix")) / 8
+    with path.open("rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return path.stat().st_size >= needed
+    try:
+        with gzip.open(path) as unpacked:
+            return sum(map(len, iter(lambda: unpacked.read(2**20), b""))) >= needed
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return False
 
 
 def _read_series(folder: Path) -> sitk.Image:
@@ -158,7 +187,26 @@ def _read_series(folder: Path) -> sitk.Image:
         raise InputError(
             f"{folder} holds {len(series)} DICOM series; exactly one is needed. Put one series into a folder of its own."
         )
-    return sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+    image = sitk.ReadImage(files)
+    if image.HasMetaDataKey("ITK_non_uniform_sampling_deviation"):
+        _check_slices(files, folder)
+    return image
+
+
+def _check_slices(files: Sequence[str], folder: Path) -> None:
+    """Refuse a series in which a slice is missing: its slices would be spread evenly, each at a wrong place."""
+    reader, positions = sitk.ImageFileReader(), []
+    for file in files:
+        reader.SetFileName(file)
+        reader.ReadImageInformation()
+        positions.append(reader.GetOrigin())
+    steps_mm = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    if steps_mm.max() > UNEVEN_SLICES * np.median(steps_mm):
+        raise InputError(
+            f"{folder} holds slices that lie {steps_mm.min():.3g} to {steps_mm.max():.3g} mm apart; they must be evenly spaced. "
+            "A slice may be missing: export the series again."
+        )
 
 
 def read_transform(source: str | os.PathLike[str] | sitk.Transform) -> sitk.Transform:
@@ -190,6 +238,9 @@ def as_image(source: ImageLike, what: str) -> sitk.Image:
         InputError: neither a readable path nor an image.
     """
     if isinstance(source, sitk.Image):
+        # SimpleITK ends the whole process when the voxels of one are asked for.
+        if source.GetPixelIDTypeAsString().startswith("label"):
+            raise InputError(f"{what} is a label map; an image of voxels is needed. Convert it by SimpleITK.LabelMapToLabel.")
         return source
     if isinstance(source, str | os.PathLike):
         return read_image(source)
@@ -209,7 +260,7 @@ def checked_image(source: ImageLike, what: str) -> sitk.Image:
     """
     image = as_image(source, what)
     check_geometry(image, what)
-    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
+    if not _is_real_scalar(image):
         raise InputError(
             f"{what} has {image.GetNumberOfComponentsPerPixel()} values per voxel ({image.GetPixelIDTypeAsString()}); "
             "registration needs one real number. Extract one channel first."
@@ -224,6 +275,10 @@ def checked_image(source: ImageLike, what: str) -> sitk.Image:
     return image
 
 
+def _is_real_scalar(image: sitk.Image) -> bool:
+    return image.GetNumberOfComponentsPerPixel() == 1 and "complex" not in image.GetPixelIDTypeAsString()
+
+
 def check_geometry(image: sitk.Image, what: str) -> None:
     """Refuse what no map can be defined on."""
     dim = image.GetDimension()
@@ -234,6 +289,10 @@ def check_geometry(image: sitk.Image, what: str) -> None:
         raise GeometryError(
             f"{what} is {size} voxels; every side needs at least {SMALLEST_SIDE_VOX}. "
             "Register a single slice as a two-dimensional image, or choose a thicker volume."
+        )
+    if not np.isfinite([*image.GetOrigin(), *image.GetSpacing()]).all():
+        raise GeometryError(
+            f"{what} has an origin {image.GetOrigin()} and spacing {image.GetSpacing()}; both must be finite. Repair its header."
         )
     direction = np.array(image.GetDirection()).reshape(dim, dim)
     if not np.allclose(direction.T @ direction, np.eye(dim), atol=1e-3):
@@ -263,9 +322,10 @@ def checked_labels(source: ImageLike, image: sitk.Image, what: str) -> sitk.Imag
     """
     labels = as_image(source, what)
     _check_same_grid(labels, image, what)
-    if labels.GetNumberOfComponentsPerPixel() != 1:
+    if not _is_real_scalar(labels):
         raise InputError(
-            f"{what} has {labels.GetNumberOfComponentsPerPixel()} values per voxel; labels need one. Extract one channel."
+            f"{what} has {labels.GetNumberOfComponentsPerPixel()} values per voxel ({labels.GetPixelIDTypeAsString()}); "
+            "labels need one real number. Extract one channel."
         )
     array = sitk.GetArrayViewFromImage(labels)
     if np.issubdtype(array.dtype, np.floating):
@@ -304,9 +364,10 @@ def prepared(
         image = bring_to_axes_of(image, towards)
         mask, labels = (None if one is None else bring_to_axes_of(one, towards) for one in (mask, labels))
     return Prepared(
-        values=windowed(tensor_of(image), modality),
+        # Windowed in double precision: float32 would round a small contrast on a high level to nothing.
+        values=windowed(tensor_of(image, dtype=torch.float64), modality).float(),
         grid=grid_of(image),
-        mask=None if mask is None else tensor_of(mask) > 0,
+        mask=None if mask is None else tensor_of(mask) != 0,
         labels=None if labels is None else tensor_of(labels, dtype=torch.int64),
     )
 
@@ -320,7 +381,7 @@ def windowed(values: Tensor, modality: str) -> Tensor:
         InputError: nothing is left between the window's ends.
     """
     low, high = CT_WINDOW_HU if modality == "ct" else _quantiles(values)
-    scaled = ((values - low) / (high - low)).clamp_(0, 1)
+    scaled = ((values - low) / (high - low)).clamp_(0, 1) if low < high else torch.zeros_like(values)
     if float(scaled.min()) == float(scaled.max()):
         raise InputError(
             f"The image has no contrast within the {modality} window [{low:g}, {high:g}]; registration needs it. Check the modality."

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .deformation import DisplacementField, identity_points, sample
+from .devices import threads_for
 from .errors import InputError, RefinementError
 from .prepare import Prepared
 from .progress import StageReport
@@ -25,6 +26,9 @@ COARSEST_SIDE_VOX = 28
 SMALLEST_SIDE_VOX = 8
 SMALLEST_STEP_FRACTION = 0.1
 BYTES_PER_VOXEL = 400
+# Loss per mm, shared out among the knots, below which Adam does not stretch a gradient to a full step: without it an image
+# in place would be pushed about by rounding, and background by noise.
+FLAT_GRADIENT = 0.005
 
 
 @dataclass(frozen=True)
@@ -119,8 +123,9 @@ def refine_field(fixed: Prepared, moving: Prepared, options: FieldOptions, repor
     previous: Level | None = None
     for level in levels:
         coefficients = _carried_over(coefficients, previous, level, like=fixed.values)
-        for step in _optimize(coefficients, level, fixed, moving, options):
-            report((done + math.prod(level.shape) * step) / total)
+        with threads_for(math.prod(level.shape)):
+            for step in _optimize(coefficients, level, fixed, moving, options):
+                report((done + math.prod(level.shape) * step) / total)
         done += math.prod(level.shape) * level.steps
         previous = level
     assert previous is not None
@@ -180,7 +185,8 @@ def _optimize(coefficients: Tensor, level: Level, fixed: Prepared, moving: Prepa
     targets = _targets(fixed, moving, level.shape, options.measure)
     lattice = identity_points(level.shape, fixed.values)
     step_mm = level.step_vox * max(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
-    optimizer = torch.optim.Adam([coefficients], lr=step_mm, betas=(0.9, 0.99))
+    flat = FLAT_GRADIENT / math.prod(coefficients.shape[2:])
+    optimizer = torch.optim.Adam([coefficients], lr=step_mm, betas=(0.9, 0.99), eps=flat)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, max(level.steps, 1), eta_min=SMALLEST_STEP_FRACTION * step_mm
     )

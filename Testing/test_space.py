@@ -16,6 +16,7 @@ from RegistrationNetLib.deformation import Affine, DisplacementField, identity_p
 from RegistrationNetLib.errors import GeometryError
 from RegistrationNetLib.separable import apply_along_axes, bspline_matrix, on
 from RegistrationNetLib.space import (
+    INVERSION_TOLERANCE_MM,
     Grid,
     affine_matrix,
     affine_transform,
@@ -489,7 +490,7 @@ def test_transform_and_inverse_go_there_and_back_within_moving(dim: int, with_st
         point = homogeneous(moving.world_from_voxel, voxel)
         back = fixed_from_moving.TransformPoint(point.tolist())
         if (np.abs(homogeneous(fixed.unit_from_world, np.array(back)) - 0.5) < 0.5).all():
-            np.testing.assert_allclose(moving_from_fixed.TransformPoint(back), point, atol=0.002)
+            np.testing.assert_allclose(moving_from_fixed.TransformPoint(back), point, atol=1.2 * INVERSION_TOLERANCE_MM)
             checked += 1
     assert checked >= 10
     assert torch.equal(field.displacement, before)
@@ -508,7 +509,13 @@ def test_resampled_equals_simpleitk_on_an_image_of_the_grid(dim: int, data: st.D
     expected = sitk.GetArrayFromImage(sitk.Resample(image, reference, sitk.Transform(), sitk.sitkLinear, -7.0, sitk.sitkFloat32))
     values = resampled(image, grid, outside=-7.0)
     assert (values.dtype, tuple(values.shape)) == (torch.float32, (1, 1, *grid.shape))
-    np.testing.assert_allclose(values[0, 0], expected, atol=1e-5)
+    # A point on the very edge of the image counts as in or out by rounding.
+    index = np.indices(grid.shape).reshape(dim, -1)
+    voxel = np.linalg.inv(grid_of(image).world_from_voxel) @ grid.world_from_voxel @ np.vstack([index, np.ones_like(index[:1])])
+    size = np.array(grid_of(image).shape)[:, None]
+    from_edge = np.minimum(np.abs(voxel[:-1] + 0.5), np.abs(voxel[:-1] - size + 0.5)).min(axis=0).reshape(grid.shape)
+    clear = from_edge > 1e-6
+    np.testing.assert_allclose(values[0, 0].numpy()[clear], expected[clear], atol=1e-5)
     assert image_bytes(image) == before
 
 
