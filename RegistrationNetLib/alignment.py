@@ -84,10 +84,19 @@ def _followed(
 
 
 def centre_of_mass_mm(prepared: Prepared) -> Array:
-    """World coordinates of the intensities' centre of mass, within the mask where there is one."""
+    """World coordinates of the intensities' centre of mass, within the mask where there is one.
+
+    Raises:
+        InputError: all of it is at the dark end of the intensity window.
+    """
     weight = prepared.values[0, 0].double()
     if prepared.mask is not None:
         weight = weight * prepared.mask[0, 0]
+    if not bool(weight.any()):
+        raise InputError(
+            "An image is black within its mask; its centre of mass needs something brighter. "
+            "Check the mask, or leave out the stage centre."
+        )
     lattice = identity_points(prepared.grid.shape, weight)[0]
     unit = (lattice * weight).flatten(1).sum(1) / weight.sum()
     return (prepared.grid.world_from_unit @ np.append(unit.cpu().numpy(), 1.0))[:-1]

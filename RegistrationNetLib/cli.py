@@ -116,7 +116,7 @@ def _add_register(commands: Commands) -> None:
     )
     one.add_argument("--model", default="direct", metavar="NAME", help="see `registrationnet models`; default %(default)s")
     one.add_argument("--refine", choices=REFINEMENTS, help="refinement after the model; default: as its card says")
-    one.add_argument("--steps", type=_whole, metavar="N", help="steps of the refinement, 0 for none; default: as the card says")
+    one.add_argument("--steps", type=_whole, metavar="N", help="steps of the refinement, 0 for none; default: the method's own")
     one.add_argument("--similarity", default="auto", metavar="NAME", help="default: by the modalities")
     for side in ("fixed", "moving"):
         one.add_argument(f"--{side}-modality", choices=MODALITIES, default="other")

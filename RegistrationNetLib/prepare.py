@@ -139,7 +139,20 @@ def checked_pair(
         )
         return one, two
 
-    return Pair((fixed, moving), modalities, checked(masks, checked_mask, "mask"), checked(labels, checked_labels, "labels"))
+    pair = Pair((fixed, moving), modalities, checked(masks, checked_mask, "mask"), checked(labels, checked_labels, "labels"))
+    _check_shared_label(*pair.labels)
+    return pair
+
+
+def _check_shared_label(fixed: sitk.Image | None, moving: sitk.Image | None) -> None:
+    if fixed is None or moving is None:
+        return
+    found = [set(np.unique(sitk.GetArrayViewFromImage(one)).tolist()) for one in (fixed, moving)]
+    if not found[0] & found[1] - {0}:
+        raise InputError(
+            "fixed labels and moving labels have no label in common; Dice needs at least one besides background (0). "
+            f"Got {sorted(found[0])} and {sorted(found[1])}. Check that both use one labelling."
+        )
 
 
 def read_image(path: str | os.PathLike[str]) -> sitk.Image:

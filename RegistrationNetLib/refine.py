@@ -26,6 +26,7 @@ COARSEST_SIDE_VOX = 28
 SMALLEST_SIDE_VOX = 8
 SMALLEST_STEP_FRACTION = 0.1
 BYTES_PER_VOXEL = 400
+INVERSE_BYTES_PER_VOXEL = 250
 # Loss per mm, shared out among the knots, below which Adam does not stretch a gradient to a full step: without it an image
 # in place would be pushed about by rounding, and background by noise.
 FLAT_GRADIENT = 0.005
@@ -104,9 +105,9 @@ def _passes(*, is_coarsest: bool, is_finest: bool) -> list[tuple[float, float, f
     return [(4, 1, 0.25), (3, 1, 0.2)]
 
 
-def memory_mb(shape: Sequence[int]) -> float:
-    """About what a registration on a lattice of `shape` takes, the program itself included."""
-    return 500 + math.prod(shape) * BYTES_PER_VOXEL / 2**20
+def memory_mb(shape: Sequence[int], inverse_shape: Sequence[int]) -> float:
+    """About what a registration on a lattice of `shape` takes whose inverse lies on `inverse_shape`, the program included."""
+    return 500 + max(math.prod(shape) * BYTES_PER_VOXEL, math.prod(inverse_shape) * INVERSE_BYTES_PER_VOXEL) / 2**20
 
 
 def refine_field(fixed: Prepared, moving: Prepared, options: FieldOptions, report: StageReport) -> Fields:

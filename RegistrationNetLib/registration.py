@@ -30,7 +30,7 @@ from .native import native_messages_dropped
 from .outputs import staged_folder, write_image
 from .prepare import ImageLike, Pair, Prepared, checked_pair
 from .progress import ProgressCallback, Stages, silent
-from .quality import Quality, assess, jacobian_image
+from .quality import Quality, assess, jacobian_image, landmark_errors
 from .refine import FieldOptions, Fields, memory_mb, refine_field
 from .similarity import LNCC, MINDSSC, Measure, MutualInformation, SquaredLNCC, measure_named
 from .space import (
@@ -178,19 +178,18 @@ def register(
     pair = checked_pair(
         (fixed, moving), modalities=modalities, masks=(fixed_mask, moving_mask), labels=(fixed_labels, moving_labels)
     )
-    if (fixed_landmarks is None) != (moving_landmarks is None):
-        raise InputError(
-            "Landmarks came for one image only; their error needs both. Give landmarks for fixed and moving, or for neither."
-        )
+    _check_landmarks(fixed_landmarks, moving_landmarks, pair)
+    needed_mb = memory_mb(grid_of(pair.fixed).shape, _not_finer(grid_of(pair.moving), grid_of(pair.fixed)).shape)
+    check_memory(needed_mb, options.device, "Crop the images, or resample them to a larger spacing.")
     start = initial_of(initial, pair)
-    check_memory(memory_mb(grid_of(pair.fixed).shape), options.device, "Crop the images, or resample fixed to a larger spacing.")
-    with PeakMemory(options.device) as memory:
+    # The caller's no_grad or inference_mode must not reach into the optimization.
+    with PeakMemory(options.device) as memory, torch.inference_mode(False):
         solution = _solve(start, options, stages)
-        stages.begin("finish")
+        report = stages.begin("finish")
         parts = _delivered(pair, start, solution)
         quality = assess(
             **{name: parts[name] for name in ("fixed", "moving", "moving_from_fixed", "fixed_from_moving", "jacobian")},
-            similarity_name=options.field.measure.name,
+            similarity_name=_wide(options.field.measure).name,
             similarity_before=solution.similarity[0],
             similarity_after=solution.similarity[1],
             fixed_labels=pair.labels[0],
@@ -198,6 +197,7 @@ def register(
             fixed_landmarks=fixed_landmarks,
             moving_landmarks=moving_landmarks,
         )
+    report(1.0)
     stages.finish()
     facts = {
         "model": card.name,
@@ -209,6 +209,16 @@ def register(
         "versions": _versions(),
     }
     return Registration(**parts, quality=quality, facts=facts)
+
+
+def _check_landmarks(fixed: ArrayLike | None, moving: ArrayLike | None, pair: Pair) -> None:
+    if fixed is None and moving is None:
+        return
+    if fixed is None or moving is None:
+        raise InputError(
+            "Landmarks came for one image only; their error needs both. Give landmarks for fixed and moving, or for neither."
+        )
+    landmark_errors(fixed, moving, sitk.Transform(pair.fixed.GetDimension(), sitk.sitkIdentity))
 
 
 def _card_for(model: str, weights: object) -> Card:
@@ -233,6 +243,11 @@ def _measure(similarity: str, modalities: tuple[str, str]) -> Measure:
     return FIELD_MEASURES.get(similarity) or measure_named(similarity)
 
 
+def _wide(measure: Measure) -> Measure:
+    """The measure that judges the alignment, and the whole before and after, where `measure` drives the field."""
+    return ALIGNMENT_MEASURES.get(measure.name, measure)
+
+
 def _with_steps(field: FieldOptions, refine: str, steps: int | None) -> FieldOptions:
     if refine == "none":
         return replace(field, steps=0)
@@ -251,9 +266,8 @@ class _Solution:
 def _solve(start: Initial, options: Options, stages: Stages) -> _Solution:
     """The method's own work, in the network world."""
     fixed, moving = (one.to(options.device) for one in start.pair.prepared())
-    measure = options.field.measure
+    wide = _wide(options.field.measure)
     report = stages.begin("align")
-    wide = ALIGNMENT_MEASURES.get(measure.name, measure)
     alignment = align(fixed, moving, start=start.matrix, stages=options.align, measure=wide, report=report)
     report = stages.begin("refine")
     aligned = _on_fixed(moving, fixed.grid, alignment)
@@ -282,7 +296,13 @@ def _counted(fixed: Prepared, moving: Grid, alignment: Array) -> Prepared:
         )
     if bool(inside.all()):
         return fixed
-    return replace(fixed, mask=inside if fixed.mask is None else inside & fixed.mask)
+    mask = inside if fixed.mask is None else inside & fixed.mask
+    if not bool(mask.any()):
+        raise GeometryError(
+            "The fixed mask lies where moving has no voxels; at least one voxel of it must fall into moving. "
+            "Widen the mask, or give an initial transform."
+        )
+    return replace(fixed, mask=mask)
 
 
 def _delivered(pair: Pair, start: Initial, solution: _Solution) -> dict[str, Any]:

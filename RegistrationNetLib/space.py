@@ -22,6 +22,8 @@ from .separable import antialiasing_matrix, apply_along_axes, on
 
 Array = NDArray[np.floating]
 
+# Wider than what `prepare` lets in, so that no image that came in is refused on its way out.
+ORTHOGONAL_WITHIN = 2e-3
 INVERSION_TOLERANCE_MM = 0.01
 
 
@@ -116,7 +118,7 @@ def _itk_geometry(grid: Grid) -> tuple[list[float], list[float], list[float]]:
     """Origin, spacing and direction as SimpleITK wants them."""
     spacing = np.array(grid.spacing_mm)
     direction = (grid.world_from_voxel[:-1, :-1] / spacing)[:, ::-1]
-    if not np.allclose(direction.T @ direction, np.eye(grid.dim), atol=1e-4):
+    if not np.allclose(direction.T @ direction, np.eye(grid.dim), atol=ORTHOGONAL_WITHIN):
         raise GeometryError("The lattice is sheared; an image needs orthogonal axes. Resample it to an orthogonal lattice first.")
     return grid.world_from_voxel[:-1, -1].tolist(), spacing[::-1].tolist(), direction.flatten().tolist()
 
@@ -265,26 +267,21 @@ def is_inside(source: Grid, target: Grid, like: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def transform_from_map(
-    map_: Map, fixed: Grid, moving: Grid, *, output: Grid | None = None, like: Tensor | None = None
-) -> sitk.CompositeTransform:
+def transform_from_map(map_: Map, fixed: Grid, moving: Grid, *, like: Tensor | None = None) -> sitk.CompositeTransform:
     """A map from the unit cube of `fixed` to that of `moving` as a transform of the world, points of fixed → points of moving.
 
-    It is the affine between the two cubes after a displacement field on `output` (default: `fixed`), so that both parts
-    can be had alone. Outside `output` only the affine part acts.
+    It is the affine between the two cubes after a displacement field on the lattice of `fixed`, so that both parts
+    can be had alone. Outside `fixed` only the affine part acts.
 
     `like` gives the dtype and device in which the map works; default float32 on the CPU, whose rounding moves points by
     about 1e-7 of the cube.
     """
-    output = output or fixed
-    lattice = identity_points(output.shape, torch.zeros(()) if like is None else like)
-    fixed_from_output = Affine(torch.as_tensor(unit_from_unit(fixed, output)[:-1]).to(lattice))
-    output_from_fixed = Affine(torch.as_tensor(unit_from_unit(output, fixed)[:-1]).to(lattice))
-    displacement = world_displacement(output_from_fixed(map_(fixed_from_output(lattice))), output)
+    lattice = identity_points(fixed.shape, torch.zeros(()) if like is None else like)
+    displacement = world_displacement(map_(lattice), fixed)
     affine = affine_transform(moving.world_from_unit @ fixed.unit_from_world)
-    composite = sitk.CompositeTransform(output.dim)
+    composite = sitk.CompositeTransform(fixed.dim)
     composite.AddTransform(affine)
-    composite.AddTransform(field_transform(displacement, output))
+    composite.AddTransform(field_transform(displacement, fixed))
     return composite
 
 
