@@ -1,6 +1,6 @@
 """Model cards: what each method is for, what it expects and where its weights are.
 
-A card is one JSON file, `Resources/Models/NAME.json`; nothing about a method is written twice.
+A card is one JSON file, `Resources/Models/NAME.json`; what a method does unless told otherwise stands there.
 """
 
 from __future__ import annotations

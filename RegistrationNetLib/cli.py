@@ -130,7 +130,7 @@ def _add_register(commands: Commands) -> None:
         )
     one.add_argument("--initial", type=Path, metavar="FILE", help="transform to begin with, points of fixed to points of moving")
     one.add_argument(
-        "--align", type=_alignments, default=ALIGNMENTS, metavar="LIST", help=f"of {', '.join(ALIGNMENTS)}; or none; default all"
+        "--align", type=_alignments, metavar="LIST", help=f"of {', '.join(ALIGNMENTS)}; or none; default: as the card says"
     )
     one.add_argument("--device", choices=DEVICES, default="auto")
     one.add_argument("--weights", type=Path, metavar="FILE", help="weights for the model, in place of its own")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -75,6 +75,10 @@ class Measure(ABC):
     def loss(self, warped: Tensor, fixed: Tensor, mask: Tensor | None = None) -> Tensor:
         """`highest - similarity(warped, fixed, mask)`."""
         return self.against(fixed, mask).loss(warped)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Name and options, for reports."""
+        return {"name": self.name, **{field.name: getattr(self, field.name) for field in fields(self)}}  # type: ignore[arg-type]
 
     @abstractmethod
     def _prepared(self, fixed: Tensor, weight: Tensor | None) -> Callable[[Tensor], Tensor]:

@@ -176,7 +176,7 @@ def read_image(path: str | os.PathLike[str]) -> sitk.Image:
 def _read_file(path: Path) -> sitk.Image:
     image = sitk.ReadImage(str(path))
     if image.HasMetaDataKey("bitpix") and path.name.lower().endswith((".nii", ".nii.gz")) and not _is_whole_nifti(path, image):
-        raise InputError(f"{path} ends too early; the file must hold all voxels of its header. Copy or download it again.")
+        raise InputError(f"{path} is cut short or damaged; the file must hold all voxels of its header. Copy or download it again.")
     return image
 
 

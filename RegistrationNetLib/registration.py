@@ -19,7 +19,7 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import ArrayLike
 
-from .alignment import STAGES, align, checked_stages
+from .alignment import align, checked_stages
 from .catalogue import Card, card_named
 from .deformation import sample
 from .devices import PeakMemory, check_memory, chosen_device
@@ -139,7 +139,7 @@ def register(
     fixed_landmarks: ArrayLike | None = None,
     moving_landmarks: ArrayLike | None = None,
     initial: str | os.PathLike[str] | sitk.Transform | None = None,
-    align: Sequence[str] = STAGES,
+    align: Sequence[str] | None = None,
     device: str = "auto",
     weights: str | os.PathLike[str] | None = None,
     smoothness: float = 1.0,
@@ -159,7 +159,7 @@ def register(
         fixed_labels, moving_labels: both or neither; they add a Dice term, and Dice before and after to the quality.
         fixed_landmarks, moving_landmarks: both or neither, [N, dim] LPS mm; used for the quality only.
         initial: transform from points of fixed to points of moving, from which the alignment starts.
-        align: which of "centre", "rigid", "affine" to do.
+        align: which of "centre", "rigid", "affine" to do; default: what the card says.
         device: "auto", "cpu", "cuda" or "mps".
         smoothness: factor on the regularity; larger is smoother.
         seed: of the random numbers; `direct` draws none, so that it gives the same result every time.
@@ -173,8 +173,8 @@ def register(
     stages.begin("prepare")
     modalities = (fixed_modality, moving_modality)
     card = _card_for(model, weights)
-    field = FieldOptions(_measure(similarity, modalities), smoothness=smoothness)
-    options = Options(card, _with_steps(field, _refinement(card, refine), steps), checked_stages(align), chosen_device(device))
+    field = FieldOptions(_measure(card, similarity, modalities), smoothness=smoothness)
+    options = Options(card, _with_steps(field, _refinement(card, refine), steps), _stages(card, align), chosen_device(device))
     pair = checked_pair(
         (fixed, moving), modalities=modalities, masks=(fixed_mask, moving_mask), labels=(fixed_labels, moving_labels)
     )
@@ -237,15 +237,19 @@ def _refinement(card: Card, refine: str | None) -> str:
     return refine
 
 
-def _measure(similarity: str, modalities: tuple[str, str]) -> Measure:
+def _measure(card: Card, similarity: str, modalities: tuple[str, str]) -> Measure:
     if similarity == "auto":
-        similarity = "lncc" if modalities[0] == modalities[1] else "mind"
+        similarity = card.refine["similarity"]["same_modality" if modalities[0] == modalities[1] else "across_modalities"]
     return FIELD_MEASURES.get(similarity) or measure_named(similarity)
 
 
 def _wide(measure: Measure) -> Measure:
     """The measure that judges the alignment, and the whole before and after, where `measure` drives the field."""
     return ALIGNMENT_MEASURES.get(measure.name, measure)
+
+
+def _stages(card: Card, align: Sequence[str] | None) -> tuple[str, ...]:
+    return checked_stages(card.prepare["align"] if align is None else align)
 
 
 def _with_steps(field: FieldOptions, refine: str, steps: int | None) -> FieldOptions:
@@ -368,7 +372,7 @@ def _described(pair: Pair, sources: Sequence[ImageLike], options: Options, seed:
         **described,
         "initial": has_initial,
         "align": list(options.align),
-        "similarity": options.field.measure.name,
+        "similarity": options.field.measure.as_dict(),
         "steps": options.field.steps,
         "smoothness": options.field.smoothness,
         "seed": seed,

@@ -69,8 +69,9 @@ class LNCC(Measure):
         matrices = [separable.blur_matrix(size, self.sigma_vox, taps)[:: self.stride_vox] for size in fixed.shape[2:]]
         blur = _Blur(separable.on(matrices, fixed))
         if weight is not None and self.stride_vox > 1:
-            every = (slice(None), slice(None), *(slice(None, None, self.stride_vox) for _ in fixed.shape[2:]))
-            weight = normalized_weight(weight[every], fixed)
+            # A window counts where its cell holds a counted voxel, so that a thin mask does not fall through the lattice.
+            pool = F.max_pool2d if fixed.dim() == 4 else F.max_pool3d
+            weight = normalized_weight(pool(weight, self.stride_vox, ceil_mode=True), fixed)
         with torch.no_grad():
             moments = _local_moments(fixed, blur)
         return _LocalCorrelation(fixed, weight, moments, blur, self.epsilon, self.squared)
