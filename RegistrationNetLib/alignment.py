@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .deformation import Affine, identity_points, sample
+from .descent import descend
 from .devices import threads_for
 from .errors import InputError
 from .prepare import Prepared, resized
@@ -67,18 +68,17 @@ def _followed(
 ) -> Array:
     """The best of `starts` and of what the optimizing `stages` make of the best places around them."""
     coarse, fine = (_Overlap.of(fixed, moving, side, measure) for side in (COARSE_SIDE_VOX, FINE_SIDE_VOX))
-    total = STARTS_FOLLOWED * COARSE_STEPS + len(stages) * FINE_STEPS
+    total = STARTS_FOLLOWED * COARSE_STEPS + FINE_STEPS
     counter = itertools.count(1)
 
     def tick() -> None:
         report(next(counter) / total)
 
-    # Only the first stage explores; what follows starts close to its goal.
+    # The first stage explores on the coarse lattice, the last one sharpens on the fine one.
     followed = _most_alike(coarse, [moved for one in starts for moved in _explored(coarse, one)])[:STARTS_FOLLOWED]
     found = [_optimized(coarse, one, is_rigid=stages[0] == "rigid", steps=COARSE_STEPS, tick=tick) for one in followed]
     best = _most_alike(coarse, found)[0]
-    for stage in stages:
-        best = _optimized(fine, best, is_rigid=stage == "rigid", steps=FINE_STEPS, tick=tick)
+    best = _optimized(fine, best, is_rigid=stages[-1] == "rigid", steps=FINE_STEPS, tick=tick)
     # Images that lie well already stay where they are.
     return _most_alike(fine, [*starts, best])[0]
 
@@ -187,13 +187,11 @@ def _optimized(overlap: _Overlap, start: Array, *, is_rigid: bool, steps: int, t
     spacing_mm = max(overlap.fixed.grid.spacing_mm)
     scale = torch.tensor([1.0 / radius_mm] * count + [1.0] * dim, dtype=torch.float64, device=overlap.points.device)
     parameters = torch.zeros(count + dim, dtype=torch.float64, device=overlap.points.device, requires_grad=True)
-    optimizer = torch.optim.Adam([parameters], lr=0.2 * spacing_mm)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=0.02 * spacing_mm)
     centre = overlap.fixed.grid.centre_mm
-    for _ in range(steps):
-        optimizer.zero_grad()
-        overlap.loss(_moved(start, centre, parameters * scale, dim, is_rigid=is_rigid)).backward()
-        optimizer.step()
-        schedule.step()
+
+    def loss() -> Tensor:
+        return overlap.loss(_moved(start, centre, parameters * scale, dim, is_rigid=is_rigid))
+
+    for _ in descend(parameters, loss, steps=steps, first_step=0.2 * spacing_mm):
         tick()
     return _moved(start, centre, (parameters * scale).detach(), dim, is_rigid=is_rigid).cpu().numpy()

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from .deformation import DisplacementField, identity_points, sample
+from .descent import descend
 from .devices import threads_for
-from .errors import InputError, RefinementError
+from .errors import InputError
 from .prepare import Prepared
 from .progress import StageReport
 from .regularity import bending_energy, gradicon_on_lattice
@@ -24,7 +25,6 @@ from .similarity import Comparison, Measure, dice_loss, one_hot
 
 COARSEST_SIDE_VOX = 28
 SMALLEST_SIDE_VOX = 8
-SMALLEST_STEP_FRACTION = 0.1
 BYTES_PER_VOXEL = 400
 INVERSE_BYTES_PER_VOXEL = 250
 # Loss per mm, shared out among the knots, below which Adam does not stretch a gradient to a full step: without it an image
@@ -181,29 +181,19 @@ def _targets(fixed: Prepared, moving: Prepared, shape: Sequence[int], measure: M
 
 
 def _optimize(coefficients: Tensor, level: Level, fixed: Prepared, moving: Prepared, options: FieldOptions) -> Iterator[int]:
-    """Improve `coefficients` in place by Adam; yields the number of each step done."""
+    """Improve `coefficients` in place; yields the number of each step done."""
     extent_mm = fixed.grid.extent_mm
     targets = _targets(fixed, moving, level.shape, options.measure)
     lattice = identity_points(level.shape, fixed.values)
-    step_mm = level.step_vox * max(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
+
+    def loss() -> Tensor:
+        both = _displacements(coefficients, level.intervals, level.shape, extent_mm).split(1)
+        losses = [target.loss(lattice + one, options.dice_weight) for target, one in zip(targets, both, strict=True)]
+        return losses[0] + losses[1] + options.smoothness * _irregularity(coefficients, level, extent_mm, options)
+
+    spacing_mm = max(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
     flat = FLAT_GRADIENT / math.prod(coefficients.shape[2:])
-    optimizer = torch.optim.Adam([coefficients], lr=step_mm, betas=(0.9, 0.99), eps=flat)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, max(level.steps, 1), eta_min=SMALLEST_STEP_FRACTION * step_mm
-    )
-    for step in range(1, level.steps + 1):
-        optimizer.zero_grad()
-        displacements = _displacements(coefficients, level.intervals, level.shape, extent_mm)
-        loss = sum(
-            target.loss(lattice + one, options.dice_weight) for target, one in zip(targets, displacements.split(1), strict=True)
-        )
-        loss = loss + options.smoothness * _irregularity(coefficients, level, extent_mm, options)
-        if not torch.isfinite(loss):
-            raise RefinementError("The refinement's loss became infinite or NaN. Check the images, or raise the smoothness.")
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        yield step
+    return descend(coefficients, loss, steps=level.steps, first_step=level.step_vox * spacing_mm, flat=flat)
 
 
 def _irregularity(coefficients: Tensor, level: Level, extent_mm: Sequence[float], options: FieldOptions) -> Tensor:
