@@ -27,21 +27,21 @@ def test_a_flat_gradient_hardly_moves_anything() -> None:
     parameters = torch.zeros(1, requires_grad=True)
     for _ in descend(parameters, lambda: 1e-6 * parameters.sum(), steps=5, first_step=1.0, flat=1e-2):
         pass
-    assert abs(float(parameters)) < 1e-2
+    assert abs(parameters.item()) < 1e-2
 
 
 def test_each_step_is_told_and_none_is_taken_ahead() -> None:
     parameters = torch.ones(1, requires_grad=True)
     steps = descend(parameters, lambda: parameters.square().sum(), steps=3, first_step=0.1)
     assert next(steps) == 1
-    assert float(parameters) == pytest.approx(0.9)
+    assert parameters.item() == pytest.approx(0.9)
     assert list(steps) == [2, 3]
 
 
 def test_no_steps_change_nothing() -> None:
     parameters = torch.ones(1, requires_grad=True)
     assert list(descend(parameters, lambda: parameters.sum(), steps=0, first_step=1.0)) == []
-    assert float(parameters) == 1
+    assert parameters.item() == 1
 
 
 def test_a_loss_that_is_not_a_number_stops_with_an_error() -> None:
