@@ -68,16 +68,18 @@ def _followed(
 ) -> Array:
     """The best of `starts` and of what the optimizing `stages` make of the best places around them."""
     coarse, fine = (_Overlap.of(fixed, moving, side, measure) for side in (COARSE_SIDE_VOX, FINE_SIDE_VOX))
-    total = STARTS_FOLLOWED * COARSE_STEPS + FINE_STEPS
+    total = (STARTS_FOLLOWED + len(stages) - 1) * COARSE_STEPS + FINE_STEPS
     counter = itertools.count(1)
 
     def tick() -> None:
         report(next(counter) / total)
 
-    # The first stage explores on the coarse lattice, the last one sharpens on the fine one.
+    # The first stage explores on the coarse lattice, where every other follows, and the last one sharpens on the fine one.
     followed = _most_alike(coarse, [moved for one in starts for moved in _explored(coarse, one)])[:STARTS_FOLLOWED]
     found = [_optimized(coarse, one, is_rigid=stages[0] == "rigid", steps=COARSE_STEPS, tick=tick) for one in followed]
     best = _most_alike(coarse, found)[0]
+    for stage in stages[1:]:
+        best = _optimized(coarse, best, is_rigid=stage == "rigid", steps=COARSE_STEPS, tick=tick)
     best = _optimized(fine, best, is_rigid=stages[-1] == "rigid", steps=FINE_STEPS, tick=tick)
     # Images that lie well already stay where they are.
     return _most_alike(fine, [*starts, best])[0]
@@ -89,9 +91,9 @@ def centre_of_mass_mm(prepared: Prepared) -> Array:
     Raises:
         InputError: all of it is at the dark end of the intensity window.
     """
-    weight = prepared.values[0, 0].double()
+    weight = prepared.values[0, 0].cpu().double()
     if prepared.mask is not None:
-        weight = weight * prepared.mask[0, 0]
+        weight = weight * prepared.mask[0, 0].cpu()
     if not bool(weight.any()):
         raise InputError(
             "An image is black within its mask; its centre of mass needs something brighter. "
@@ -99,7 +101,7 @@ def centre_of_mass_mm(prepared: Prepared) -> Array:
         )
     lattice = identity_points(prepared.grid.shape, weight)[0]
     unit = (lattice * weight).flatten(1).sum(1) / weight.sum()
-    return (prepared.grid.world_from_unit @ np.append(unit.cpu().numpy(), 1.0))[:-1]
+    return (prepared.grid.world_from_unit @ np.append(unit.numpy(), 1.0))[:-1]
 
 
 def _centred(fixed: Prepared, moving: Prepared, start: Array) -> Array:
@@ -125,20 +127,18 @@ class _Overlap:
         return _Overlap(fixed, moving, measure.against(fixed.values, fixed.mask), identity_points(fixed.grid.shape, fixed.values))
 
     def loss(self, moving_from_fixed: Tensor) -> Tensor:
-        """Loss under a homogeneous world matrix [dim + 1, dim + 1], float64."""
+        """Loss under a homogeneous world matrix [dim + 1, dim + 1], float64 on the CPU, where all matrices stay."""
         unit_from_world, world_from_unit = (
-            torch.as_tensor(matrix, device=moving_from_fixed.device)
-            for matrix in (self.moving.grid.unit_from_world, self.fixed.grid.world_from_unit)
+            torch.as_tensor(m) for m in (self.moving.grid.unit_from_world, self.fixed.grid.world_from_unit)
         )
-        unit = (unit_from_world @ moving_from_fixed @ world_from_unit).to(self.points.dtype)
-        return self.comparison.loss(sample(self.moving.values, Affine(unit[:-1])(self.points), outside="zeros"))
+        unit = (unit_from_world @ moving_from_fixed @ world_from_unit)[:-1].to(self.points)
+        return self.comparison.loss(sample(self.moving.values, Affine(unit)(self.points), outside="zeros"))
 
 
 def _most_alike(overlap: _Overlap, matrices: Sequence[Array]) -> list[Array]:
     """The matrices, those with the least loss first."""
-    device = overlap.points.device
     with torch.no_grad():
-        losses = [float(overlap.loss(torch.as_tensor(matrix, device=device))) for matrix in matrices]
+        losses = [float(overlap.loss(torch.as_tensor(matrix))) for matrix in matrices]
     return [matrices[k] for k in np.argsort(losses, kind="stable")]
 
 
@@ -165,16 +165,16 @@ def _moved(start: Array, centre: Array, parameters: Tensor, dim: int, *, is_rigi
     Rigid parameters are the entries of the generator above the diagonal (it is skew), affine ones all its entries; the last
     `dim` parameters are the shift.
     """
-    generator = torch.zeros(dim, dim, dtype=parameters.dtype, device=parameters.device)
+    generator = torch.zeros(dim, dim, dtype=parameters.dtype)
     if is_rigid:
-        rows, columns = torch.triu_indices(dim, dim, 1, device=parameters.device)
+        rows, columns = torch.triu_indices(dim, dim, 1)
         generator = generator.index_put((rows, columns), parameters[:-dim])
         generator = generator - generator.T
     else:
         generator = parameters[:-dim].reshape(dim, dim)
     linear = torch.linalg.matrix_exp(generator)
-    before = torch.as_tensor(start, device=parameters.device)
-    pivot = (before @ torch.as_tensor(np.append(centre, 1.0), device=parameters.device))[:-1]
+    before = torch.as_tensor(start)
+    pivot = (before @ torch.as_tensor(np.append(centre, 1.0)))[:-1]
     top = torch.cat([linear @ before[:-1, :-1], (linear @ (before[:-1, -1] - pivot) + pivot + parameters[-dim:])[:, None]], dim=1)
     return torch.cat([top, before[-1:]])
 
@@ -185,8 +185,8 @@ def _optimized(overlap: _Overlap, start: Array, *, is_rigid: bool, steps: int, t
     count = dim * (dim - 1) // 2 if is_rigid else dim * dim
     radius_mm = 0.5 * max(overlap.fixed.grid.extent_mm)
     spacing_mm = max(overlap.fixed.grid.spacing_mm)
-    scale = torch.tensor([1.0 / radius_mm] * count + [1.0] * dim, dtype=torch.float64, device=overlap.points.device)
-    parameters = torch.zeros(count + dim, dtype=torch.float64, device=overlap.points.device, requires_grad=True)
+    scale = torch.tensor([1.0 / radius_mm] * count + [1.0] * dim, dtype=torch.float64)
+    parameters = torch.zeros(count + dim, dtype=torch.float64, requires_grad=True)
     centre = overlap.fixed.grid.centre_mm
 
     def loss() -> Tensor:
@@ -194,4 +194,4 @@ def _optimized(overlap: _Overlap, start: Array, *, is_rigid: bool, steps: int, t
 
     for _ in descend(parameters, loss, steps=steps, first_step=0.2 * spacing_mm):
         tick()
-    return _moved(start, centre, (parameters * scale).detach(), dim, is_rigid=is_rigid).cpu().numpy()
+    return _moved(start, centre, (parameters * scale).detach(), dim, is_rigid=is_rigid).numpy()

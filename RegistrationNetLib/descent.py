@@ -17,7 +17,9 @@ LAST_STEP_FRACTION = 0.1
 DECAYS = (0.9, 0.99)
 
 
-def descend(parameters: Tensor, loss: Callable[[], Tensor], *, steps: int, first_step: float, flat: float = 1e-8) -> Iterator[int]:
+def descend(
+    parameters: Tensor, loss: Callable[[], Tensor], *, steps: int, first_step: float, flat: float = 1e-8
+) -> Iterator[int]:
     """Lower `loss` by changing `parameters` (a leaf that requires a gradient) in place; yields the number of each step done.
 
     Kingma and Ba, ICLR 2015, with the step shortening from `first_step` to a tenth of it along half a cosine.
@@ -33,7 +35,9 @@ def descend(parameters: Tensor, loss: Callable[[], Tensor], *, steps: int, first
     for step in range(steps):
         value = loss()
         if not torch.isfinite(value):
-            raise RefinementError("The loss became infinite or NaN; it must stay finite. Check the images, or raise the smoothness.")
+            raise RefinementError(
+                "The loss became infinite or NaN; it must stay finite. Check the images, or raise the smoothness."
+            )
         (gradient,) = torch.autograd.grad(value, parameters)
         shortened = LAST_STEP_FRACTION + (1 - LAST_STEP_FRACTION) * 0.5 * (1 + math.cos(math.pi * step / steps))
         with torch.no_grad():

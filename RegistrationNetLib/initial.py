@@ -48,7 +48,9 @@ def initial_of(source: str | os.PathLike[str] | sitk.Transform | None, pair: Pai
             f"The initial transform has {transform.GetDimension()} dimensions and the images {dim}; both need the same. Give another transform."
         )
     if transform.IsLinear():
-        return Initial(pair, _checked(affine_matrix(transform)))
+        with np.errstate(invalid="ignore"):
+            matrix = affine_matrix(transform)
+        return Initial(pair, _checked(matrix))
     inverse = _inverted(transform, grid_of(pair.fixed), grid_of(pair.moving))
     return Initial(_carried(pair, transform), np.eye(dim + 1), transform, inverse)
 

@@ -58,7 +58,7 @@ class Prepared:
             mask = inside & (values_on(self.mask.to(self.values), self.grid, grid, nearest=True) > 0.5)
         labels = None
         if self.labels is not None:
-            labels = values_on(self.labels.double(), self.grid, grid, nearest=True).long() * inside
+            labels = values_on(self.labels.float(), self.grid, grid, nearest=True).long() * inside
         return Prepared(values_on(self.values, self.grid, grid), grid, mask, labels)
 
     def to(self, device: torch.device) -> Prepared:
@@ -176,7 +176,9 @@ def read_image(path: str | os.PathLike[str]) -> sitk.Image:
 def _read_file(path: Path) -> sitk.Image:
     image = sitk.ReadImage(str(path))
     if image.HasMetaDataKey("bitpix") and path.name.lower().endswith((".nii", ".nii.gz")) and not _is_whole_nifti(path, image):
-        raise InputError(f"{path} is cut short or damaged; the file must hold all voxels of its header. Copy or download it again.")
+        raise InputError(
+            f"{path} is cut short or damaged; the file must hold all voxels of its header. Copy or download it again."
+        )
     return image
 
 

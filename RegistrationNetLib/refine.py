@@ -130,7 +130,7 @@ def refine_field(fixed: Prepared, moving: Prepared, options: FieldOptions, repor
         done += math.prod(level.shape) * level.steps
         previous = level
     assert previous is not None
-    both = _displacements(coefficients.detach(), previous.intervals, grid.shape, grid.extent_mm)
+    both = _Splines(previous.intervals, grid.shape, grid.extent_mm, fixed.values).displacements(coefficients.detach())
     return Fields(DisplacementField(both[:1]), DisplacementField(both[1:]))
 
 
@@ -143,11 +143,17 @@ def _carried_over(coefficients: Tensor, previous: Level | None, level: Level, *,
     return apply_along_axes(coefficients.detach(), on(changes, like)).requires_grad_()
 
 
-def _displacements(coefficients: Tensor, intervals: Sequence[int], shape: Sequence[int], extent_mm: Sequence[float]) -> Tensor:
-    """Spline coefficients in mm [2, dim, *intervals + 3] to displacements in unit-cube coordinates [2, dim, *shape]."""
-    matrices = on([bspline_matrix(size, count) for size, count in zip(shape, intervals, strict=True)], coefficients)
-    lengths = coefficients.new_tensor(extent_mm).view(1, -1, *(1,) * len(shape))
-    return apply_along_axes(coefficients / lengths, matrices)
+class _Splines:
+    """Displacements on one lattice from cubic B-splines with `intervals` between their knots along each axis."""
+
+    def __init__(self, intervals: Sequence[int], shape: Sequence[int], extent_mm: Sequence[float], like: Tensor) -> None:
+        self.lattice = identity_points(shape, like)
+        self._matrices = on([bspline_matrix(size, count) for size, count in zip(shape, intervals, strict=True)], like)
+        self._lengths = like.new_tensor(extent_mm).view(1, -1, *(1,) * len(shape))
+
+    def displacements(self, coefficients: Tensor) -> Tensor:
+        """Coefficients in mm [2, dim, *intervals + 3] to displacements in unit-cube coordinates [2, dim, *shape]."""
+        return apply_along_axes(coefficients / self._lengths, self._matrices)
 
 
 @dataclass(frozen=True)
@@ -184,27 +190,44 @@ def _optimize(coefficients: Tensor, level: Level, fixed: Prepared, moving: Prepa
     """Improve `coefficients` in place; yields the number of each step done."""
     extent_mm = fixed.grid.extent_mm
     targets = _targets(fixed, moving, level.shape, options.measure)
-    lattice = identity_points(level.shape, fixed.values)
+    splines = _Splines(level.intervals, level.shape, extent_mm, fixed.values)
+    regularity = _Regularity.of(level, extent_mm, options, fixed.values)
 
     def loss() -> Tensor:
-        both = _displacements(coefficients, level.intervals, level.shape, extent_mm).split(1)
-        losses = [target.loss(lattice + one, options.dice_weight) for target, one in zip(targets, both, strict=True)]
-        return losses[0] + losses[1] + options.smoothness * _irregularity(coefficients, level, extent_mm, options)
+        both = splines.displacements(coefficients).split(1)
+        first, second = (
+            target.loss(splines.lattice + one, options.dice_weight) for target, one in zip(targets, both, strict=True)
+        )
+        return first + second + options.smoothness * regularity.loss(coefficients)
 
     spacing_mm = max(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
     flat = FLAT_GRADIENT / math.prod(coefficients.shape[2:])
     return descend(coefficients, loss, steps=level.steps, first_step=level.step_vox * spacing_mm, flat=flat)
 
 
-def _irregularity(coefficients: Tensor, level: Level, extent_mm: Sequence[float], options: FieldOptions) -> Tensor:
-    """GradICON in both orders and bending energy, on a lattice with two points per knot."""
-    shape = [2 * count + 1 for count in level.intervals]
-    both = _displacements(coefficients, level.intervals, shape, extent_mm)
-    lattice = identity_points(shape, both)
-    gradicon = both.new_zeros(())
-    for first, second in ((both[:1], both[1:]), (both[1:], both[:1])):
-        inner = lattice + second
-        gradicon = gradicon + gradicon_on_lattice(inner + sample(first, inner), extent=extent_mm)
-    knot_mm = max(length / count for length, count in zip(extent_mm, level.intervals, strict=True))
-    bending = bending_energy(both, extent=[length / knot_mm for length in extent_mm])
-    return options.gradicon_weight * gradicon + options.bending_weight * bending
+@dataclass(frozen=True, eq=False)
+class _Regularity:
+    """GradICON in both orders, and bending energy, on a lattice with two points per knot."""
+
+    splines: _Splines
+    extent_mm: Sequence[float]
+    knot_mm: float
+    options: FieldOptions
+
+    @staticmethod
+    def of(level: Level, extent_mm: Sequence[float], options: FieldOptions, like: Tensor) -> _Regularity:
+        knot_mm = max(length / count for length, count in zip(extent_mm, level.intervals, strict=True))
+        splines = _Splines(level.intervals, [2 * count + 1 for count in level.intervals], extent_mm, like)
+        return _Regularity(splines, extent_mm, knot_mm, options)
+
+    def loss(self, coefficients: Tensor) -> Tensor:
+        both = self.splines.displacements(coefficients)
+        loss = both.new_zeros(())
+        for first, second in ((both[:1], both[1:]), (both[1:], both[:1])):
+            inner = self.splines.lattice + second
+            composed = inner + sample(first, inner)
+            loss = loss + self.options.gradicon_weight * gradicon_on_lattice(composed, extent=self.extent_mm)
+        if self.options.bending_weight > 0:
+            lengths = [length / self.knot_mm for length in self.extent_mm]
+            loss = loss + self.options.bending_weight * bending_energy(both, extent=lengths)
+        return loss

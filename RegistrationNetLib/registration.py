@@ -29,7 +29,7 @@ from .marks import marks
 from .native import native_messages_dropped
 from .outputs import staged_folder, write_image
 from .prepare import ImageLike, Pair, Prepared, checked_pair
-from .progress import ProgressCallback, Stages, silent
+from .progress import ProgressCallback, StageReport, Stages, silent
 from .quality import Quality, assess, jacobian_image, landmark_errors
 from .refine import FieldOptions, Fields, memory_mb, refine_field
 from .similarity import LNCC, MINDSSC, Measure, MutualInformation, SquaredLNCC, measure_named
@@ -49,7 +49,18 @@ PageWriter = Callable[["Registration", Path], None]
 page_writers: dict[str, PageWriter] = {}
 """Pages that `Registration.save` adds, by file name; `report.py`, a floor above, enters its own."""
 
-STAGE_WEIGHTS = {"prepare": 1.0, "align": 3.0, "refine": 14.0, "finish": 3.0}
+STAGE_NAMES = ("prepare", "align", "refine", "finish")
+# Seconds on two cores, measured, from which the progress bar knows each stage's share.
+ALIGN_SECONDS = 1.1
+PREPARE_SECONDS_PER_VOXEL, FINISH_SECONDS_PER_VOXEL = 0.1e-6, 1.4e-6
+REFINE_SECONDS_PER_VOXEL_AND_STEP = {
+    "lncc": 0.13e-6,
+    "lncc2": 0.13e-6,
+    "mind": 0.9e-6,
+    "mi": 0.5e-6,
+    "ncc": 0.1e-6,
+    "ssd": 0.1e-6,
+}
 REFINEMENTS = ("none", "field", "network")
 # For the field: narrow windows, and an ε that keeps the noise of the background from counting.
 FIELD_MEASURES: dict[str, Measure] = {
@@ -169,7 +180,7 @@ def register(
         InputError: an image, mask, option or file breaks a rule; the message says which.
         ResourceError: it does not fit into memory.
     """
-    stages = Stages(progress, STAGE_WEIGHTS)
+    stages = Stages(progress, dict.fromkeys(STAGE_NAMES, 1.0))
     stages.begin("prepare")
     modalities = (fixed_modality, moving_modality)
     card = _card_for(model, weights)
@@ -181,12 +192,13 @@ def register(
     _check_landmarks(fixed_landmarks, moving_landmarks, pair)
     needed_mb = memory_mb(grid_of(pair.fixed).shape, _not_finer(grid_of(pair.moving), grid_of(pair.fixed)).shape)
     check_memory(needed_mb, options.device, "Crop the images, or resample them to a larger spacing.")
+    stages.weights = _stage_weights(grid_of(pair.fixed).shape, options)
     start = initial_of(initial, pair)
     # The caller's no_grad or inference_mode must not reach into the optimization.
     with PeakMemory(options.device) as memory, torch.inference_mode(False):
         solution = _solve(start, options, stages)
         report = stages.begin("finish")
-        parts = _delivered(pair, start, solution)
+        parts = _delivered(pair, start, solution, report)
         quality = assess(
             **{name: parts[name] for name in ("fixed", "moving", "moving_from_fixed", "fixed_from_moving", "jacobian")},
             similarity_name=_wide(options.field.measure).name,
@@ -309,26 +321,52 @@ def _counted(fixed: Prepared, moving: Grid, alignment: Array) -> Prepared:
     return replace(fixed, mask=mask)
 
 
-def _delivered(pair: Pair, start: Initial, solution: _Solution) -> dict[str, Any]:
+def _stage_weights(shape: Sequence[int], options: Options) -> dict[str, float]:
+    """What each stage will take, in about seconds."""
+    voxels = math.prod(shape)
+    steps = options.field.steps
+    return {
+        "prepare": 0.05 + PREPARE_SECONDS_PER_VOXEL * voxels,
+        "align": ALIGN_SECONDS if set(options.align) - {"centre"} else 0.05,
+        "refine": 0.05 + REFINE_SECONDS_PER_VOXEL_AND_STEP[options.field.measure.name] * voxels * steps,
+        "finish": 0.2 + FINISH_SECONDS_PER_VOXEL * voxels,
+    }
+
+
+def _delivered(pair: Pair, start: Initial, solution: _Solution, report: StageReport) -> dict[str, Any]:
     """The solution in the physical world: transforms both ways, warped image, Jacobian."""
-    fixed, moving = grid_of(pair.fixed), grid_of(start.pair.moving)
-    field = solution.fields.moving_from_fixed
-    forward = transform_from_map(field, fixed, fixed.moved(solution.alignment), like=field.displacement)
-    inverse = inverse_transform_from_map(
-        field, fixed, _not_finer(moving, fixed), solution.alignment, start=solution.fields.fixed_from_moving
-    )
-    if start.moving_from_carried is not None and start.carried_from_moving is not None:
-        forward = _chained(start.moving_from_carried, forward)
-        inverse = _chained(inverse, start.carried_from_moving)
+    forward = _forward(pair, start, solution)
+    report(0.1)
+    inverse = _inverse(pair, start, solution)
+    report(0.6)
+    warped = warp_image(pair.moving, pair.fixed, forward)
+    report(0.7)
+    jacobian = jacobian_image(forward, pair.fixed)
+    report(0.8)
     return {
         "fixed": pair.fixed,
         "moving": pair.moving,
         "moving_from_fixed": forward,
         "fixed_from_moving": inverse,
         "alignment": affine_transform(solution.alignment),
-        "warped": warp_image(pair.moving, pair.fixed, forward),
-        "jacobian": jacobian_image(forward, pair.fixed),
+        "warped": warped,
+        "jacobian": jacobian,
     }
+
+
+def _forward(pair: Pair, start: Initial, solution: _Solution) -> sitk.CompositeTransform:
+    fixed, field = grid_of(pair.fixed), solution.fields.moving_from_fixed
+    forward = transform_from_map(field, fixed, fixed.moved(solution.alignment), like=field.displacement)
+    return forward if start.moving_from_carried is None else _chained(start.moving_from_carried, forward)
+
+
+def _inverse(pair: Pair, start: Initial, solution: _Solution) -> sitk.CompositeTransform:
+    fixed, moving = grid_of(pair.fixed), grid_of(start.pair.moving)
+    fields = solution.fields
+    inverse = inverse_transform_from_map(
+        fields.moving_from_fixed, fixed, _not_finer(moving, fixed), solution.alignment, start=fields.fixed_from_moving
+    )
+    return inverse if start.carried_from_moving is None else _chained(inverse, start.carried_from_moving)
 
 
 def _chained(outer: sitk.Transform, inner: sitk.Transform) -> sitk.CompositeTransform:

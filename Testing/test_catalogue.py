@@ -1,0 +1,105 @@
+"""The model cards: each complete, and found by its name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from RegistrationNetLib import catalogue
+from RegistrationNetLib.catalogue import Card, card_named, cards, resource_folder
+from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.prepare import MODALITIES
+
+KEYS = {
+    "name",
+    "title",
+    "summary",
+    "paper",
+    "method",
+    "parameters",
+    "input_shape",
+    "prepare",
+    "refine",
+    "weights",
+    "modalities",
+    "anatomy",
+    "intended_use",
+    "not_for",
+}
+WEIGHT_KEYS = {"url", "file", "bytes", "sha256", "state_dict_prefix", "licence", "trained_on"}
+FILES = sorted((resource_folder() / "Models").glob("*.json"))
+
+
+def content_of(file: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+def test_there_is_a_card_for_direct() -> None:
+    assert "direct" in cards()
+    assert card_named("direct").weights is None
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_card_is_complete_and_named_as_its_file(file: Path) -> None:
+    content = content_of(file)
+    assert set(content) == KEYS
+    assert content["name"] == file.stem
+    for key in ("title", "summary", "method", "intended_use", "not_for"):
+        assert isinstance(content[key], str)
+        assert content[key]
+    paper = content["paper"]
+    assert isinstance(paper, dict)
+    assert set(paper) == {"title", "arxiv", "year"}
+    assert content["modalities"]
+    assert set(content["modalities"]) <= set(MODALITIES)  # type: ignore[call-overload]
+    assert content["anatomy"]
+    assert "default" in content["refine"]  # type: ignore[operator]
+    assert content["weights"] is None or set(content["weights"]) == WEIGHT_KEYS  # type: ignore[call-overload]
+    shape = content["input_shape"]
+    assert shape is None or len(shape) in (2, 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_card_is_what_its_file_holds(file: Path) -> None:
+    card = card_named(file.stem)
+    assert json.loads(json.dumps(card.as_dict())) == content_of(file)
+    assert {field.name for field in fields(Card)} == KEYS
+
+
+def test_cards_are_sorted_by_name_and_there_is_one_for_each_file() -> None:
+    assert list(cards()) == sorted(file.stem for file in FILES)
+
+
+@pytest.mark.parametrize("name", ["unknown", "Direct", "", "../direct"])
+def test_an_unknown_model_lists_the_names(name: str) -> None:
+    with pytest.raises(InputError, match=f"no model '{name}'; the models are .*direct.* Choose one of them"):
+        card_named(name)
+
+
+def test_a_change_to_what_a_card_gave_does_not_reach_the_catalogue() -> None:
+    content = card_named("direct").as_dict()
+    content["refine"]["default"] = "none"
+    content["paper"].clear()
+    assert card_named("direct").refine["default"] == "field"
+    assert card_named("direct").paper
+
+
+def test_the_cards_of_an_installed_package_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "RegistrationNetLib"
+    (package / "Resources").mkdir(parents=True)
+    monkeypatch.setattr(catalogue, "__file__", str(package / "catalogue.py"))
+    assert resource_folder() == package / "Resources"
+    (package / "Resources").rmdir()
+    assert resource_folder() == tmp_path / "Resources"
+
+
+def test_a_card_under_a_wrong_name_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Models").mkdir()
+    (tmp_path / "Models" / "other.json").write_text(FILES[0].read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(catalogue, "resource_folder", lambda: tmp_path)
+    with pytest.raises(AssertionError, match="names itself"):
+        cards.__wrapped__()

@@ -1,0 +1,98 @@
+"""Where the work runs, what fits there, and how much it took."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from RegistrationNetLib.devices import VOXELS_PER_THREAD, PeakMemory, check_memory, chosen_device, threads_for
+from RegistrationNetLib.errors import InputError, ResourceError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("has_cuda", [True, False])
+def test_auto_is_the_gpu_where_there_is_one(has_cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    assert chosen_device("auto") == torch.device("cuda" if has_cuda else "cpu")
+    assert chosen_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_there_is_taken_and_one_that_is_not_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps}[name]
+    monkeypatch.setattr(backend, "is_available", lambda: True)
+    assert chosen_device(name).type == name
+    monkeypatch.setattr(backend, "is_available", lambda: False)
+    with pytest.raises(InputError, match=f"has no {name} device. Choose auto or cpu"):
+        chosen_device(name)
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:0", "CPU", ""])
+def test_an_unknown_device_lists_the_known_ones(name: str) -> None:
+    with pytest.raises(InputError, match=f"no device '{name}'; the devices are auto, cpu, cuda, mps"):
+        chosen_device(name)
+
+
+def test_what_does_not_fit_into_memory_is_refused_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2 * 2**30))
+    check_memory(2047.0, CPU, "")
+    with pytest.raises(ResourceError, match=r"needs about 2\.5 GB on cpu; 2\.0 GB are free\. Crop the images\."):
+        check_memory(2560.0, CPU, "Crop the images.")
+
+
+def test_on_a_gpu_its_own_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**30, 8 * 2**30))
+    check_memory(1000.0, torch.device("cuda"), "")
+    with pytest.raises(ResourceError, match=r"2\.0 GB on cuda; 1\.0 GB are free"):
+        check_memory(2048.0, torch.device("cuda"), "")
+
+
+def test_an_allocation_of_200_mb_is_seen_in_the_peak() -> None:
+    with PeakMemory(CPU) as before:
+        time.sleep(0.05)
+    with PeakMemory(CPU) as memory:
+        held = np.ones(200 * 2**20, dtype=np.uint8)
+        time.sleep(0.1)
+        del held
+        time.sleep(0.05)
+    assert 190 < memory.peak_mb - before.peak_mb < 260
+
+
+def test_the_watch_ends_with_its_block_also_when_that_fails() -> None:
+    threads = threading.active_count()
+    memory = PeakMemory(CPU)
+    with pytest.raises(ZeroDivisionError), memory:
+        assert threading.active_count() == threads + 1
+        raise ZeroDivisionError
+    assert threading.active_count() == threads
+    assert memory.peak_mb > 1
+
+
+def test_the_peak_of_a_gpu_is_what_torch_has_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", counted.append)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 123 * 2**20)
+    with PeakMemory(torch.device("cuda")) as memory:
+        assert counted == [torch.device("cuda")]
+    assert memory.peak_mb == 123
+
+
+@pytest.mark.parametrize("before", [1, 2])
+@pytest.mark.parametrize("lattice", [10, 2 * VOXELS_PER_THREAD, 100 * VOXELS_PER_THREAD])
+def test_small_lattices_get_few_threads_and_none_are_lost_after(before: int, lattice: int) -> None:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(before)
+    try:
+        with pytest.raises(ZeroDivisionError), threads_for(lattice):
+            assert torch.get_num_threads() == (1 if lattice == 10 else before)
+            raise ZeroDivisionError
+        assert torch.get_num_threads() == before
+    finally:
+        torch.set_num_threads(usual)
