@@ -58,7 +58,9 @@ class Prepared:
             mask = inside & (values_on(self.mask.to(self.values), self.grid, grid, nearest=True) > 0.5)
         labels = None
         if self.labels is not None:
-            labels = values_on(self.labels.float(), self.grid, grid, nearest=True).long() * inside
+            # Numbered from 0, so that float32 holds labels of any size.
+            names, numbers = torch.unique(self.labels, return_inverse=True)
+            labels = names[values_on(numbers.to(self.values), self.grid, grid, nearest=True).long()] * inside
         return Prepared(values_on(self.values, self.grid, grid), grid, mask, labels)
 
     def to(self, device: torch.device) -> Prepared:
