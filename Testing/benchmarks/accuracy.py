@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from RegistrationNetLib.known_map import error_mm
 from RegistrationNetLib.quality import jacobian_image, jacobian_statistics
 from RegistrationNetLib.space import displacements_mm, field_transform, grid_of
 from Testing.benchmarks.known_warps import SEEDS, SOURCES, Case, case, data_folder
+from Testing.benchmarks.memory import peak_memory_mb
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PEERS = ("ants", "elastix")
@@ -75,7 +75,7 @@ def register_direct(fixed: str, moving: str, options: dict[str, Any]) -> Estimat
     start = time.perf_counter()
     result = register(*images, **{"model": "direct", **options})
     seconds = time.perf_counter() - start
-    return Estimate(result.moving_from_fixed, result.fixed_from_moving, seconds, _peak_mb())
+    return Estimate(result.moving_from_fixed, result.fixed_from_moving, seconds, peak_memory_mb())
 
 
 def register_ants(fixed: str, moving: str, options: dict[str, Any]) -> Estimate:
@@ -84,7 +84,7 @@ def register_ants(fixed: str, moving: str, options: dict[str, Any]) -> Estimate:
     images = ants.image_read(fixed), ants.image_read(moving)
     start = time.perf_counter()
     result = ants.registration(*images, **{"type_of_transform": "SyN", "random_seed": 1, **options})
-    seconds, peak_mb = time.perf_counter() - start, _peak_mb()
+    seconds, peak_mb = time.perf_counter() - start, peak_memory_mb()
     # Both lists are written as ANTs writes matrices, the last acting first; the affine of the inverse is to be inverted.
     warp, affine = result["fwdtransforms"]
     affine_of_inverse, inverse_warp = result["invtransforms"]
@@ -106,7 +106,7 @@ def register_elastix(fixed: str, moving: str, options: dict[str, Any]) -> Estima
         parameters.AddParameterMap(parameters.GetDefaultParameterMap(stage))
     start = time.perf_counter()
     _, transforms = itk.elastix_registration_method(*images, parameter_object=parameters, log_to_console=False, **options)
-    seconds, peak_mb = time.perf_counter() - start, _peak_mb()
+    seconds, peak_mb = time.perf_counter() - start, peak_memory_mb()
     # It insists on writing the field to a file too.
     field = np.asarray(itk.transformix_deformation_field(images[1], transforms, output_directory=str(Path(fixed).parent)))
     return Estimate(field_transform(field, grid_of(sitk.ReadImage(fixed))), None, seconds, peak_mb)
@@ -117,10 +117,6 @@ METHODS: dict[str, Callable[[str, str, dict[str, Any]], Estimate]] = {
     "ants": register_ants,
     "elastix": register_elastix,
 }
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def run_one(method: str, folder: Path, options: dict[str, Any]) -> None:

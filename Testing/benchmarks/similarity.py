@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from RegistrationNetLib.similarity import MEASURES, measure_named
+from Testing.benchmarks.memory import peak_memory_mb
 
 WAYS = ("reference", "ours", "prepared")
 REFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -54,7 +54,7 @@ def measured(way: str, name: str, *, size: int, repeats: int, threads: int) -> d
     fixed, warped = torch.rand(2, 1, 1, size, size, size).unbind()
     warped.requires_grad_()
     loss_of(way, name, fixed[..., :9, :9, :9])(warped[..., :9, :9, :9]).backward()
-    before = peak_mb()
+    before = peak_memory_mb()
     loss = loss_of(way, name, fixed)
     seconds = []
     for _ in range(repeats):
@@ -62,12 +62,7 @@ def measured(way: str, name: str, *, size: int, repeats: int, threads: int) -> d
         start = time.perf_counter()
         loss(warped).backward()
         seconds.append(time.perf_counter() - start)
-    return {"seconds": min(seconds), "memory_mb": peak_mb() - before}
-
-
-def peak_mb() -> float:
-    """Peak memory of this process (Linux counts it in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": min(seconds), "memory_mb": peak_memory_mb() - before}
 
 
 def in_own_process(way: str, name: str, arguments: argparse.Namespace) -> dict[str, float]:
