@@ -192,6 +192,6 @@ def _optimized(overlap: _Overlap, start: Array, *, is_rigid: bool, steps: int, t
     def loss() -> Tensor:
         return overlap.loss(_moved(start, centre, parameters * scale, dim, is_rigid=is_rigid))
 
-    for _ in descend(parameters, loss, steps=steps, first_step=0.2 * spacing_mm):
+    for _ in descend(parameters, [loss], steps=steps, first_step=0.2 * spacing_mm):
         tick()
     return _moved(start, centre, (parameters * scale).detach(), dim, is_rigid=is_rigid).numpy()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -193,16 +194,16 @@ def _optimize(coefficients: Tensor, level: Level, fixed: Prepared, moving: Prepa
     splines = _Splines(level.intervals, level.shape, extent_mm, fixed.values)
     regularity = _Regularity.of(level, extent_mm, options, fixed.values)
 
-    def loss() -> Tensor:
-        both = splines.displacements(coefficients).split(1)
-        first, second = (
-            target.loss(splines.lattice + one, options.dice_weight) for target, one in zip(targets, both, strict=True)
-        )
-        return first + second + options.smoothness * regularity.loss(coefficients)
+    def loss(way: int) -> Tensor:
+        (displacement,) = splines.displacements(coefficients[way : way + 1])
+        similarity = targets[way].loss(splines.lattice + displacement, options.dice_weight)
+        return similarity + options.smoothness * regularity.loss(coefficients, way)
 
     spacing_mm = max(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
     flat = FLAT_GRADIENT / math.prod(coefficients.shape[2:])
-    return descend(coefficients, loss, steps=level.steps, first_step=level.step_vox * spacing_mm, flat=flat)
+    return descend(
+        coefficients, [partial(loss, 0), partial(loss, 1)], steps=level.steps, first_step=level.step_vox * spacing_mm, flat=flat
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,14 +221,13 @@ class _Regularity:
         splines = _Splines(level.intervals, [2 * count + 1 for count in level.intervals], extent_mm, like)
         return _Regularity(splines, extent_mm, knot_mm, options)
 
-    def loss(self, coefficients: Tensor) -> Tensor:
+    def loss(self, coefficients: Tensor, way: int) -> Tensor:
+        """The part of one direction: GradICON of it after the other, and its own bending energy."""
         both = self.splines.displacements(coefficients)
-        loss = both.new_zeros(())
-        for first, second in ((both[:1], both[1:]), (both[1:], both[:1])):
-            inner = self.splines.lattice + second
-            composed = inner + sample(first, inner)
-            loss = loss + self.options.gradicon_weight * gradicon_on_lattice(composed, extent=self.extent_mm)
+        outer, inner = both[way : way + 1], both[1 - way : 2 - way]
+        points = self.splines.lattice + inner
+        loss = self.options.gradicon_weight * gradicon_on_lattice(points + sample(outer, points), extent=self.extent_mm)
         if self.options.bending_weight > 0:
             lengths = [length / self.knot_mm for length in self.extent_mm]
-            loss = loss + self.options.bending_weight * bending_energy(both, extent=lengths)
+            loss = loss + self.options.bending_weight * bending_energy(outer, extent=lengths)
         return loss

@@ -20,8 +20,13 @@ from RegistrationNetLib.space import Grid, affine_transform, grid_of, image_on
 
 from .strategies import images, rotation
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 
-def pair_of(fixed: sitk.Image, moving: sitk.Image, *, masks=(None, None), labels=(None, None)) -> Pair:  # noqa: ANN001
+
+Both = tuple[sitk.Image | None, sitk.Image | None]
+
+
+def pair_of(fixed: sitk.Image, moving: sitk.Image, *, masks: Both = (None, None), labels: Both = (None, None)) -> Pair:
     return checked_pair((fixed, moving), modalities=("other", "other"), masks=masks, labels=labels)
 
 
@@ -82,7 +87,10 @@ def test_another_dimension_is_refused() -> None:
 
 def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "junk.tfm").write_text("junk")
-    for path, message in ((tmp_path / "junk.tfm", "cannot be read as an ITK transform"), (tmp_path / "no.h5", "no transform file")):
+    for path, message in (
+        (tmp_path / "junk.tfm", "cannot be read as an ITK transform"),
+        (tmp_path / "no.h5", "no transform file"),
+    ):
         with pytest.raises(InputError, match=message):
             initial_of(path, pair_of(noise(3), noise(3)))
 
@@ -144,7 +152,8 @@ def test_a_nonlinear_transform_carries_moving_to_the_grid_of_fixed(fixed: sitk.I
     assert found.pair.fixed is fixed
     assert np.array_equal(grid_of(found.pair.moving).world_from_voxel, grid_of(fixed).world_from_voxel)
     nearest = [
-        sitk.GetArrayFromImage(sitk.Resample(one, fixed, known.moving_from_fixed, sitk.sitkNearestNeighbor)) for one in (mask, labels)
+        sitk.GetArrayFromImage(sitk.Resample(one, fixed, known.moving_from_fixed, sitk.sitkNearestNeighbor))
+        for one in (mask, labels)
     ]
     assert np.array_equal(sitk.GetArrayFromImage(found.pair.masks[1]) != 0, nearest[0] != 0)
     assert np.array_equal(sitk.GetArrayFromImage(found.pair.labels[1]), nearest[1])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from RegistrationNetLib.errors import GeometryError, InputError
 from RegistrationNetLib.prepare import (
+    Pair,
     Prepared,
     as_image,
     checked_image,
@@ -296,7 +297,10 @@ def test_an_unknown_modality_lists_the_known_ones() -> None:
         checked_pair((noise(), noise()), modalities=("mr", "pet"), masks=(None, None), labels=(None, None))
 
 
-def pair_of(fixed: sitk.Image, moving: sitk.Image, *, masks=(None, None), labels=(None, None)):  # noqa: ANN001, ANN201
+Both = tuple[sitk.Image | None, sitk.Image | None]
+
+
+def pair_of(fixed: sitk.Image, moving: sitk.Image, *, masks: Both = (None, None), labels: Both = (None, None)) -> Pair:
     return checked_pair((fixed, moving), modalities=("other", "other"), masks=masks, labels=labels)
 
 

@@ -26,6 +26,8 @@ from RegistrationNetLib.refine import FieldOptions, Fields, levels_for, memory_m
 from RegistrationNetLib.similarity import LNCC, SSD
 from RegistrationNetLib.space import Grid, grid_of, transform_from_map
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHAPES: dict[int, tuple[int, ...]] = {2: (40, 44), 3: (28, 32, 28)}
 OPTIONS = FieldOptions(LNCC(sigma_vox=1.5, epsilon=1e-4), steps=30)
 
@@ -302,14 +304,15 @@ def test_the_reported_fractions_rise_to_one(shape: tuple[int, ...]) -> None:
 
 
 def test_the_report_can_stop_the_work_and_the_threads_stay_as_they_were() -> None:
-    class Stopped(Exception):  # noqa: N818
+    class Stopped(Exception):
         pass
 
     def stop(_: float) -> None:
         raise Stopped
 
     image = warped_head(2)[0]
-    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
     with pytest.raises(Stopped):
         refine_field(image, image, OPTIONS, stop)
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
