@@ -48,7 +48,7 @@ class FieldOptions:
 
     measure: Measure
     smoothness: float = 1.0
-    steps: int = 30
+    steps: int = 24
     gradicon_weight: float = 3.0
     bending_weight: float = 0.0
     dice_weight: float = 1.0
@@ -208,7 +208,7 @@ def _optimize(coefficients: Tensor, level: Level, fixed: Prepared, moving: Prepa
 
 @dataclass(frozen=True, eq=False)
 class _Regularity:
-    """GradICON in both orders, and bending energy, on a lattice with two points per knot."""
+    """GradICON in both orders, and bending energy, on the lattice of the knots."""
 
     splines: _Splines
     extent_mm: Sequence[float]
@@ -218,7 +218,7 @@ class _Regularity:
     @staticmethod
     def of(level: Level, extent_mm: Sequence[float], options: FieldOptions, like: Tensor) -> _Regularity:
         knot_mm = max(length / count for length, count in zip(extent_mm, level.intervals, strict=True))
-        splines = _Splines(level.intervals, [2 * count + 1 for count in level.intervals], extent_mm, like)
+        splines = _Splines(level.intervals, [count + 1 for count in level.intervals], extent_mm, like)
         return _Regularity(splines, extent_mm, knot_mm, options)
 
     def loss(self, coefficients: Tensor, way: int) -> Tensor:
