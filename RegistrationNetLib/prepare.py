@@ -78,10 +78,14 @@ def resized(prepared: Prepared, spacing_mm: float) -> Prepared:
         for size, step in zip(grid.shape, grid.spacing_mm, strict=True)
     ]
     matrices = on([resize_matrix(new, old) for new, old in zip(shape, grid.shape, strict=True)], prepared.values)
-    mask = None if prepared.mask is None else apply_along_axes(prepared.mask.to(prepared.values), matrices) > 0.5
-    if mask is not None and not mask.any():
-        mask = None
+    mask = None if prepared.mask is None else coarse_mask(prepared.mask, matrices)
     return Prepared(apply_along_axes(prepared.values, matrices), grid.resized(shape), mask)
+
+
+def coarse_mask(mask: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """The mask on the coarser lattice to which `matrices` lead; one too thin for it keeps the voxels that hold most of it."""
+    share = apply_along_axes(mask.to(matrices[0]), matrices)
+    return share > 0.5 * share.max()
 
 
 @dataclass(frozen=True)

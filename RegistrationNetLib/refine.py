@@ -18,9 +18,9 @@ from .deformation import DisplacementField, identity_points, sample
 from .descent import descend
 from .devices import threads_for
 from .errors import InputError
-from .prepare import Prepared
+from .prepare import Prepared, coarse_mask
 from .progress import StageReport
-from .regularity import bending_energy, gradicon_on_lattice
+from .regularity import gradicon_on_lattice
 from .separable import apply_along_axes, bspline_change_matrix, bspline_matrix, coarsening_matrix, on
 from .similarity import Comparison, Measure, dice_loss, one_hot
 
@@ -42,7 +42,6 @@ class FieldOptions:
         smoothness: factor on the regularity terms; 1 is the default, larger is smoother.
         steps: steps at each level but the finest, which takes a quarter of them.
         gradicon_weight: λ of the GradICON term.
-        bending_weight: weight of the bending energy, in units of a knot's distance, which keeps each direction smooth.
         dice_weight: weight of the Dice loss where both images carry labels.
     """
 
@@ -50,7 +49,6 @@ class FieldOptions:
     smoothness: float = 1.0
     steps: int = 24
     gradicon_weight: float = 3.0
-    bending_weight: float = 0.0
     dice_weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -177,7 +175,7 @@ def _targets(fixed: Prepared, moving: Prepared, shape: Sequence[int], measure: M
     """fixed compared with moving sampled, and moving compared with fixed sampled, on the lattice of `shape`."""
     matrices = on([coarsening_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
     images = [apply_along_axes(one.values, matrices) for one in (fixed, moving)]
-    masks = [None if one.mask is None else apply_along_axes(one.mask.to(one.values), matrices) > 0.5 for one in (fixed, moving)]
+    masks = [None if one.mask is None else coarse_mask(one.mask, matrices) for one in (fixed, moving)]
     classes: list[Tensor | None] = [None, None]
     if fixed.labels is not None and moving.labels is not None:
         classes = [apply_along_axes(one, matrices) for one in one_hot(fixed.labels, moving.labels)]
@@ -192,12 +190,13 @@ def _optimize(coefficients: Tensor, level: Level, fixed: Prepared, moving: Prepa
     extent_mm = fixed.grid.extent_mm
     targets = _targets(fixed, moving, level.shape, options.measure)
     splines = _Splines(level.intervals, level.shape, extent_mm, fixed.values)
-    regularity = _Regularity.of(level, extent_mm, options, fixed.values)
+    at_knots = _Splines(level.intervals, [count + 1 for count in level.intervals], extent_mm, fixed.values)
 
     def loss(way: int) -> Tensor:
         (displacement,) = splines.displacements(coefficients[way : way + 1])
         similarity = targets[way].loss(splines.lattice + displacement, options.dice_weight)
-        return similarity + options.smoothness * regularity.loss(coefficients, way)
+        inconsistency = _inconsistency(at_knots.displacements(coefficients), at_knots.lattice, way, extent_mm)
+        return similarity + options.smoothness * options.gradicon_weight * inconsistency
 
     spacing_mm = max(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
     flat = FLAT_GRADIENT / math.prod(coefficients.shape[2:])
@@ -206,28 +205,7 @@ def _optimize(coefficients: Tensor, level: Level, fixed: Prepared, moving: Prepa
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Regularity:
-    """GradICON in both orders, and bending energy, on the lattice of the knots."""
-
-    splines: _Splines
-    extent_mm: Sequence[float]
-    knot_mm: float
-    options: FieldOptions
-
-    @staticmethod
-    def of(level: Level, extent_mm: Sequence[float], options: FieldOptions, like: Tensor) -> _Regularity:
-        knot_mm = max(length / count for length, count in zip(extent_mm, level.intervals, strict=True))
-        splines = _Splines(level.intervals, [count + 1 for count in level.intervals], extent_mm, like)
-        return _Regularity(splines, extent_mm, knot_mm, options)
-
-    def loss(self, coefficients: Tensor, way: int) -> Tensor:
-        """The part of one direction: GradICON of it after the other, and its own bending energy."""
-        both = self.splines.displacements(coefficients)
-        outer, inner = both[way : way + 1], both[1 - way : 2 - way]
-        points = self.splines.lattice + inner
-        loss = self.options.gradicon_weight * gradicon_on_lattice(points + sample(outer, points), extent=self.extent_mm)
-        if self.options.bending_weight > 0:
-            lengths = [length / self.knot_mm for length in self.extent_mm]
-            loss = loss + self.options.bending_weight * bending_energy(outer, extent=lengths)
-        return loss
+def _inconsistency(both: Tensor, lattice: Tensor, way: int, extent_mm: Sequence[float]) -> Tensor:
+    """GradICON of one direction after the other, both as displacements [2, dim, *shape] on `lattice`."""
+    points = lattice + both[1 - way : 2 - way]
+    return gradicon_on_lattice(points + sample(both[way : way + 1], points), extent=extent_mm)

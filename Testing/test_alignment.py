@@ -160,8 +160,10 @@ def test_moving_may_lie_on_an_oblique_finer_grid_elsewhere() -> None:
     assert error_mm(found, truth) < 0.5 * VOXEL_MM
 
 
-def test_images_in_place_stay_there() -> None:
-    assert error_mm(aligned(np.eye(3), *STAGES), np.eye(3)) < 0.1 * VOXEL_MM
+@pytest.mark.parametrize("stages", [("centre",), ("rigid",), ("affine",), STAGES])
+def test_images_in_place_stay_there(stages: tuple[str, ...]) -> None:
+    # Nothing can be better than the start.
+    np.testing.assert_allclose(aligned(np.eye(3), *stages), np.eye(3), atol=1e-9)
 
 
 # what the matrices are

@@ -212,16 +212,19 @@ def test_a_registration_that_does_nothing_more_gives_the_initial_transform_and_i
 def test_what_follows_an_initial_transform_is_chained_with_it() -> None:
     fixed = head_phantom((40, 36), (5.0, 5.0), 0).image
     known = known_map(grid_of(fixed))
-    moving = sitk.Resample(fixed, fixed, known.fixed_from_moving, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
+    warped = sitk.Resample(fixed, fixed, known.fixed_from_moving, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
+    # Turned by a right angle in the world, so that shifts before and after it differ.
+    quarter = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    moving = image_on(grid_of(warped).moved(quarter), sitk.GetArrayFromImage(warped))
+    true = sitk.CompositeTransform([affine_transform(quarter), known.moving_from_fixed])
     # The truth, but for a shift of 12 mm that remains to be found.
-    start = sitk.CompositeTransform([sitk.TranslationTransform(2, (12.0, 0.0)), known.moving_from_fixed])
-    before, after = (
-        register(fixed, moving, initial=start, align=align, refine="none").moving_from_fixed for align in ((), ("rigid",))
-    )
+    start = sitk.CompositeTransform([sitk.TranslationTransform(2, (12.0, 0.0)), true])
+    before, after = (register(fixed, moving, initial=start, align=align, refine="none") for align in ((), ("rigid",)))
     for point in ((0.0, 0.0), (30.0, -20.0), (-20.0, 40.0)):
-        truth = np.array(known.moving_from_fixed.TransformPoint(point))
-        assert np.linalg.norm(truth - before.TransformPoint(point)) == pytest.approx(12.0)
-        assert np.linalg.norm(truth - after.TransformPoint(point)) < 3.0
+        truth = true.TransformPoint(point)
+        assert np.linalg.norm(np.subtract(truth, before.moving_from_fixed.TransformPoint(point))) == pytest.approx(12.0)
+        assert np.linalg.norm(np.subtract(truth, after.moving_from_fixed.TransformPoint(point))) < 3.0
+        assert np.linalg.norm(np.subtract(point, after.fixed_from_moving.TransformPoint(truth))) < 3.0
 
 
 def test_the_transform_that_came_in_is_left_as_it_was() -> None:

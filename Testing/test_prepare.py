@@ -541,11 +541,16 @@ def test_resized_is_never_thinner_than_8_nor_finer_than_it_was() -> None:
     assert resized(image, 0.1).grid.shape == (40, 9, 8)
 
 
-def test_a_mask_too_small_for_the_coarse_lattice_counts_as_none() -> None:
+def test_a_mask_too_small_for_the_coarse_lattice_keeps_its_place() -> None:
     image = noise((32, 32, 32))
     point = np.zeros((32, 32, 32), dtype=np.uint8)
     point[16, 16, 16] = 1
-    assert resized(prepared(image, "other", on_grid_of(image, point)), 8.0).mask is None
+    small = resized(prepared(image, "other", on_grid_of(image, point)), 8.0)
+    assert small.grid.shape == (10, 8, 8)
+    assert small.mask is not None
+    found = small.mask[0, 0].nonzero().double().mean(0).numpy()
+    place = small.grid.world_from_voxel @ np.append(found, 1.0)
+    np.testing.assert_allclose(place[:-1], image.TransformIndexToPhysicalPoint((16, 16, 16)), atol=4.0)
 
 
 def test_everything_moves_to_a_device_together() -> None:

@@ -173,12 +173,10 @@ def test_more_smoothness_gives_a_smoother_map(dim: int) -> None:
     assert 0 < smooth < usual < rough
 
 
-def test_the_weights_of_the_regularity_make_the_map_smoother() -> None:
+def test_the_weight_of_gradicon_makes_the_map_smoother() -> None:
     fixed, moving, *_ = warped_head(2)
-    usual = log_sd(refined_head(2))
-    for weight in ("gradicon_weight", "bending_weight"):
-        stiff = replace(OPTIONS, **{weight: 100 * (getattr(OPTIONS, weight) or 1)})
-        assert log_sd(refine_field(fixed, moving, stiff, silent)) < usual
+    stiff = replace(OPTIONS, gradicon_weight=100 * OPTIONS.gradicon_weight)
+    assert log_sd(refine_field(fixed, moving, stiff, silent)) < log_sd(refined_head(2))
 
 
 @pytest.mark.parametrize("dim", [2, 3])

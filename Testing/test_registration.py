@@ -571,14 +571,14 @@ def test_the_same_call_gives_the_same_result_bit_for_bit(dim: int) -> None:
 def test_what_moving_does_not_cover_pulls_at_nothing() -> None:
     case = plain_case()
     # Moving ends in the middle of the head; beyond, its border must not be taken for anatomy.
-    cropped = case.moving[: case.moving.GetSize()[0] // 2 + 4]
-    result = register(case.fixed, cropped, align=())
+    cropped = case.moving[: case.moving.GetSize()[0] // 2 - 4]
+    result = register(case.fixed, cropped, align=(), similarity="ncc")
     covered = sitk.Resample(cropped * 0 + 1, case.fixed, case.known.moving_from_fixed, sitk.sitkNearestNeighbor, 0.0)
     seen = sitk.Mask(case.fixed_labels, sitk.Cast(covered, sitk.sitkUInt8))
     before = error_mm(sitk.Transform(2, sitk.sitkIdentity), case.known, seen).mean
     assert error_mm(result.moving_from_fixed, case.known, seen).mean < 0.5 * before
-    assert result.quality.jacobian.folded_percent == 0
-    assert result.quality.jacobian.max < 3
+    elsewhere = voxels(result.jacobian)[voxels(covered) == 0]
+    assert abs(np.log(elsewhere)).max() < 0.4
 
 
 def test_the_field_of_the_inverse_covers_moving_no_finer_than_fixed() -> None:
