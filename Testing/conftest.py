@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -15,6 +16,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # The default run gives the same verdict every time and is short.
 settings.register_profile("default", derandomize=True, deadline=None, max_examples=30)
 settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> Iterator[None]:
+    """Ctrl-C works as on a terminal, also where the tests run in the background, which shells start deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
