@@ -108,7 +108,7 @@ class Pair:
     def prepared(self) -> tuple[Prepared, Prepared]:
         """Both as tensors, moving with its axes brought to fixed's nearest ones."""
         fixed, moving = zip(self.images, self.modalities, self.masks, self.labels, strict=True)
-        return prepared(*fixed), prepared(*moving, towards=grid_of(self.fixed))
+        return prepared(*fixed, what="fixed"), prepared(*moving, what="moving", towards=grid_of(self.fixed))
 
 
 def checked_pair(
@@ -378,6 +378,7 @@ def prepared(
     mask: sitk.Image | None = None,
     labels: sitk.Image | None = None,
     *,
+    what: str = "the image",
     towards: Grid | None = None,
 ) -> Prepared:
     """The image in its intensity window with its mask and labels, its axes brought to the nearest ones of `towards`."""
@@ -386,14 +387,14 @@ def prepared(
         mask, labels = (None if one is None else bring_to_axes_of(one, towards) for one in (mask, labels))
     return Prepared(
         # Windowed in double precision: float32 would round a small contrast on a high level to nothing.
-        values=windowed(tensor_of(image, dtype=torch.float64), modality).float(),
+        values=windowed(tensor_of(image, dtype=torch.float64), modality, what=what).float(),
         grid=grid_of(image),
         mask=None if mask is None else tensor_of(mask) != 0,
         labels=None if labels is None else tensor_of(labels, dtype=torch.int64),
     )
 
 
-def windowed(values: Tensor, modality: str) -> Tensor:
+def windowed(values: Tensor, modality: str, *, what: str = "the image") -> Tensor:
     """Intensities clamped to the window of `modality` and scaled to [0, 1].
 
     CT: [-1000, 1000] HU. Others: the 1 % to 99 % quantiles, or the whole range where these coincide.
@@ -405,7 +406,7 @@ def windowed(values: Tensor, modality: str) -> Tensor:
     scaled = ((values - low) / (high - low)).clamp_(0, 1) if low < high else torch.zeros_like(values)
     if float(scaled.min()) == float(scaled.max()):
         raise InputError(
-            f"The image has no contrast within the {modality} window [{low:g}, {high:g}]; registration needs it. Check the modality."
+            f"{what} has no contrast within the {modality} window [{low:g}, {high:g}]; registration needs it. Check the modality."
         )
     return scaled
 

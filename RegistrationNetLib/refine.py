@@ -90,7 +90,10 @@ def levels_for(shape: Sequence[int], spacing_mm: Sequence[float], steps: int) ->
             min(size, max(SMALLEST_SIDE_VOX, round(extent / spacing) + 1)) for size, extent in zip(shape, extent_mm, strict=True)
         )
         for knot_vox, share, step_vox in _passes(is_coarsest=doubling == doublings, is_finest=doubling == 0):
-            intervals = tuple(max(1, round(extent / (knot_vox * spacing))) for extent in extent_mm)
+            intervals = tuple(
+                min(size - 1, max(1, round(extent / (knot_vox * spacing))))
+                for size, extent in zip(lattice, extent_mm, strict=True)
+            )
             levels.append(Level(lattice, intervals, math.ceil(share * steps), step_vox))
     return levels
 
@@ -198,7 +201,7 @@ def _optimize(coefficients: Tensor, level: Level, fixed: Prepared, moving: Prepa
         inconsistency = _inconsistency(at_knots.displacements(coefficients), at_knots.lattice, way, extent_mm)
         return similarity + options.smoothness * options.gradicon_weight * inconsistency
 
-    spacing_mm = max(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
+    spacing_mm = min(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
     flat = FLAT_GRADIENT / math.prod(coefficients.shape[2:])
     return descend(
         coefficients, [partial(loss, 0), partial(loss, 1)], steps=level.steps, first_step=level.step_vox * spacing_mm, flat=flat

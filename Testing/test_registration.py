@@ -508,6 +508,16 @@ def test_the_window_of_each_modality_reaches_its_image() -> None:
     assert [as_ct.facts["inputs"][side]["modality"] for side in ("fixed", "moving")] == ["ct", "ct"]
 
 
+def test_the_similarity_is_chosen_by_the_modalities_and_told_by_the_name_of_what_was_measured() -> None:
+    case = plain_case()
+    same, across = (register(case.fixed, case.moving, moving_modality=one, **QUICK) for one in ("other", "mr"))
+    assert (same.facts["inputs"]["similarity"]["name"], across.facts["inputs"]["similarity"]["name"]) == ("lncc", "mind")
+    # MIND-SSC is at most 0; what judges the whole pair is mutual information, which is at least 0.
+    assert across.quality.similarity_name == "mi"
+    assert across.quality.similarity.before > 0
+    assert same.quality.similarity_name == "lncc"
+
+
 def test_landmarks_change_the_numbers_and_not_the_transform() -> None:
     case = plain_case()
     results = [register(case.fixed, case.moving, **QUICK, **both_landmarks(shift)) for shift in (0.0, 5.0)]
