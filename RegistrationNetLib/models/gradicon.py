@@ -5,7 +5,7 @@ Tian et al., CVPR 2023 (GradICON); Tian et al., MICCAI 2024 (uniGradICON); Demir
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ class GradICONLoss:
         InputError: weight is negative or not a number.
     """
 
-    similarity: Measure = LNCC()
+    similarity: Measure = field(default_factory=LNCC)
     weight: float = 1.5
     outside: Outside = "zeros"
     stride: int = 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from ..networks.unet import DenseMiddleUNet, TallUNet
 from ..regularity import icon_loss_both_ways, jittered_lattice
 from ..similarity import SSD, Measure
 from .losses import LossTerms, check_weight, similarity_loss_both_ways
-from .steps import Downsample, FunctionFromVectorField, TwoStep, BothWays
+from .steps import BothWays, Downsample, FunctionFromVectorField, TwoStep
 
 
 class KneeNetwork(nn.Module):
@@ -47,7 +47,7 @@ class ICONLoss:
         InputError: weight is negative or not a number.
     """
 
-    similarity: Measure = SSD()
+    similarity: Measure = field(default_factory=SSD)
     weight: float = 3600.0
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..deformation import Composition, DisplacementField, Map, identity_points, sample
 from ..errors import InputError
+from ..networks.unet import halved
 
 # Points that are mapped at a time where no gradient is asked for: their temporaries stay in the processor's cache.
 POINTS_AT_A_TIME = 2**17
@@ -49,7 +50,7 @@ class TwoStep(nn.Module):
 
 
 class Downsample(nn.Module):
-    """`net` at half resolution: both images are averaged over 2 voxels per axis, and their last ones over what is there."""
+    """`net` at half resolution: of both images, averaged over 2 voxels per axis."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -57,9 +58,8 @@ class Downsample(nn.Module):
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Composition:
         """moving_from_fixed, over the same unit cube."""
-        pool = F.avg_pool2d if moving.dim() == 4 else F.avg_pool3d
-        halved: Composition = self.net(pool(moving, 2, ceil_mode=True), pool(fixed, 2, ceil_mode=True))
-        return halved
+        composition: Composition = self.net(halved(moving), halved(fixed))
+        return composition
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Its parameters bear the names of the published files. The arithmetic is that of 
 
 - Where batch normalization uses its running statistics it is a scale and a shift, and nothing that is not linear stands
   between the last transposed convolution and the output. All of it together is then one convolution on the coarse lattice
-  (`_finest_level`), and the widest features at full resolution are never made.
+  (`linear_end`), and the widest features at full resolution are never made.
 - Residual connections touch only the channels that they carry.
 - Features lie channels-last, as oneDNN likes them, and are activated in place where no gradient is asked for.
 
@@ -13,21 +13,21 @@ Its parameters bear the names of the published files. The arithmetic is that of 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .linear_end import CONV_TRANSPOSE, SLOPE, EndWeights, channels_last, cropped, linear_end
 
 DOWN_CHANNELS = (16, 32, 64, 256, 512)
 UP_CHANNELS = (16, 32, 64, 128, 256)
-SLOPE = 0.01
+EPSILON = 1e-5
 
-_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_CONV_TRANSPOSE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 _LAYERS: dict[int, tuple[type[nn.Module], type[nn.Module], type[nn.Module]]] = {
     2: (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d),
     3: (nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d),
@@ -55,34 +55,35 @@ class TallUNet(nn.Module):
         down = (2 * input_channels, *DOWN_CHANNELS)
         joined = [coarse + skip for coarse, skip in zip(DOWN_CHANNELS, (*UP_CHANNELS[1:], 0), strict=True)]
         self.downConvs = nn.ModuleList(
-            conv(one, two, kernel_size=3, stride=2, padding=1) for one, two in zip(down, down[1:], strict=False)
+            conv(one, two, kernel_size=3, stride=2, padding=1) for one, two in itertools.pairwise(down)
         )
         self.upConvs = nn.ModuleList(
             conv_transpose(one, two, kernel_size=4, stride=2, padding=1) for one, two in zip(joined, UP_CHANNELS, strict=True)
         )
-        self.batchNorms = nn.ModuleList(batch_norm(channels) for channels in UP_CHANNELS)
+        self.batchNorms = nn.ModuleList(batch_norm(channels, eps=EPSILON) for channels in UP_CHANNELS)
         self.lastConv = conv(UP_CHANNELS[0] + down[0], dim, kernel_size=3, padding=1)
         for parameter in self.lastConv.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
         """The displacement for `moving` and `fixed`, [B, input_channels, *shape] each."""
-        images = _channels_last(torch.cat([moving, fixed], dim=1))
+        images = channels_last(torch.cat([moving, fixed], dim=1))
         coarse, skips = self._encode(images)
         coarse = self._bottleneck(coarse)
         for depth in reversed(range(1, len(self.upConvs))):
             below = skips[depth + 1 : depth + 2]
-            coarse = _cropped(self._up(depth, coarse, below), skips[depth].shape)
+            coarse = cropped(self._up(depth, coarse, below), skips[depth].shape[2:])
         if self.training:
-            fine = _cropped(self._up(0, coarse, skips[1:2]), images.shape)
-            return _contiguous(self.lastConv(torch.cat([fine, images], dim=1)) / 10)
-        return self._finest_level(coarse, skips[1], images)
+            fine = cropped(self._up(0, coarse, skips[1:2]), images.shape[2:])
+            displacement: Tensor = self.lastConv(torch.cat([fine, images], dim=1)).contiguous() / 10
+            return displacement
+        return linear_end(coarse, skips[1], images, self._end_weights())
 
     def _encode(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The coarsest features, and what each finer level hands across: the images, then activated features."""
         features, skips = images, [images]
         for down in self.downConvs:
-            pooled = _halved(features)
+            pooled = halved(features)
             activated = _activated(features, keep=features is images)
             if features is not images:
                 skips.append(activated)
@@ -96,109 +97,29 @@ class TallUNet(nn.Module):
     def _up(self, depth: int, coarse: Tensor, below: Sequence[Tensor]) -> Tensor:
         """Normalized features of level `depth` from those of the next coarser one and the skip that joins them there."""
         up, norm = self.upConvs[depth], self.batchNorms[depth]
-        kept = coarse[:, : up.out_channels]
+        kept = coarse[:, : UP_CHANNELS[depth]]
         if self.training:
             shortcut = _doubled(kept)
-            return norm(up(_joined(coarse, below)).add_(shortcut))
-        scale, shift = _scale_and_shift(norm)
+            normalized: Tensor = norm(up(_joined(coarse, below)).add_(shortcut))
+            return normalized
+        scale, shift = self._normalization(depth)
         # The shift goes through the interpolation, which leaves a constant as it is, on an eighth of the points.
-        shortcut = _doubled(kept * _per_channel(scale, self.dim) + _per_channel(shift + scale * up.bias, self.dim))
-        fresh = _CONV_TRANSPOSE[self.dim](_joined(coarse, below), up.weight, stride=2, padding=1)
+        shortcut = _doubled(kept * _per_channel(scale, self.dim) + _per_channel(shift, self.dim))
+        fresh = CONV_TRANSPOSE[self.dim](_joined(coarse, below), up.get_parameter("weight"), stride=2, padding=1)
         return shortcut.addcmul_(fresh, _per_channel(scale, self.dim))
 
-    def _finest_level(self, coarse: Tensor, skip: Tensor, images: Tensor) -> Tensor:
-        """Last transposed convolution, shortcut, normalization and output convolution in one, [B, dim, N…].
+    def _normalization(self, depth: int) -> tuple[Tensor, Tensor]:
+        """Batch normalization by its running statistics, of a transposed convolution without its bias: x ↦ scale · x + shift."""
+        norm = self.batchNorms[depth]
+        scale = norm.get_parameter("weight") * torch.rsqrt(norm.get_buffer("running_var") + EPSILON)
+        mean = norm.get_buffer("running_mean") - self.upConvs[depth].get_parameter("bias")
+        return scale, norm.get_parameter("bias") - mean * scale
 
-        Its input on the coarse lattice holds the activated features, those of the shortcut, and the images with the 2^dim
-        fine voxels of each coarse one as channels; its output holds the fine voxels as channels likewise. The published
-        network sees zeros outside the image where this convolution sees features that go on: `_overhang` is the difference.
-        """
-        dim, shape = self.dim, images.shape[2:]
-        kernel, constant = self._spreading_kernel()
-        gather = self._gathering_kernel()
-        around = self._surroundings(coarse, skip, images)
-        weight = _composed(kernel, gather)
-        bias = gather[:, : len(constant)].flatten(2).sum(2) @ constant + self.lastConv.bias / 10
-        phases = _CONV[dim](around, _channels_last(weight), bias.repeat_interleave(2**dim))  # [B, dim · 2^dim, n…]
-        displacement = _voxels_from_phases(phases, dim, shape)
-        inner = around.shape[1] - images.shape[1] * 2**dim
-        for axis in range(dim):
-            for side in (0, 1):
-                over = self._overhang(around[:, :inner], kernel[:inner, : len(constant)], constant, gather, shape, axis, side)
-                displacement.select(2 + axis, -side).sub_(over)
-        return displacement
-
-    def _surroundings(self, coarse: Tensor, skip: Tensor, images: Tensor) -> Tensor:
-        """Input of the composed convolution: features [B, C, (n + 2)…] and one more point on each side.
-
-        Around the lattice there are zeros, but the shortcut's features go on as interpolation has them do.
-        """
-        first, kept = coarse.shape[1], self.upConvs[0].out_channels
-        ends = (first + skip.shape[1], first + skip.shape[1] + kept)
-        channels = ends[1] + images.shape[1] * 2**self.dim
-        size = (coarse.shape[0], channels, *(length + 2 for length in coarse.shape[2:]))
-        around = torch.empty(size, dtype=coarse.dtype, device=coarse.device, memory_format=_format(self.dim)).zero_()
-        inside = around[(slice(None), slice(None), *(slice(1, -1),) * self.dim)]
-        inside[:, ends[0] : ends[1]] = coarse[:, :kept]
-        inside[:, :first] = F.leaky_relu(coarse, SLOPE)
-        inside[:, first : ends[0]] = skip
-        _write_phases(inside[:, ends[1] :], images)
-        for axis in range(self.dim):
-            shortcut = around[:, ends[0] : ends[1]]
-            shortcut.select(2 + axis, 0).copy_(shortcut.select(2 + axis, 1))
-            shortcut.select(2 + axis, -1).copy_(shortcut.select(2 + axis, -2))
-        return around
-
-    def _spreading_kernel(self) -> tuple[Tensor, Tensor]:
-        """The step from coarse to fine lattice as one transposed convolution [C in, C out, 4…] and a constant [C normalized].
-
-        From the channels of `_surroundings` to those that the last convolution reads.
-        """
-        up = self.upConvs[0]
-        scale, shift = _scale_and_shift(self.batchNorms[0])
-        fresh, images = up.out_channels, self.lastConv.in_channels - up.out_channels
-        learnt = F.pad(up.weight * scale.view(1, -1, *(1,) * self.dim), (0, 0) * self.dim + (0, images))
-        corners = torch.eye(2).tolist()
-        linear = _outer([[0.25, 0.75, 0.75, 0.25]] * self.dim, up.weight)
-        shortcut = torch.zeros(fresh, fresh + images, *linear.shape, dtype=linear.dtype, device=linear.device)
-        for channel in range(fresh):
-            shortcut[channel, channel] = linear
-        shortcut = shortcut * F.pad(scale, (0, images)).view(1, -1, *(1,) * self.dim)
-        phases = [_outer([[0.0, *corners[bit], 0.0] for bit in bits], up.weight) for bits in _phases(self.dim)]
-        unshuffle = torch.zeros(images, len(phases), fresh + images, *linear.shape, dtype=linear.dtype, device=linear.device)
-        for channel in range(images):
-            unshuffle[channel, :, fresh + channel] = torch.stack(phases)
-        return torch.cat([learnt, shortcut, unshuffle.flatten(0, 1)]), shift + scale * up.bias
-
-    def _gathering_kernel(self) -> Tensor:
-        return self.lastConv.weight / 10
-
-    def _overhang(
-        self,
-        around: Tensor,
-        kernel: Tensor,
-        constant: Tensor,
-        gather: Tensor,
-        shape: Sequence[int],
-        axis: int,
-        side: int,
-    ) -> Tensor:
-        """What the layer of fine points just outside the lattice adds to the outermost layer inside: [B, dim, N… without axis].
-
-        Edges that belong to two such layers count for the lower axis.
-        """
-        across = self.dim - 1
-        first = (around.shape[2 + axis] - 2) * side  # of the two coarse layers that reach it
-        tap = shape[axis] + 3 - 2 * first if side else 2
-        layers = torch.cat([around.select(2 + axis, first), around.select(2 + axis, first + 1)], dim=1)
-        spread = torch.cat([kernel.select(2 + axis, tap), kernel.select(2 + axis, tap - 2)])
-        fine = _CONV_TRANSPOSE[across](layers, spread, constant, stride=2, padding=2)
-        others = [size for other, size in enumerate(shape) if other != axis]
-        for place, size in enumerate(others):
-            counted = place < axis
-            fine = fine.narrow(2 + place, 1 if counted else 0, size if counted else size + 2)
-        padding = tuple(1 if place < axis else 0 for place in range(across))
-        return _CONV[across](fine, gather[:, : len(constant)].select(2 + axis, 2 * side), padding=padding)
+    def _end_weights(self) -> EndWeights:
+        scale, shift = self._normalization(0)
+        spread = self.upConvs[0].get_parameter("weight") * _per_channel(scale, self.dim)
+        last = self.lastConv
+        return EndWeights(spread, scale, shift, last.get_parameter("weight") / 10, last.get_parameter("bias") / 10)
 
 
 class DenseMiddleUNet(TallUNet):
@@ -232,19 +153,7 @@ class DenseMiddleUNet(TallUNet):
     def _bottleneck(self, features: Tensor) -> Tensor:
         first, second = self.middle_dense
         replaced = second(F.leaky_relu(first(features.flatten(1)), SLOPE))
-        return _channels_last(replaced.view(features.shape))
-
-
-def _format(dim: int) -> torch.memory_format:
-    return torch.channels_last if dim == 2 else torch.channels_last_3d
-
-
-def _channels_last(values: Tensor) -> Tensor:
-    return values.contiguous(memory_format=_format(values.dim() - 2))
-
-
-def _contiguous(values: Tensor) -> Tensor:
-    return values.contiguous()
+        return channels_last(replaced.view(features.shape))
 
 
 def _per_channel(values: Tensor, dim: int) -> Tensor:
@@ -260,66 +169,13 @@ def _joined(coarse: Tensor, below: Sequence[Tensor]) -> Tensor:
     return torch.cat([_activated(coarse), *below], dim=1) if below else _activated(coarse)
 
 
-def _halved(features: Tensor) -> Tensor:
-    pool = F.avg_pool2d if features.dim() == 4 else F.avg_pool3d
-    return pool(features, 2, ceil_mode=True)
+def halved(values: Tensor) -> Tensor:
+    """Means over 2 voxels per axis of `values` [B, C, *shape]; a last one without a neighbour stays as it is."""
+    pool = F.avg_pool2d if values.dim() == 4 else F.avg_pool3d
+    kernel = [min(2, size) for size in values.shape[2:]]
+    return pool(values, kernel, stride=2, ceil_mode=True)
 
 
 def _doubled(features: Tensor) -> Tensor:
     mode = "bilinear" if features.dim() == 4 else "trilinear"
     return F.interpolate(features, scale_factor=2, mode=mode, align_corners=False)
-
-
-def _cropped(features: Tensor, shape: Sequence[int]) -> Tensor:
-    return features[(slice(None), slice(None), *(slice(size) for size in shape[2:]))]
-
-
-def _scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Batch normalization by its running statistics: x ↦ scale · x + shift."""
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
-
-
-def _phases(dim: int) -> list[tuple[int, ...]]:
-    """The fine voxels of a coarse one, last axis fastest: (0, …, 0), (0, …, 1), …"""
-    return [tuple(phase >> (dim - 1 - axis) & 1 for axis in range(dim)) for phase in range(2**dim)]
-
-
-def _write_phases(coarse: Tensor, images: Tensor) -> None:
-    """`images` [B, C, N…] into `coarse` [B, C · 2^dim, n…], whose channels are the fine voxels; it holds zeros before."""
-    phases = _phases(images.dim() - 2)
-    for channel in range(images.shape[1]):
-        for place, bits in enumerate(phases):
-            fine = images[(slice(None), channel, *(slice(bit, None, 2) for bit in bits))]
-            at = (slice(None), channel * len(phases) + place, *(slice(size) for size in fine.shape[1:]))
-            coarse[at] = fine
-
-
-def _voxels_from_phases(phases: Tensor, channels: int, shape: Sequence[int]) -> Tensor:
-    """[B, channels · 2^dim, n…], the fine voxels as channels, to [B, channels, *shape]."""
-    dim = len(shape)
-    split = phases.reshape(phases.shape[0], channels, *(2,) * dim, *phases.shape[2:])
-    order = [0, 1, *(place for axis in range(dim) for place in (2 + dim + axis, 2 + axis))]
-    fine = split.permute(order).reshape(phases.shape[0], channels, *(2 * size for size in phases.shape[2:]))
-    return _cropped(fine, (0, 0, *shape)).contiguous()
-
-
-def _composed(spread: Tensor, gather: Tensor) -> Tensor:
-    """A transposed convolution (kernel 4, stride 2, padding 1) followed by a convolution (kernel 3, padding 1), as one
-    convolution (kernel 3) on the coarse lattice, [C out · 2^dim, C in, 3…], whose output channels are the fine voxels.
-
-    `spread` [C in, C between, 4…], `gather` [C out, C between, 3…].
-    """
-    dim = gather.dim() - 2
-    inner, out = spread.shape[0], gather.shape[0]
-    both = _CONV[dim](spread, gather, padding=2).view(inner, out, *(3, 2) * dim)  # kernel 6 = 3 coarse taps × 2 phases
-    taps, phases = [2 + 2 * axis for axis in range(dim)], [3 + 2 * axis for axis in range(dim)]
-    return both.flip(taps).permute([1, *phases, 0, *taps]).reshape(out * 2**dim, inner, *(3,) * dim)
-
-
-def _outer(lines: Sequence[Sequence[float]], like: Tensor) -> Tensor:
-    """The tensor whose entries are products of one entry of each line."""
-    product = torch.ones((), dtype=like.dtype, device=like.device)
-    for line in lines:
-        product = product[..., None] * torch.tensor(line, dtype=like.dtype, device=like.device)
-    return product

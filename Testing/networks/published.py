@@ -1,7 +1,10 @@
 """Random values for every parameter of a published network, so that nothing in it is zero, one or hidden."""
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 @torch.no_grad()
@@ -19,3 +22,13 @@ def randomize(net: nn.Module, *, displacement: float = 0.004, seed: int = 0) -> 
             value.copy_(torch.randn(value.shape, generator=generator) * 0.2)
         if "lastConv" in name:
             value.mul_(displacement * 10)
+
+
+def smooth_pair(shape: Sequence[int], *, batch: int = 1) -> tuple[Tensor, Tensor]:
+    """Two images [batch, 1, *shape] in [0, 1] with features some voxels wide, as anatomy has them."""
+    mode = "bilinear" if len(shape) == 2 else "trilinear"
+    first, second = (
+        F.interpolate(torch.rand(batch, 1, *(max(2, size // 6) for size in shape)), size=tuple(shape), mode=mode)
+        for _ in range(2)
+    )
+    return first, second
