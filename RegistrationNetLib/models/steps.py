@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..networks.unet import halved
 
 # Points that are mapped at a time where no gradient is asked for: their temporaries stay in the processor's cache.
-POINTS_AT_A_TIME = 2**17
+POINTS_AT_A_TIME = 2**16
 
 
 class FunctionFromVectorField(nn.Module):
