@@ -125,7 +125,7 @@ class TallUNet(nn.Module):
 class DenseMiddleUNet(TallUNet):
     """`TallUNet` whose coarsest features are replaced by a bottleneck of two dense layers, over all places and channels.
 
-    Published as `UNet2ChunkyMiddle`, the first stage of ICON's knee network. The dense layers tie it to images of 40×96×96,
+    Published as `UNet2ChunkyMiddle`, the first stage of ICON's knee network (whose last bias starts at random there). The dense layers tie it to images of 40×96×96,
     or of another shape whose coarsest lattice is 2×3×3.
 
     Raises:
