@@ -1,0 +1,74 @@
+"""GradICON, uniGradICON and multiGradICON: one network, trained on other images; and the loss it is trained with.
+
+Tian et al., CVPR 2023 (GradICON); Tian et al., MICCAI 2024 (uniGradICON); Demir et al., WBIR 2024 (multiGradICON).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..deformation import Outside
+from ..networks.unet import TallUNet
+from ..regularity import gradicon_loss, jittered_lattice
+from ..similarity import LNCC, Measure
+from .losses import LossTerms, check_weight, similarity_loss_both_ways
+from .steps import BothWays, Downsample, FunctionFromVectorField, TwoStep
+
+
+def gradicon_network(dim: int = 3, *, has_last_step: bool = True, input_channels: int = 1) -> TwoStep:
+    """The network, untrained: U-nets at a quarter, a half and the full resolution, and a second one at full resolution.
+
+    Its state dict is that of the files `Step_2_final.trch`; without `has_last_step`, that of the first stage of training.
+
+    Args:
+        dim: 2 or 3.
+        has_last_step: whether there is a second U-net at full resolution.
+        input_channels: of each image.
+
+    Returns:
+        A module that takes moving and fixed, [B, input_channels, *shape] of any shape, and gives moving_from_fixed;
+        `both_ways` gives both directions.
+    """
+
+    def step() -> FunctionFromVectorField:
+        return FunctionFromVectorField(TallUNet(dim, input_channels=input_channels))
+
+    quarter_and_half = TwoStep(Downsample(step()), step())
+    network = TwoStep(Downsample(quarter_and_half), step())
+    return TwoStep(network, step()) if has_last_step else network
+
+
+@dataclass(frozen=True)
+class GradICONLoss:
+    """Similarity both ways and `weight` times the gradient of the inverse-consistency error at random points.
+
+    Tian et al., CVPR 2023, equation 5, in the sparse form of uniGradICON: the points are those of every second voxel per axis.
+
+    Args:
+        similarity: LNCC for most, squared LNCC for multiGradICON.
+        weight: the λ of the paper.
+        outside: what images are warped with beyond their border: zeros in uniGradICON and multiGradICON, the border's own
+            values in the lung, knee and brain networks of GradICON.
+        stride: 2 is the sparse form, 1 the one of the paper.
+
+    Raises:
+        InputError: weight is negative or not a number.
+    """
+
+    similarity: Measure = field(default_factory=LNCC)
+    weight: float = 1.5
+    outside: Outside = "zeros"
+    stride: int = 2
+
+    def __post_init__(self) -> None:
+        check_weight(self.weight)
+
+    def __call__(self, maps: BothWays, moving: Tensor, fixed: Tensor, *, generator: torch.Generator | None = None) -> LossTerms:
+        """The loss of `maps` for the images, [B, C, *shape] each; `generator` (default torch's own) gives the random points."""
+        similarity = similarity_loss_both_ways(self.similarity, maps, moving, fixed, outside=self.outside)
+        points = jittered_lattice(fixed.shape[2:], fixed, generator=generator, stride=self.stride)
+        consistency = gradicon_loss(maps.moving_from_fixed, maps.fixed_from_moving, points)
+        return LossTerms(similarity + self.weight * consistency, similarity, consistency)

@@ -1,0 +1,148 @@
+"""How registration networks combine: a displacement as a map, one network after another, one at half resolution.
+
+Every step is a module that takes moving and fixed, [B, C, *shape] each, and gives the map moving_from_fixed as a `Composition`.
+The children bear the names of the published files (`net`, `netPhi`, `netPsi`), and nothing but the networks' parameters is
+stored. No step knows the shape of its images beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..deformation import Composition, DisplacementField, Map, identity_points, sample
+from ..errors import InputError
+from ..networks.unet import halved
+
+# Points that are mapped at a time where no gradient is asked for: their temporaries stay in the processor's cache.
+POINTS_AT_A_TIME = 2**16
+
+
+class FunctionFromVectorField(nn.Module):
+    """The map x ↦ x + u(x) of the displacement u that `net` gives."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, moving: Tensor, fixed: Tensor) -> Composition:
+        """moving_from_fixed."""
+        return Composition((DisplacementField(self.net(moving, fixed)),))
+
+
+class TwoStep(nn.Module):
+    """`netPhi` registers the images, `netPsi` what is left between moving, warped by the first, and fixed."""
+
+    def __init__(self, netPhi: nn.Module, netPsi: nn.Module) -> None:  # noqa: N803 - published names
+        super().__init__()
+        self.netPhi = netPhi
+        self.netPsi = netPsi
+
+    def forward(self, moving: Tensor, fixed: Tensor) -> Composition:
+        """moving_from_fixed: the map of `netPhi` after that of `netPsi`."""
+        phi: Composition = self.netPhi(moving, fixed)
+        psi: Composition = self.netPsi(warped(moving, phi), fixed)
+        return Composition((*phi.maps, *psi.maps))
+
+
+class Downsample(nn.Module):
+    """`net` at half resolution: of both images, averaged over 2 voxels per axis."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, moving: Tensor, fixed: Tensor) -> Composition:
+        """moving_from_fixed, over the same unit cube."""
+        composition: Composition = self.net(halved(moving), halved(fixed))
+        return composition
+
+
+@dataclass(frozen=True)
+class BothWays:
+    """The maps that a network gives for a pair and for its reverse; they are inverse to each other only as far as it learnt."""
+
+    moving_from_fixed: Composition
+    fixed_from_moving: Composition
+
+
+def both_ways(net: nn.Module, moving: Tensor, fixed: Tensor) -> BothWays:
+    """The maps of `net` for the pair and for its reverse.
+
+    The two directions are one batch, which is faster. In training mode they are not, so that the statistics of batch
+    normalization are those of each direction, as published.
+
+    Args:
+        net: a step of this file, or a network made of them.
+        moving: image [B, C, *shape], as the network's preparation leaves it; under `torch.no_grad` nothing is kept for gradients.
+        fixed: image of the same shape.
+
+    Raises:
+        InputError: the images differ in shape.
+    """
+    if moving.shape != fixed.shape:
+        raise InputError(
+            f"moving and fixed must have one shape here; got {list(moving.shape)} and {list(fixed.shape)}. Resize them to the network's."
+        )
+    if net.training:
+        return BothWays(net(moving, fixed), net(fixed, moving))
+    count = moving.shape[0]
+    together: Composition = net(torch.cat([moving, fixed]), torch.cat([fixed, moving]))
+    return BothWays(_entries(together, slice(count)), _entries(together, slice(count, None)))
+
+
+def _entries(composition: Composition, which: slice) -> Composition:
+    """The maps of some entries of the batch."""
+    return Composition(tuple(_field_entries(field, which) for field in composition.maps))
+
+
+def _field_entries(field: Map, which: slice) -> Map:
+    assert isinstance(field, DisplacementField)
+    return DisplacementField(field.displacement[which])
+
+
+def mapped_lattice(composition: Composition, shape: torch.Size | tuple[int, ...], like: Tensor) -> Tensor:
+    """The lattice of `shape` mapped by `composition`, [B, dim, *shape]; `like` gives dtype and device.
+
+    The map that comes first is not sampled: its displacement is that of the lattice, or interpolated to it axis by axis.
+    """
+    first = composition.maps[-1]
+    if not isinstance(first, DisplacementField):
+        return _by_slabs(composition, identity_points(shape, like))
+    return _by_slabs(Composition(composition.maps[:-1]), _displaced_lattice(first.displacement, shape))
+
+
+def warped(moving: Tensor, composition: Composition) -> Tensor:
+    """`moving` [B, C, *shape] at its lattice mapped by `composition`; outside it is as at the nearest border point."""
+    points = mapped_lattice(composition, moving.shape[2:], moving)
+    return _by_slabs(lambda slab: sample(moving, slab), points)
+
+
+def _displaced_lattice(displacement: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
+    """x + u(x) on the lattice of `shape`, in memory of its own."""
+    if displacement.shape[2:] == torch.Size(shape):
+        points = displacement.clone()
+    else:
+        mode = "bilinear" if displacement.dim() == 4 else "trilinear"
+        points = F.interpolate(displacement, size=tuple(shape), mode=mode, align_corners=True)
+    for axis, size in enumerate(shape):
+        line = torch.linspace(0, 1, size, dtype=points.dtype, device=points.device)
+        points[:, axis] += line.view(-1, *(1,) * (len(shape) - 1 - axis))
+    return points
+
+
+def _by_slabs(function: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+    """`function` of the points [B, dim, *shape], a few layers of the first axis at a time where no gradient is asked for."""
+    if torch.is_grad_enabled() or points.device.type != "cpu":
+        return function(points)
+    layers = max(1, POINTS_AT_A_TIME // points[0, 0, 0].numel())
+    slabs = points.split(layers, dim=2)
+    first = function(slabs[0])
+    values = first.new_empty(*first.shape[:2], *points.shape[2:])
+    for place, slab in zip(values.split(layers, dim=2), slabs, strict=True):
+        place.copy_(function(slab))
+    return values

@@ -1,0 +1,1 @@
+"""The networks' layers as published, free of dimension; their parameters bear the names of the published files."""
