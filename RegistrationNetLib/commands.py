@@ -14,6 +14,7 @@ from . import report  # noqa: F401, once it is loaded a result also writes its p
 from .catalogue import card_named, cards
 from .doctor import Finding, examine
 from .errors import InputError
+from .inputs import read_image, read_transform
 from .interruption import Interruption
 from .known_map import error_mm
 from .landmarks import Points, mapped, read_points, write_points
@@ -21,7 +22,6 @@ from .marks import marks, worst
 from .native import native_messages_dropped
 from .outputs import check_file_name, check_folder_name, check_image_name, staged_folder, write_image
 from .phantom import demo_pair
-from .prepare import read_image, read_transform
 from .quality import displacement, jacobian_image, jacobian_statistics, label_overlap, landmark_errors
 from .registration import Registration, register
 from .terminal import painted, progress_bar, table

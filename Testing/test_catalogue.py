@@ -11,7 +11,7 @@ import pytest
 from RegistrationNetLib import catalogue
 from RegistrationNetLib.catalogue import Card, card_named, cards, resource_folder
 from RegistrationNetLib.errors import InputError
-from RegistrationNetLib.prepare import MODALITIES
+from RegistrationNetLib.inputs import MODALITIES
 
 KEYS = {
     "name",

@@ -14,9 +14,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "RegistrationNetLib"
 FLOORS = (
     ("version", "errors", "progress", "native", "interop", "colours"),
     ("separable", "noise", "descent", "deformation", "space", "interruption", "outputs", "terminal", "devices"),
-    ("measure", "mind", "mutual_information", "overlap", "similarity", "regularity", "networks"),
+    ("measure", "mind", "mutual_information", "overlap", "similarity", "regularity", "target", "networks"),
     ("models",),
-    ("catalogue", "weights", "prepare", "warping", "landmarks", "initial", "alignment", "refine"),
+    ("catalogue", "weights", "inputs", "prepare", "warping", "landmarks", "initial", "alignment", "refine"),
+    ("checkpoint", "predictor", "network_pair", "network_refine", "options", "solution"),
     ("quality", "marks", "known_map", "known_pair", "phantom", "views", "pictures", "registration"),
     ("training", "cohort", "report", "doctor"),
     ("commands", "cli", "worker", "client", "mrml"),
