@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .deformation import Affine, Composition, DisplacementField, identity_points
+from .deformation import DisplacementField, identity_points
 from .errors import InputError
+from .fields import Fields, affine_of, field_on
 from .models.steps import BothWays, mapped_lattice
 from .overlap import one_hot
 from .prepare import Prepared, on_lattice
-from .refine import Fields
 from .space import Array, Grid
 from .target import Side
 
@@ -75,17 +75,17 @@ def network_pair(
 
 @dataclass(frozen=True)
 class Placed:
-    """Maps in the world: a world matrix `alignment` after a deformation of fixed's own cube (`fields`, both ways)."""
+    """Maps in the world: a world matrix `alignment` after a deformation of fixed (`fields`, both ways)."""
 
     alignment: Array
     fields: Fields
 
 
 @torch.no_grad()
-def placed(maps: BothWays, pair: NetworkPair, fixed: Grid) -> Placed:
-    """The maps on the lattice of `fixed`, an image's own, with their affine part apart.
+def placed(maps: BothWays, pair: NetworkPair, grid: Grid) -> Placed:
+    """The maps on `grid`, a lattice of the world, with their affine part apart.
 
-    The affine part is that of least squares over the lattice. Between the points of the network's lattice the maps are
+    The affine part is that of least squares over the network's lattice. Between the points of that lattice the maps are
     linear, as in the published package.
     """
     like, shape = pair.fixed.values, pair.fixed.grid.shape
@@ -95,15 +95,13 @@ def placed(maps: BothWays, pair: NetworkPair, fixed: Grid) -> Placed:
     )
     affine = affine_part(forward)
     moving_cube, fixed_cube = pair.moving.grid.world_from_unit, pair.fixed.grid.world_from_unit
-    alignment: Array = moving_cube @ affine @ np.linalg.inv(fixed_cube)
-    image_from_network = fixed.unit_from_world @ fixed_cube
-    network_from_image = np.linalg.inv(image_from_network)
+    target_from_network = grid.unit_from_world @ fixed_cube
+    network_from_target = np.linalg.inv(target_from_network)
+    outer, inner = (affine_of(one, like) for one in (target_from_network @ np.linalg.inv(affine), network_from_target))
+    back_outer, back_inner = (affine_of(one, like) for one in (target_from_network, affine @ network_from_target))
     return Placed(
-        alignment,
-        Fields(
-            _field(_affine(image_from_network @ np.linalg.inv(affine), like), forward, _affine(network_from_image, like), fixed),
-            _field(_affine(image_from_network, like), backward, _affine(affine @ network_from_image, like), fixed),
-        ),
+        moving_cube @ affine @ np.linalg.inv(fixed_cube),
+        Fields(grid, field_on(grid, (outer, forward, inner)), field_on(grid, (back_outer, backward, back_inner))),
     )
 
 
@@ -119,13 +117,3 @@ def affine_part(field: DisplacementField) -> Array:
     solved = torch.linalg.lstsq(homogeneous.T, moved.T).solution.T.cpu().numpy()
     matrix = np.vstack([solved, np.eye(len(points) + 1)[-1]])
     return matrix if np.linalg.det(matrix) > SMALLEST_VOLUME else np.eye(len(matrix))
-
-
-def _affine(matrix: Array, like: Tensor) -> Affine:
-    return Affine(torch.as_tensor(matrix[:-1]).to(like))
-
-
-def _field(outer: Affine, one: DisplacementField, inner: Affine, grid: Grid) -> DisplacementField:
-    """outer ∘ one ∘ inner on the lattice of `grid`."""
-    lattice = identity_points(grid.shape, one.displacement)
-    return DisplacementField(Composition((outer, one, inner))(lattice) - lattice)

@@ -19,6 +19,7 @@ from .deformation import DisplacementField, identity_points, sample
 from .descent import descend
 from .devices import threads_for
 from .errors import InputError
+from .fields import Fields
 from .overlap import one_hot
 from .prepare import Prepared, coarse_mask
 from .progress import StageReport
@@ -30,6 +31,7 @@ from .separable import (
     coarsening_matrix,
     interpolation_matrix,
     on,
+    replicating_blur_matrix,
 )
 from .similarity import Measure
 from .target import Side, Target, TargetOptions, both_targets
@@ -41,6 +43,7 @@ INVERSE_BYTES_PER_VOXEL = 250
 # Loss per mm, shared out among the knots, below which Adam does not stretch a gradient to a full step: without it an image
 # in place would be pushed about by rounding, and background by noise.
 FLAT_GRADIENT = 0.005
+START_SIGMA_VOX = 1.5
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,6 @@ class FieldOptions:
             )
         if self.steps < 0:
             raise InputError(f"steps is {self.steps}; it must be 0 (no refinement) or more. Choose another.")
-
-
-@dataclass(frozen=True)
-class Fields:
-    """Both directions as displacement fields [1, dim, *shape] of one unit cube."""
-
-    moving_from_fixed: DisplacementField
-    fixed_from_moving: DisplacementField
 
 
 @dataclass(frozen=True)
@@ -136,7 +131,7 @@ def refine_field(
     """The deformation between two images on one lattice; both directions at the lattice's own resolution.
 
     Args:
-        start: what to begin with, on the same lattice; None is the identity.
+        start: what to begin with; None is the identity.
         moving_volume: how much larger the lattice is where moving was sampled, which counts where mass is conserved.
 
     Raises:
@@ -144,7 +139,7 @@ def refine_field(
     """
     grid = fixed.grid
     assert moving.grid.shape == grid.shape, "fixed and moving must lie on one lattice"
-    begun = None if start is None else torch.cat([start.moving_from_fixed.displacement, start.fixed_from_moving.displacement])
+    begun = None if start is None else _smoothed(start.on(grid).displacements())
     shared = TargetOptions(options.measure, options.dice_weight, moving_volume=moving_volume if options.conserve_mass else None)
     levels = levels_for(grid.shape, grid.spacing_mm, options.steps)
     total = sum(math.prod(level.shape) * level.steps for level in levels) or 1
@@ -161,7 +156,13 @@ def refine_field(
     assert previous is not None
     splines = _Splines(previous.intervals, grid.shape, grid.extent_mm, fixed.values, begun)
     both = splines.displacements(coefficients.detach())
-    return Fields(DisplacementField(both[:1]), DisplacementField(both[1:]))
+    return Fields(grid, DisplacementField(both[:1]), DisplacementField(both[1:]))
+
+
+def _smoothed(displacement: Tensor) -> Tensor:
+    """Without what the finest splines could neither mend nor judge: folds between their knots."""
+    blurs = [replicating_blur_matrix(size, START_SIGMA_VOX) for size in displacement.shape[2:]]
+    return apply_along_axes(displacement, on(blurs, displacement))
 
 
 def _carried_over(coefficients: Tensor, previous: Level | None, level: Level, *, like: Tensor) -> Tensor:

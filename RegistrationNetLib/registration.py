@@ -44,7 +44,7 @@ class Registration:
     """A registered pair: transforms in LPS mm, moving on fixed's grid, and the numbers that say whether to trust it.
 
     `moving_from_fixed` maps points of fixed to points of moving, as resampling needs it; it is an affine (`alignment`)
-    after a displacement field on fixed's grid. `fixed_from_moving` is its inverse, with its field on moving's grid.
+    after a displacement field that covers fixed. `fixed_from_moving` is its inverse, with its field on moving's grid.
     """
 
     fixed: sitk.Image
@@ -197,9 +197,9 @@ def _check_landmarks(fixed: ArrayLike | None, moving: ArrayLike | None, pair: Pa
 
 def _delivered(pair: Pair, start: Initial, solution: Solution, report: StageReport) -> dict[str, Any]:
     """The solution in the physical world: transforms both ways, warped image, Jacobian."""
-    forward = _forward(pair, start, solution)
+    forward = _forward(start, solution)
     report(0.1)
-    inverse = _inverse(pair, start, solution)
+    inverse = _inverse(start, solution)
     report(0.6)
     warped = warp_image(pair.moving, pair.fixed, forward)
     report(0.7)
@@ -216,15 +216,15 @@ def _delivered(pair: Pair, start: Initial, solution: Solution, report: StageRepo
     }
 
 
-def _forward(pair: Pair, start: Initial, solution: Solution) -> sitk.CompositeTransform:
-    fixed, field = grid_of(pair.fixed), solution.fields.moving_from_fixed
+def _forward(start: Initial, solution: Solution) -> sitk.CompositeTransform:
+    fixed, field = solution.fields.grid, solution.fields.moving_from_fixed
     forward = transform_from_map(field, fixed, fixed.moved(solution.alignment), like=field.displacement)
     return forward if start.moving_from_carried is None else _chained(start.moving_from_carried, forward)
 
 
-def _inverse(pair: Pair, start: Initial, solution: Solution) -> sitk.CompositeTransform:
-    fixed, moving = grid_of(pair.fixed), grid_of(start.pair.moving)
-    fields = solution.fields
+def _inverse(start: Initial, solution: Solution) -> sitk.CompositeTransform:
+    fields, moving = solution.fields, grid_of(start.pair.moving)
+    fixed = fields.grid
     inverse = inverse_transform_from_map(
         fields.moving_from_fixed, fixed, _not_finer(moving, fixed), solution.alignment, start=fields.fixed_from_moving
     )
@@ -251,7 +251,7 @@ def _not_finer(moving: Grid, fixed: Grid) -> Grid:
 def _seconds_by_contract(seconds: Mapping[str, float]) -> dict[str, float]:
     """The stages under the names of `report.json`, in which the alignment counts with the network."""
     network = seconds["align"] + seconds.get("network", 0.0)
-    return {"prepare": seconds["prepare"], "network": network, "refine": seconds["refine"], "finish": seconds["finish"]}
+    return {"prepare": seconds["prepare"], "network": network, "refine": seconds.get("refine", 0.0), "finish": seconds["finish"]}
 
 
 def _described(pair: Pair, sources: Sequence[ImageLike], options: Options, has_initial: bool) -> dict[str, Any]:

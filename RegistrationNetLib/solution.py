@@ -17,6 +17,7 @@ import torch
 from .alignment import align
 from .deformation import sample
 from .errors import GeometryError
+from .fields import Fields
 from .initial import Initial
 from .models.steps import both_ways
 from .network_pair import Placed, network_pair, placed
@@ -25,7 +26,7 @@ from .options import Options
 from .predictor import trained_network, watched
 from .prepare import Prepared, prepared_pair
 from .progress import Stages
-from .refine import Fields, memory_mb, refine_field
+from .refine import memory_mb, refine_field
 from .space import Array, Grid, is_inside
 from .target import both_targets
 
@@ -48,7 +49,7 @@ PREDICTION_SECONDS_PER_VOXEL, NETWORK_SECONDS_PER_VOXEL_AND_STEP = 1.5e-6, 6e-6
 
 @dataclass(frozen=True)
 class Solution:
-    """An alignment (world matrix), the deformation on fixed's lattice that goes before it, and the similarity before and after.
+    """An alignment (world matrix), the deformation of fixed that goes before it, and the similarity before and after.
 
     `notes` say for the report what turned out otherwise than asked.
     """
@@ -103,11 +104,17 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
         begun, notes = _predicted(fixed, moving, alignment if is_aligned else None, options, options.network, stages)
         alignment = begun.alignment
     aligned = _on_fixed(moving, fixed.grid, alignment)
-    fields = refine_field(
-        _counted(fixed, moving.grid, alignment), aligned, options.field, stages.begin("refine"),
-        start=None if begun is None else begun.fields, moving_volume=float(abs(np.linalg.det(alignment))),
-    )  # fmt: skip
-    after = wide.similarity(sample(aligned.values, fields.moving_from_fixed.on_lattice()), fixed.values, fixed.mask)
+    counted = _counted(fixed, moving.grid, alignment)
+    if begun is not None and not options.field.steps:
+        fields = begun.fields
+    else:
+        fields = refine_field(
+            counted, aligned, options.field, stages.begin("refine"),
+            start=None if begun is None else begun.fields, moving_volume=float(abs(np.linalg.det(alignment))),
+        )  # fmt: skip
+    after = wide.similarity(
+        sample(aligned.values, fields.on(fixed.grid).moving_from_fixed.on_lattice()), fixed.values, fixed.mask
+    )
     return Solution(alignment, fields, (float(before), float(after)), notes)
 
 
@@ -129,7 +136,7 @@ def _predicted(
     else:
         with torch.no_grad(), watched(trained, report):
             maps = both_ways(trained, pair.moving.values, pair.fixed.values)
-    return placed(maps, pair, fixed.grid), notes
+    return placed(maps, pair, fixed.grid.resized(options.card.input_shape)), notes
 
 
 def _on_fixed(moving: Prepared, fixed: Grid, alignment: Array) -> Prepared:

@@ -16,7 +16,7 @@ FLOORS = (
     ("separable", "noise", "descent", "deformation", "space", "interruption", "outputs", "terminal", "devices"),
     ("measure", "mind", "mutual_information", "overlap", "similarity", "regularity", "target", "networks"),
     ("models",),
-    ("catalogue", "weights", "inputs", "prepare", "warping", "landmarks", "initial", "alignment", "refine"),
+    ("catalogue", "weights", "inputs", "prepare", "warping", "landmarks", "initial", "alignment", "fields", "refine"),
     ("checkpoint", "predictor", "network_pair", "network_refine", "options", "solution"),
     ("quality", "marks", "known_map", "known_pair", "phantom", "views", "pictures", "registration"),
     ("training", "cohort", "report", "doctor"),
