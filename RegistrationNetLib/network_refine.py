@@ -136,7 +136,7 @@ def _adam(parameters: Sequence[Tensor], loss: Callable[[], Tensor], *, rate: flo
                 foreach=False, amsgrad=False, beta1=DECAYS[0], beta2=DECAYS[1], lr=rate,
                 weight_decay=0.0, eps=EPSILON, maximize=False,
             )  # fmt: skip
-        yield float(value)
+        yield float(value.detach())
 
 
 def _still_falls(losses: Sequence[float]) -> bool:
