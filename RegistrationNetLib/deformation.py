@@ -259,10 +259,10 @@ def jacobian_determinant(points: Tensor) -> Tensor:
 
 def _determinant(columns: Sequence[Tensor]) -> Tensor:
     """Determinant [B, 1, *shape] of the matrices with these columns, each [B, dim, *shape]."""
-    if len(columns) == 2:
-        a, b = columns
-        return (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])[:, None]
     # Written out: several times faster than torch's cross product along this axis.
+    if len(columns) == 2:
+        a, b = (column.unbind(1) for column in columns)
+        return (a[0] * b[1] - a[1] * b[0])[:, None]
     a, b, c = (column.unbind(1) for column in columns)
     first = b[1] * c[2] - b[2] * c[1]
     second = b[2] * c[0] - b[0] * c[2]

@@ -18,12 +18,15 @@ from .models.icon import KneeNetwork
 from .progress import StageReport
 from .weights import weights_file
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"gradicon": gradicon_network, "icon-knee": KneeNetwork}
+NETWORKS: dict[str, Callable[[Card], nn.Module]] = {
+    "gradicon": lambda card: gradicon_network(len(card.input_shape or ()), **card.parameters),
+    "icon-knee": lambda _: KneeNetwork(),
+}
 
 
 def untrained_network(card: Card) -> nn.Module:
-    """The network of `card` with the weights it is born with."""
-    return NETWORKS[card.method](**card.parameters)
+    """The network of `card`, which must be one that has weights, with random ones; under `torch.device("meta")` with none at all."""
+    return NETWORKS[card.method](card)
 
 
 def trained_network(card: Card, weights: Path | None, device: torch.device) -> nn.Module:
@@ -43,8 +46,9 @@ def trained_network(card: Card, weights: Path | None, device: torch.device) -> n
 @lru_cache(maxsize=1)
 def _kept(name: str, file: Path, stamp: int, device: torch.device) -> nn.Module:  # noqa: ARG001, a changed file is another one
     card = card_named(name)
-    network = untrained_network(card)
-    load_into(network, card, file)
+    with torch.device("meta"):
+        network = untrained_network(card)
+    load_into(network, card, file, network_of=untrained_network)
     return network.requires_grad_(False).eval().to(device)
 
 
