@@ -26,6 +26,7 @@ NetworkOf = Callable[[Card], nn.Module]
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 LEGACY = ("identity_map", "spacing")
 NAMED = 3
+_SAVE_STATE = "Save the network's state dict alone."
 _OUTER = re.compile(r"^(module\.)?(regis_net\.)?(module\.)?")
 
 
@@ -127,9 +128,6 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in content.items()}
 
 
-_SAVE_STATE = "Save the network's state dict alone."
-
-
 def _check_archive(path: Path) -> None:
     """The checksums of the archive, which torch does not look at where it maps a file; and nothing packed, which it cannot map."""
     with zipfile.ZipFile(path) as archive:
@@ -181,8 +179,11 @@ def _some(names: list[str]) -> str:
 
 def _advice(found: Mapping[str, Tensor], card: Card, network_of: NetworkOf | None) -> str:
     came = {name: value.shape for name, value in found.items()}
-    others = [other for other in cards().values() if other.weights] if network_of else []
-    fitting = [other.name for other in others if network_of and _shapes(other, _without_memory(network_of, other)) == came]
+    fitting = [
+        other.name
+        for other in cards().values()
+        if network_of and other.weights and _shapes(other, _without_memory(network_of, other)) == came
+    ]
     if fitting:
         return f" It fits {', '.join(fitting)}: choose that model, or another file."
     return f" Choose a file for {card.name}."
