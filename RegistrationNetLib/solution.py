@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from .alignment import align
 from .deformation import sample
@@ -21,7 +22,7 @@ from .fields import Fields
 from .initial import Initial
 from .models.steps import both_ways
 from .network_pair import Placed, network_pair, placed
-from .network_refine import NetworkOptions, refine_network
+from .network_refine import refine_network
 from .options import Options
 from .predictor import trained_network, watched
 from .prepare import Prepared, prepared_pair
@@ -92,6 +93,8 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
         GeometryError: the images do not overlap.
         RefinementError: the loss is not finite.
     """
+    # First of all, as it is the first thing that may be missing.
+    trained = None if options.network is None else trained_network(options.card, options.weights, options.device)
     fixed, moving = (one.to(options.device) for one in prepared_pair(start.pair, options.preparation))
     wide = options.wide_measure
     report = stages.begin("align")
@@ -99,9 +102,9 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
     before = wide.similarity(_on_fixed(moving, fixed.grid, start.matrix).values, fixed.values, fixed.mask)
     begun: Placed | None = None
     notes: dict[str, Any] = {}
-    if options.network is not None:
+    if trained is not None:
         is_aligned = bool(options.align) or not np.allclose(start.matrix, np.eye(len(start.matrix)))
-        begun, notes = _predicted(fixed, moving, alignment if is_aligned else None, options, options.network, stages)
+        begun, notes = _predicted(trained, fixed, moving, alignment if is_aligned else None, options, stages)
         alignment = begun.alignment
     aligned = _on_fixed(moving, fixed.grid, alignment)
     counted = _counted(fixed, moving.grid, alignment)
@@ -119,19 +122,19 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
 
 
 def _predicted(
-    fixed: Prepared, moving: Prepared, alignment: Array | None, options: Options, network: NetworkOptions, stages: Stages
+    trained: nn.Module, fixed: Prepared, moving: Prepared, alignment: Array | None, options: Options, stages: Stages
 ) -> tuple[Placed, dict[str, Any]]:
     """What the network says, after its weights were fitted to the pair if that is the refinement; and notes for the report."""
     report = stages.begin("network")
     mirror_axis = options.preparation.mirror_axis if options.mirrored else None
     assert options.card.input_shape is not None
+    assert options.network is not None
     pair = network_pair(fixed, moving, options.card.input_shape, mirror_axis=mirror_axis, alignment=alignment)
-    trained = trained_network(options.card, options.weights, options.device)
     notes: dict[str, Any] = {}
     if options.refine == "network":
         report = stages.begin("refine")
-        targets = both_targets(*pair.sides(), network.targets(pair.moving_volume))
-        refined = refine_network(trained, targets, network, seed=options.seed, report=report)
+        targets = both_targets(*pair.sides(), options.network.targets(pair.moving_volume))
+        refined = refine_network(trained, targets, options.network, seed=options.seed, report=report)
         maps, notes["steps_done"] = refined.maps, refined.steps
     else:
         with torch.no_grad(), watched(trained, report):
