@@ -137,6 +137,8 @@ def _add_register(commands: Commands) -> None:
     one.add_argument(
         "--smoothness", type=_positive, default=1.0, metavar="X", help="more than 1 is smoother; default %(default)s"
     )
+    one.add_argument("--mirrored", action="store_true", help="the other side of the body than the model knows (right knees)")
+    one.add_argument("--conserve-mass", action="store_true", help="for two CT of lungs: tissue that grows gets thinner")
     one.add_argument(
         "--seed", type=_whole, default=0, metavar="N", help="the same seed gives the same result; default %(default)s"
     )

@@ -65,6 +65,8 @@ def run_register(options: Namespace, interruption: Interruption) -> int:
             device=options.device,
             weights=options.weights,
             smoothness=options.smoothness,
+            mirrored=options.mirrored,
+            conserve_mass=options.conserve_mass,
             seed=options.seed,
             progress=interruption.checked(callback),
         )

@@ -20,10 +20,14 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from RegistrationNetLib import commands, registration
+from RegistrationNetLib import cli, commands, registration
+from RegistrationNetLib.alignment import STAGES
 from RegistrationNetLib.catalogue import card_named
 from RegistrationNetLib.cli import main, parser
+from RegistrationNetLib.devices import DEVICES
 from RegistrationNetLib.errors import Cancelled, OutputError
+from RegistrationNetLib.inputs import MODALITIES
+from RegistrationNetLib.options import REFINEMENTS
 from RegistrationNetLib.outputs import write_image
 from RegistrationNetLib.predictor import untrained_network
 
@@ -127,6 +131,8 @@ FLAGS = {
     "--device": ("cpu", "device", "cpu"),
     "--weights": ("a", "weights", Path("a")),
     "--smoothness": ("2.5", "smoothness", 2.5),
+    "--mirrored": (None, "mirrored", True),
+    "--conserve-mass": (None, "conserve_mass", True),
     "--seed": ("4", "seed", 4),
 }
 
@@ -141,8 +147,12 @@ def test_each_flag_reaches_the_road(flag: str, tmp_path: Path, monkeypatch: pyte
         raise Cancelled("seen enough")
 
     monkeypatch.setattr(commands, "register", fake)
-    status_of("register", "F", "M", str(tmp_path / "out"), flag, text)
+    status_of("register", "F", "M", str(tmp_path / "out"), *([flag, text] if text else [flag]))
     assert (asked["fixed"], asked["moving"], asked[name]) == ("F", "M", value)
+
+
+def test_the_choices_of_the_command_line_are_those_of_the_library() -> None:
+    assert (cli.MODALITIES, cli.REFINEMENTS, cli.DEVICES, cli.ALIGNMENTS) == (MODALITIES, REFINEMENTS, DEVICES, STAGES)
 
 
 def test_the_initial_transform_and_the_landmarks_reach_the_road(

@@ -466,7 +466,7 @@ def both_landmarks(shift_mm: float) -> dict[str, Matrix]:
     return {"fixed_landmarks": landmarks(2), "moving_landmarks": landmarks(2) + shift_mm}
 
 
-# What is given → another result. Those without an entry have a test of their own below.
+# What is given → another result. Those without an entry have a test of their own, here or in test_solution.py.
 CHANGES_THE_TRANSFORM: dict[str, Callable[[], dict[str, Any]]] = {
     "refine": lambda: {"refine": "none"},
     "steps": lambda: {"steps": 5},
@@ -481,7 +481,17 @@ CHANGES_THE_TRANSFORM: dict[str, Callable[[], dict[str, Any]]] = {
     "align": lambda: {"align": ()},
     "smoothness": lambda: {"smoothness": 30.0},
 }
-OTHERWISE_TESTED = {"model", "weights", "device", "seed", "progress", "fixed_landmarks", "moving_landmarks"}
+OTHERWISE_TESTED = {
+    "model",
+    "weights",
+    "device",
+    "seed",
+    "progress",
+    "fixed_landmarks",
+    "moving_landmarks",
+    "mirrored",
+    "conserve_mass",
+}
 
 
 @pytest.mark.parametrize("option", CHANGES_THE_TRANSFORM)

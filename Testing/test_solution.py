@@ -101,9 +101,7 @@ def volume(seed: int, shape: tuple[int, ...], spacing: list[float], turn: tuple[
 
 
 @pytest.mark.filterwarnings("ignore:WrapITK warning:DeprecationWarning")  # the published package calls ITK by old names
-def test_the_transform_is_that_of_register_pair_on_oblique_unequal_grids(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_transform_is_that_of_register_pair_on_oblique_unequal_grids(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     unigradicon = pytest.importorskip("unigradicon")
     from icon_registration import itk_wrapper
 
@@ -133,13 +131,9 @@ def test_the_transform_is_that_of_register_pair_on_oblique_unequal_grids(
 def test_moving_stored_in_other_axes_gives_the_same_transform(weights: Path, mirror: tuple[bool, bool]) -> None:
     fixed, moving = pair()
     stored = sitk.PermuteAxes(sitk.Flip(moving, mirror), [1, 0])
-    plain, other = (
-        register(fixed, one, model="small", weights=weights, refine="none", **MR) for one in (moving, stored)
-    )
+    plain, other = (register(fixed, one, model="small", weights=weights, refine="none", **MR) for one in (moving, stored))
     points = points_in(fixed)
-    np.testing.assert_allclose(
-        mapped(plain.moving_from_fixed, points), mapped(other.moving_from_fixed, points), atol=1e-3
-    )
+    np.testing.assert_allclose(mapped(plain.moving_from_fixed, points), mapped(other.moving_from_fixed, points), atol=1e-3)
 
 
 # what comes out
