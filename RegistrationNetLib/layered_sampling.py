@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Points that a thread samples at a time, at most and at least: their temporaries stay in the processor's cache, and they lie in
-# few layers. With fewer, finding those layers takes longer than it saves.
-MOST_POINTS, FEWEST_POINTS = 2**15, 2**12
+# Points that a thread samples at a time, at most and at least. With few their temporaries stay in the processor's cache, with more
+# the gradient of the image is made in fewer parts; with very few, finding their layers takes longer than it saves.
+MOST_POINTS, MOST_POINTS_BACKWARD, FEWEST_POINTS = 2**15, 2**17, 2**12
 # Half as many steps between rows are 1 in the unit of `grid_sample`: a power of 2, so that nothing is rounded but the place of a
-# point among the rows, by 0.0001 voxels at most.
-MOST_STEPS = 2**12
+# point among the rows, by 0.00025 voxels at most.
+MOST_STEPS = 2**13
 _LINEAR, _BORDER = 0, 1  # torch's numbers for these options of its backward functions
 
 
@@ -37,7 +37,7 @@ class SampledByLayers(torch.autograd.Function):
     def forward(ctx: Any, image: Tensor, points: Tensor) -> Tensor:
         ctx.save_for_backward(image, points)
         values = image.new_empty(*image.shape[:2], points.shape[2])
-        for part, place in _places(points, image.shape[2:]):
+        for part, place in _places(points, image.shape[2:], MOST_POINTS):
             few = _spread(values[..., part])
             few.copy_(place.values(image.expand(len(few), *image.shape[1:])))
         return values
@@ -48,26 +48,27 @@ class SampledByLayers(torch.autograd.Function):
         image, points = ctx.saved_tensors
         by_image = torch.zeros_like(image, memory_format=torch.contiguous_format) if ctx.needs_input_grad[0] else None
         by_points = torch.empty_like(points) if ctx.needs_input_grad[1] else None
-        for part, place in _places(points, image.shape[2:]):
+        for part, place in _places(points, image.shape[2:], MOST_POINTS_BACKWARD):
             pull = _spread(upstream[..., part])
-            shared = image.expand(len(pull), *image.shape[1:])
+            pulled = place.pull_back(
+                pull, image.expand(len(pull), *image.shape[1:]), by_image, is_point_wanted=by_points is not None
+            )
             if by_points is not None:
-                _spread(by_points[..., part]).copy_(place.pulled_to_points(pull, shared))
-            if by_image is not None:
-                place.pull_to_image(pull, shared, by_image)
+                _spread(by_points[..., part]).copy_(pulled)
         return by_image, by_points
 
 
-def _places(points: Tensor, shape: Sequence[int]) -> Iterator[tuple[slice, _AmongRows | _AmongVoxels]]:
+def _places(points: Tensor, shape: Sequence[int], most: int) -> Iterator[tuple[slice, _AmongRows | _AmongVoxels]]:
     """The points [B, 3, P] of a volume of `shape`, part by part: which they are, and where they lie."""
     threads = torch.get_num_threads() if len(points) == 1 else 1
     start, count = 0, points.shape[2]
     while start < count:
-        step = threads * min(MOST_POINTS, max(1, (count - start) // threads))
+        whole = step = threads * min(most, max(1, (count - start) // threads))
         place = _among_rows(_spread(points[..., start : start + step]), shape)
         while place is None and step >= 2 * threads * FEWEST_POINTS:
             step = step // (2 * threads) * threads
             place = _among_rows(_spread(points[..., start : start + step]), shape)
+        step = step if place else whole
         part = slice(start, start + step)
         yield part, place or _AmongVoxels(_spread(points[..., part]))
         start += step
@@ -115,27 +116,41 @@ class _AmongRows:
         before, behind = (self._sampled(self._picture(image, step)) for step in (0, 1))
         return before.lerp_(behind, self.fraction)
 
-    def pulled_to_points(self, pull: Tensor, image: Tensor) -> Tensor:
-        """The gradient [B, 3, P] with respect to the points, `pull` [B, C, P] being that with respect to the values."""
-        before, behind = (self._picture(image, step) for step in (0, 1))
-        by_z = (self._sampled(behind).sub_(self._sampled(before))).mul_(pull).sum(1)
-        pulls = self._pulls(pull)
-        by_lattice = self._backward(pulls[0], before, to_points=True).add_(self._backward(pulls[1], behind, to_points=True))
-        by_x, by_row = by_lattice[:, :, 0].unbind(2)
-        depth, height = self.shape[:2]
-        by_y = by_row * (2 * (height - 1) / self.steps)
-        inside = (self.points[:, :2] > 0) & (self.points[:, :2] < 1)
-        return torch.stack([by_z.mul_(inside[:, 0]).mul_(depth - 1), by_y.mul_(inside[:, 1]), 2 * by_x], dim=1)
+    def pull_back(self, pull: Tensor, image: Tensor, by_image: Tensor | None, *, is_point_wanted: bool) -> Tensor:
+        """Adds the gradient with respect to the image to `by_image`; gives that with respect to the points, [B, 3, P], if wanted.
 
-    def pull_to_image(self, pull: Tensor, image: Tensor, by_image: Tensor) -> None:
-        """Adds the gradient with respect to the image to `by_image`."""
-        for step, share in enumerate(self._pulls(pull)):
-            by_picture = self._backward(share, self._picture(image, step), to_points=False)
-            self._picture(by_image, step).add_(by_picture.sum_to_size(len(by_image), *by_picture.shape[1:]))
-
-    def _pulls(self, pull: Tensor) -> tuple[Tensor, Tensor]:
+        `pull` [B, C, P] is the gradient with respect to the values.
+        """
         behind = pull * self.fraction
-        return pull - behind, behind
+        by_lattice = [
+            self._picture_pulled_back(share, image, step, by_image, is_point_wanted)
+            for step, share in enumerate((pull - behind, behind))
+        ]
+        if not is_point_wanted:
+            return by_lattice[0]
+        by_x, by_row = by_lattice[0].add_(by_lattice[1])[:, :, 0].unbind(2)
+        values = [self._sampled(self._picture(image, step)) for step in (0, 1)]
+        by_z = (values[1].sub_(values[0])).mul_(pull).sum(1)
+        depth, height = self.shape[:2]
+        is_inside = (self.points[:, :2] > 0) & (self.points[:, :2] < 1)
+        by_y = by_row * (2 * (height - 1) / self.steps)
+        return torch.stack([by_z.mul_(is_inside[:, 0]).mul_(depth - 1), by_y.mul_(is_inside[:, 1]), 2 * by_x], dim=1)
+
+    def _picture_pulled_back(
+        self, pull: Tensor, image: Tensor, step: int, by_image: Tensor | None, is_point_wanted: bool
+    ) -> Tensor:
+        by_picture, by_lattice = torch.ops.aten.grid_sampler_2d_backward(
+            pull[..., None],
+            self._picture(image, step),
+            self.lattice,
+            _LINEAR,
+            _BORDER,
+            True,
+            [by_image is not None, is_point_wanted],
+        )
+        if by_image is not None:
+            _add_entries(self._picture(by_image, step), by_picture)
+        return by_lattice
 
     def _picture(self, image: Tensor, step: int) -> Tensor:
         """The rows before (step 0) or behind (1) the points, [B, C, steps + 1, W]: a view."""
@@ -143,11 +158,6 @@ class _AmongRows:
 
     def _sampled(self, picture: Tensor) -> Tensor:
         return F.grid_sample(picture, self.lattice, padding_mode="border", align_corners=True)[..., 0]
-
-    def _backward(self, pull: Tensor, picture: Tensor, *, to_points: bool) -> Tensor:
-        wanted = [not to_points, to_points]
-        backward = torch.ops.aten.grid_sampler_2d_backward
-        return backward(pull[..., None], picture, self.lattice, _LINEAR, _BORDER, True, wanted)[to_points]
 
 
 @dataclass(frozen=True)
@@ -159,18 +169,20 @@ class _AmongVoxels:
     def values(self, image: Tensor) -> Tensor:
         return F.grid_sample(image, self._lattice(), padding_mode="border", align_corners=True)[..., 0, 0]
 
-    def pulled_to_points(self, pull: Tensor, image: Tensor) -> Tensor:
-        by_lattice = self._backward(pull, image, to_points=True)
+    def pull_back(self, pull: Tensor, image: Tensor, by_image: Tensor | None, *, is_point_wanted: bool) -> Tensor:
+        del is_point_wanted  # torch gives it at no further cost
+        by_voxels, by_lattice = torch.ops.aten.grid_sampler_3d_backward(
+            pull[..., None, None], image, self._lattice(), _LINEAR, _BORDER, True, [by_image is not None, True]
+        )
+        if by_image is not None:
+            _add_entries(by_image, by_voxels)
         return 2 * by_lattice[:, :, 0, 0].transpose(1, 2).flip(1)
-
-    def pull_to_image(self, pull: Tensor, image: Tensor, by_image: Tensor) -> None:
-        by_all = self._backward(pull, image, to_points=False)
-        by_image.add_(by_all.sum_to_size(len(by_image), *by_all.shape[1:]))
 
     def _lattice(self) -> Tensor:
         return (2 * self.points.flip(1) - 1)[..., None, None].movedim(1, -1)
 
-    def _backward(self, pull: Tensor, image: Tensor, *, to_points: bool) -> Tensor:
-        backward = torch.ops.aten.grid_sampler_3d_backward
-        wanted = [not to_points, True]
-        return backward(pull[..., None, None], image, self._lattice(), _LINEAR, _BORDER, True, wanted)[to_points]
+
+def _add_entries(total: Tensor, values: Tensor) -> None:
+    """Adds `values` [B, …] to `total`, [B, …] or of one entry."""
+    for entry, one in enumerate(values):
+        total[min(entry, len(total) - 1)].add_(one)

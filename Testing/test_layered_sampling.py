@@ -18,6 +18,7 @@ SHAPES = [(20, 21, 19), (33, 8, 5), (2, 9, 7), (9, 2, 2)]
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layered_sampling, "MOST_POINTS", 700)
+    monkeypatch.setattr(layered_sampling, "MOST_POINTS_BACKWARD", 1000)
     monkeypatch.setattr(layered_sampling, "FEWEST_POINTS", 40)
 
 
@@ -102,11 +103,11 @@ def test_points_in_any_order_keep_their_precision(volumes_sampled: list[int]) ->
     assert sum(volumes_sampled) == 2 * 9000
 
 
-def test_a_place_is_right_to_a_ten_thousandth_of_a_voxel() -> None:
+def test_a_place_is_right_to_three_ten_thousandths_of_a_voxel() -> None:
     shape = (175, 175, 9)
     rows = identity_points(shape, torch.zeros(()))[:, 1:2] * 174
     points = displaced_lattice(shape, size=0.01).float().clamp(0, 1)
-    torch.testing.assert_close(sample(rows, points), points[:, 1:2] * 174, rtol=0, atol=1.5e-4)
+    torch.testing.assert_close(sample(rows, points), points[:, 1:2] * 174, rtol=0, atol=3e-4)
 
 
 def test_points_that_are_no_numbers_give_values_that_are_none() -> None:
