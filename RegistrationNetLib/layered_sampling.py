@@ -20,7 +20,7 @@ from torch import Tensor
 
 # Points that a thread samples at a time, at most and at least. With few their temporaries stay in the processor's cache, with more
 # the gradient of the image is made in fewer parts; with very few, finding their layers takes longer than it saves.
-MOST_POINTS, MOST_POINTS_BACKWARD, FEWEST_POINTS = 2**15, 2**17, 2**12
+MOST_POINTS, MOST_POINTS_BACKWARD, FEWEST_POINTS = 2**16, 2**17, 2**12
 # Half as many steps between rows are 1 in the unit of `grid_sample`: a power of 2, so that nothing is rounded but the place of a
 # point among the rows, by 0.00025 voxels at most.
 MOST_STEPS = 2**13

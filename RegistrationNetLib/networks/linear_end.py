@@ -25,7 +25,7 @@ from torch import Tensor
 from .surroundings import Surroundings, channels_last, phases, phases_from_voxels, voxels_from_phases
 
 # Points of the coarse lattice that are convolved at a time on the CPU: what is read for them stays in the processor's cache.
-POINTS_AT_A_TIME = 2**15
+POINTS_AT_A_TIME = 2**17
 CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV_TRANSPOSE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
