@@ -3,7 +3,7 @@
 Coordinates lie in [0, 1] per array axis, 0 the centre of the first voxel and 1 the centre of the last; channel d of a point
 is its coordinate along array axis d (so D, H, W in 3-D). Points come as `[B, dim, *any]`, images as `[B, C, *shape]`.
 Every map can be evaluated at any points, on or off a grid, and is differentiable in points and parameters.
-This file and `space.py` are the only ones that know about the axis order of `grid_sample`.
+This file, `layered_sampling.py` and `space.py` are the only ones that know about the axis order of `grid_sample`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Literal, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .layered_sampling import FEWEST_POINTS, SampledByLayers
 
 Outside = Literal["border", "zeros"]
 
@@ -45,8 +47,31 @@ def sample(image: Tensor, points: Tensor, *, outside: Outside = "border", neares
     assert image.dim() == dim + 2, "points and image differ in dimension"
     batch = max(image.shape[0], points.shape[0])
     assert {image.shape[0], points.shape[0]} <= {1, batch}, "points and image differ in batch"
-    lattice = 2 * points.reshape(points.shape[0], dim, *_as_lattice(out, dim)).flip(1) - 1
-    lattice = lattice.movedim(1, -1).expand(batch, *[-1] * (dim + 1))
+    image, points = image.expand(batch, *image.shape[1:]), points.expand(batch, *points.shape[1:])
+    if nearest or not _is_for_layers(image, points):
+        return _sampled_on_lattice(image, points, outside, nearest)
+    flat = points.flatten(2)
+    if outside == "zeros":
+        image, flat = _with_zeros_around(image, flat)
+    values: Tensor = SampledByLayers.apply(image, flat)  # type: ignore[no-untyped-call]
+    return values.unflatten(2, out)
+
+
+def _is_for_layers(image: Tensor, points: Tensor) -> bool:
+    is_volume = image.dim() == 5 and min(image.shape[2:]) > 1
+    return is_volume and image.device.type == "cpu" and points[0, 0].numel() >= FEWEST_POINTS
+
+
+def _with_zeros_around(image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """The image with one more voxel of zeros on each side, and the points [B, dim, P] in its own unit cube."""
+    size = points.new_tensor(image.shape[2:]).view(1, -1, 1)
+    return F.pad(image, (1, 1) * (image.dim() - 2)), (points * (size - 1) + 1) / (size + 1)
+
+
+def _sampled_on_lattice(image: Tensor, points: Tensor, outside: Outside, nearest: bool) -> Tensor:
+    batch, dim, *out = points.shape
+    lattice = 2 * points.reshape(batch, dim, *_as_lattice(out, dim)).flip(1) - 1
+    lattice = lattice.movedim(1, -1)
     parts = _parts_for_threads(lattice)
     if parts > 1:
         lattice, padding = _split_first_axis(lattice, parts)
@@ -54,7 +79,7 @@ def sample(image: Tensor, points: Tensor, *, outside: Outside = "border", neares
         values = values.transpose(0, 1).reshape(1, image.shape[1], -1, *values.shape[3:])
         values = values[:, :, : values.shape[2] - padding]
     else:
-        values = _grid_sample(image.expand(batch, *image.shape[1:]), lattice, outside, nearest)
+        values = _grid_sample(image, lattice, outside, nearest)
     return values.reshape(batch, image.shape[1], *out)
 
 

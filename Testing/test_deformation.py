@@ -132,7 +132,7 @@ def test_cutting_for_threads_changes_neither_values_nor_gradients(
     weights = noise(1, 2, *out, seed=1)
     cut = sample(image, points, outside=outside)
     cut_gradients = torch.autograd.grad((cut * weights).sum(), (image, points))
-    assert calls == [3]
+    assert calls[0] == 3
 
     lattice = (2 * points.flip(1) - 1).reshape(1, dim, *out, *[1] * (dim - len(out))).movedim(1, -1)
     plain = plain_grid_sample(image, lattice, padding_mode=outside, align_corners=True).reshape(1, 2, *out)

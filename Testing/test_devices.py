@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -11,7 +14,8 @@ import psutil
 import pytest
 import torch
 
-from RegistrationNetLib.devices import VOXELS_PER_THREAD, PeakMemory, check_memory, chosen_device, threads_for
+from RegistrationNetLib import devices
+from RegistrationNetLib.devices import VOXELS_PER_THREAD, PeakMemory, check_memory, chosen_device, memory_kept, threads_for
 from RegistrationNetLib.errors import InputError, ResourceError
 
 CPU = torch.device("cpu")
@@ -96,3 +100,49 @@ def test_small_lattices_get_few_threads_and_none_are_lost_after(before: int, lat
         assert torch.get_num_threads() == before
     finally:
         torch.set_num_threads(usual)
+
+
+def mallopt_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    calls: list[tuple[int, int]] = []
+    library = SimpleNamespace(mallopt=lambda option, value: calls.append((option, value)), malloc_trim=lambda _: None)
+    monkeypatch.setattr(devices, "_glibc", lambda: library)
+    return calls
+
+
+def test_memory_is_kept_until_the_last_block_ends_also_when_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = mallopt_calls(monkeypatch)
+    most_borrowed = -4
+    with pytest.raises(ZeroDivisionError), memory_kept():
+        with memory_kept():
+            pass
+        assert dict(calls)[most_borrowed] == 0
+        raise ZeroDivisionError
+    assert dict(calls)[most_borrowed] > 0
+
+
+def test_where_there_is_no_glibc_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: pytest.fail("the C library was asked for"))
+    with memory_kept():
+        pass
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts page faults as Linux does")
+def test_memory_that_is_kept_is_not_cleared_again() -> None:
+    script = """
+import resource, torch
+from RegistrationNetLib.devices import memory_kept
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+usual = faults()
+with memory_kept():
+    faults()
+    print(usual, faults())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    usual, kept = (int(word) for word in done.stdout.split())
+    if devices._glibc():
+        assert kept < 0.01 * usual

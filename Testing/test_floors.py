@@ -13,7 +13,18 @@ PACKAGE = Path(__file__).resolve().parents[1] / "RegistrationNetLib"
 # Lowest floor first; a room imports only from floors below, or from rooms named before it on its own floor.
 FLOORS = (
     ("version", "errors", "progress", "native", "interop", "colours", "transfer"),
-    ("separable", "noise", "descent", "deformation", "space", "interruption", "outputs", "terminal", "devices"),
+    (
+        "separable",
+        "noise",
+        "descent",
+        "layered_sampling",
+        "deformation",
+        "space",
+        "interruption",
+        "outputs",
+        "terminal",
+        "devices",
+    ),
     ("measure", "mind", "mutual_information", "overlap", "similarity", "regularity", "target", "networks"),
     ("models",),
     ("catalogue", "weights", "inputs", "prepare", "warping", "landmarks", "initial", "alignment", "fields", "refine"),

@@ -7,19 +7,50 @@ stored. No step knows the shape of its images beforehand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..deformation import Composition, DisplacementField, Map, identity_points, sample
 from ..errors import InputError
 from ..networks.unet import halved
 
 # Points that are mapped at a time where no gradient is asked for: their temporaries stay in the processor's cache.
-POINTS_AT_A_TIME = 2**16
+POINTS_AT_A_TIME = 2**17
+
+_RECOMPUTED: ContextVar[bool] = ContextVar("recomputed", default=False)
+
+
+@contextmanager
+def recomputed() -> Iterator[None]:
+    """Inside, networks and compositions keep for the gradient only what they are given and what they give.
+
+    What is between is made once more in the backward pass, one by one: a third more arithmetic for less memory. For
+    `both_ways` and the loss alike. The answer and its gradients stay the same. Without a gradient nothing changes.
+    """
+    token = _RECOMPUTED.set(True)
+    try:
+        yield
+    finally:
+        _RECOMPUTED.reset(token)
+
+
+def _is_recomputing() -> bool:
+    return _RECOMPUTED.get() and torch.is_grad_enabled()
+
+
+def _kept_or_recomputed(function: Callable[[], Tensor]) -> Tensor:
+    """`function()`; within `recomputed` what is made on the way is not kept."""
+    if not _is_recomputing():
+        return function()
+    made: Tensor = checkpoint(function, use_reentrant=False, preserve_rng_state=False)
+    return made
 
 
 class FunctionFromVectorField(nn.Module):
@@ -31,7 +62,7 @@ class FunctionFromVectorField(nn.Module):
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Composition:
         """moving_from_fixed."""
-        return Composition((DisplacementField(self.net(moving, fixed)),))
+        return Composition((DisplacementField(_kept_or_recomputed(lambda: self.net(moving, fixed))),))
 
 
 class TwoStep(nn.Module):
@@ -74,7 +105,7 @@ def both_ways(net: nn.Module, moving: Tensor, fixed: Tensor) -> BothWays:
     """The maps of `net` for the pair and for its reverse.
 
     The two directions are one batch, which is faster. In training mode they are not, so that the statistics of batch
-    normalization are those of each direction, as published.
+    normalization are those of each direction, as published; nor within `recomputed`, to spare memory.
 
     Args:
         net: a step of this file, or a network made of them.
@@ -88,7 +119,7 @@ def both_ways(net: nn.Module, moving: Tensor, fixed: Tensor) -> BothWays:
         raise InputError(
             f"moving and fixed must have one shape here; got {list(moving.shape)} and {list(fixed.shape)}. Resize them to the network's."
         )
-    if net.training:
+    if net.training or _is_recomputing():
         return BothWays(net(moving, fixed), net(fixed, moving))
     count = moving.shape[0]
     together: Composition = net(torch.cat([moving, fixed]), torch.cat([fixed, moving]))
@@ -110,6 +141,10 @@ def mapped_lattice(composition: Composition, shape: torch.Size | tuple[int, ...]
 
     The map that comes first is not sampled: its displacement is that of the lattice, or interpolated to it axis by axis.
     """
+    return _kept_or_recomputed(lambda: _mapped_lattice(composition, shape, like))
+
+
+def _mapped_lattice(composition: Composition, shape: torch.Size | tuple[int, ...], like: Tensor) -> Tensor:
     first = composition.maps[-1]
     if not isinstance(first, DisplacementField):
         return _by_slabs(composition, identity_points(shape, like))
@@ -118,8 +153,12 @@ def mapped_lattice(composition: Composition, shape: torch.Size | tuple[int, ...]
 
 def warped(moving: Tensor, composition: Composition) -> Tensor:
     """`moving` [B, C, *shape] at its lattice mapped by `composition`; outside it is as at the nearest border point."""
-    points = mapped_lattice(composition, moving.shape[2:], moving)
-    return _by_slabs(lambda slab: sample(moving, slab), points)
+
+    def sampled() -> Tensor:
+        points = _mapped_lattice(composition, moving.shape[2:], moving)
+        return _by_slabs(lambda slab: sample(moving, slab), points)
+
+    return _kept_or_recomputed(sampled)
 
 
 def _displaced_lattice(displacement: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:

@@ -14,14 +14,18 @@ touches the outermost voxels only, and `_overhang` is what there is too much.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SLOPE = 0.01
+from .surroundings import Surroundings, channels_last, phases, phases_from_voxels, voxels_from_phases
+
+# Points of the coarse lattice that are convolved at a time on the CPU: what is read for them stays in the processor's cache.
+POINTS_AT_A_TIME = 2**17
 CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV_TRANSPOSE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
@@ -57,7 +61,7 @@ class EndWeights:
         diagonal = torch.diag(self.shortcut)
         interpolated = _with_channels_behind(diagonal.view(*diagonal.shape, *(1,) * dim) * linear, images)
         unit = [(0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0)]
-        voxels = torch.stack([_outer([unit[bit] for bit in bits], self.spread) for bits in _phases(dim)])
+        voxels = torch.stack([_outer([unit[bit] for bit in bits], self.spread) for bits in phases(dim)])
         unshuffled = self.spread.new_zeros(images, len(voxels), self.normalized + images, *voxels.shape[1:])
         for channel in range(images):
             unshuffled[channel, :, self.normalized + channel] = voxels
@@ -73,111 +77,125 @@ def linear_end(coarse: Tensor, skip: Tensor, images: Tensor, weights: EndWeights
         images: both of them, [B, C, N…].
         weights: of this end.
     """
-    dim, shape = weights.dim, images.shape[2:]
+    dim = weights.dim
     kernel = weights.spreading_kernel()
-    around = _surroundings(coarse, skip, images, kept=weights.normalized)
     gather = weights.gather[:, : weights.normalized]
-    bias = weights.bias + gather.flatten(2).sum(2) @ weights.shift
+    bias = (weights.bias + gather.flatten(2).sum(2) @ weights.shift).repeat_interleave(2**dim)
     composed = channels_last(_composed(kernel, weights.gather))
-    fine = CONV[dim](around, composed, bias.repeat_interleave(2**dim))  # [B, dim · 2^dim, n…]
-    displacement = _voxels_from_phases(fine, shape)
     features = kernel.shape[0] - images.shape[1] * 2**dim
-    beyond = _Beyond(around[:, :features], kernel[:features, : weights.normalized], weights.shift, gather, tuple(shape))
-    for axis, is_last in itertools.product(range(dim), (False, True)):
-        displacement.select(2 + axis, -1 if is_last else 0).sub_(beyond.overhang(axis, is_last=is_last))
+    displacement: Tensor = _LinearEnd.apply(
+        coarse, skip, images, composed, bias, kernel[:features, : weights.normalized], weights.shift, gather
+    )  # type: ignore[no-untyped-call]
     return displacement
 
 
+class _LinearEnd(torch.autograd.Function):
+    """The displacement [B, dim, N…] from the features and images of `linear_end`; once differentiable.
+
+    By the composed convolution and its bias, less the overhang, which is made of `kernel`, `shift` and `gather`. On the CPU some
+    layers at a time, so that what the convolution reads is made and used in the processor's cache; for the gradient it is made
+    once more.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, coarse: Tensor, skip: Tensor, images: Tensor, composed: Tensor, bias: Tensor, *beyond: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(coarse, skip, images, composed, bias, *beyond)
+        lattice = Surroundings.of_lattice(coarse, skip, images, kept=len(beyond[1]))
+        displacement = images.new_empty(len(images), lattice.dim, *images.shape[2:])
+        for part, which in _slabs(lattice):
+            voxels = displacement[:, :, which]
+            voxels.copy_(voxels_from_phases(CONV[lattice.dim](part.tensor(), composed, bias), voxels.shape[2:]))
+        for face in _faces(lattice):
+            face.of(displacement).sub_(face.overhang(face.part.tensor(), *beyond))
+        return displacement
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, pull: Tensor) -> tuple[Tensor | None, ...]:
+        coarse, skip, images, composed, bias, *beyond = ctx.saved_tensors
+        lattice = Surroundings.of_lattice(coarse, skip, images, kept=len(beyond[1]))
+        wanted = ctx.needs_input_grad[:3]
+        by_inputs = [
+            torch.zeros_like(one) if is_wanted else None for one, is_wanted in zip((coarse, skip, images), wanted, strict=True)
+        ]
+        by_weights = [torch.zeros_like(weight) for weight in (composed, bias, *beyond)]
+        ones, zeros, needed = [1] * lattice.dim, [0] * lattice.dim, [any(wanted), True, True]
+        for part, which in _slabs(lattice):
+            by_around, *by_convolution = torch.ops.aten.convolution_backward(
+                phases_from_voxels(pull[:, :, which]),
+                part.tensor(),
+                composed,
+                [len(composed)],
+                ones,
+                zeros,
+                ones,
+                False,
+                zeros,
+                1,
+                needed,
+            )
+            _accumulate(by_weights[:2], by_convolution)
+            if any(wanted):
+                part.pull_back(by_around, *by_inputs)
+        for face in _faces(lattice):
+            around, *weights = (values.detach().requires_grad_() for values in (face.part.tensor(), *beyond))
+            with torch.enable_grad():
+                overhang = face.overhang(around, *weights)
+            by_around, *by_beyond = torch.autograd.grad(overhang, (around, *weights), -face.of(pull))
+            _accumulate(by_weights[2:], by_beyond)
+            face.part.pull_back(by_around, *by_inputs)
+        return (*by_inputs, *by_weights)
+
+
+def _accumulate(totals: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for total, value in zip(totals, values, strict=True):
+        total += value
+
+
+def _slabs(lattice: Surroundings) -> Iterator[tuple[Surroundings, slice]]:
+    """What is read for some layers of the images, and which layers these are."""
+    count, points = lattice.coarse.shape[2], lattice.coarse[:, 0].numel()
+    layers = max(1, POINTS_AT_A_TIME * count // points) if lattice.coarse.device.type == "cpu" else count
+    for start in range(0, count, layers):
+        stop = min(start + layers, count)
+        yield lattice.layers(0, start - 1, stop + 1), slice(2 * start, 2 * stop)
+
+
+def _faces(lattice: Surroundings) -> Iterator[_Face]:
+    for axis, is_last in itertools.product(range(lattice.dim), (False, True)):
+        end = lattice.coarse.shape[2 + axis] - 1 if is_last else 0
+        yield _Face(lattice.layers(axis, end, end + 1), is_last)
+
+
 @dataclass(frozen=True)
-class _Beyond:
-    """What the composed convolution sees outside the lattice of `shape`; fields as in `linear_end`, without the images."""
+class _Face:
+    """A face of the lattice: `part` is its last layer (or its first) along an axis, and the one beyond."""
 
-    around: Tensor
-    kernel: Tensor
-    shift: Tensor
-    gather: Tensor
-    shape: tuple[int, ...]
+    part: Surroundings
+    is_last: bool
 
-    def overhang(self, axis: int, *, is_last: bool) -> Tensor:
-        """What the layer of points just outside adds to the first (or last) one inside, [B, dim, N… without axis].
+    def of(self, values: Tensor) -> Tensor:
+        """The voxels of `values` [B, C, N…] that touch this face: a view [B, C, N… without axis]."""
+        return values.select(2 + self.part.axis, -1 if self.is_last else 0)
+
+    def overhang(self, around: Tensor, kernel: Tensor, shift: Tensor, gather: Tensor) -> Tensor:
+        """What the composed convolution has seen outside the lattice, and added to the voxels at this face.
 
         Points outside along several axes count for the lowest of them.
         """
-        across = len(self.shape) - 1
-        near = self.around.shape[2 + axis] - 2 if is_last else 0  # the first of the two coarse layers that reach the points
-        tap = self.shape[axis] + 3 - 2 * near if is_last else 2
-        layers = torch.cat([self.around.select(2 + axis, near), self.around.select(2 + axis, near + 1)], dim=1)
-        spread = torch.cat([self.kernel.select(2 + axis, tap), self.kernel.select(2 + axis, tap - 2)])
-        outside = CONV_TRANSPOSE[across](layers, spread, self.shift, stride=2, padding=2)
-        others = [size for other, size in enumerate(self.shape) if other != axis]
+        axis, shape, across = self.part.axis, self.part.images.shape[2:], self.part.dim - 1
+        near, tap = (-2, shape[axis] + 1 - 2 * self.part.low) if self.is_last else (0, 2)
+        features = around[:, : len(kernel)]
+        layers = torch.cat([features.select(2 + axis, near), features.select(2 + axis, near + 1)], dim=1)
+        spread = torch.cat([kernel.select(2 + axis, tap), kernel.select(2 + axis, tap - 2)])
+        outside = CONV_TRANSPOSE[across](layers, spread, shift, stride=2, padding=2)
+        others = [size for other, size in enumerate(shape) if other != axis]
         for place, size in enumerate(others):
             outside = outside.narrow(2 + place, 1, size) if place < axis else outside.narrow(2 + place, 0, size + 2)
         padding = [1 if place < axis else 0 for place in range(across)]
-        return CONV[across](outside, self.gather.select(2 + axis, 2 if is_last else 0), padding=padding)
-
-
-def channels_last(values: Tensor) -> Tensor:
-    """`values` [B, C, *shape] with the channels of a voxel side by side in memory."""
-    return values.contiguous(memory_format=_format(values))
-
-
-def cropped(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """The first voxels along each axis of `values` [B, C, …]: [B, C, *shape]."""
-    for axis, size in enumerate(shape):
-        values = values.narrow(2 + axis, 0, size)
-    return values
-
-
-def _format(values: Tensor) -> torch.memory_format:
-    return torch.channels_last if values.dim() == 4 else torch.channels_last_3d
-
-
-def _surroundings(coarse: Tensor, skip: Tensor, images: Tensor, *, kept: int) -> Tensor:
-    """Input of the composed convolution, [B, C, (n + 2)…]: one more point on each side.
-
-    There are zeros, but the `kept` features of the shortcut go on as interpolation has them do.
-    """
-    dim = images.dim() - 2
-    channels = [coarse.shape[1], skip.shape[1], kept, images.shape[1] * 2**dim]
-    size = (coarse.shape[0], sum(channels), *(length + 2 for length in coarse.shape[2:]))
-    around = torch.empty(size, dtype=coarse.dtype, device=coarse.device, memory_format=_format(coarse)).zero_()
-    inside = around
-    for axis in range(dim):
-        inside = inside.narrow(2 + axis, 1, coarse.shape[2 + axis])
-    place = 0
-    for values in (F.leaky_relu(coarse, SLOPE), skip, coarse[:, :kept]):
-        inside.narrow(1, place, values.shape[1]).copy_(values)
-        place += values.shape[1]
-    _write_phases(inside.narrow(1, place, channels[3]), images)
-    shortcut = around.narrow(1, sum(channels[:2]), kept)
-    for axis in range(dim):
-        shortcut.select(2 + axis, 0).copy_(shortcut.select(2 + axis, 1))
-        shortcut.select(2 + axis, -1).copy_(shortcut.select(2 + axis, -2))
-    return around
-
-
-def _phases(dim: int) -> list[tuple[int, ...]]:
-    """The fine voxels of a coarse one, last axis fastest: (0, …, 0), (0, …, 1), …"""
-    return list(itertools.product((0, 1), repeat=dim))
-
-
-def _write_phases(coarse: Tensor, images: Tensor) -> None:
-    """`images` [B, C, N…] into `coarse` [B, C · 2^dim, n…], whose channels are the fine voxels; it holds zeros before."""
-    phases = _phases(images.dim() - 2)
-    for place, bits in enumerate(phases):
-        every_second = (slice(None), slice(None), *(slice(bit, None, 2) for bit in bits))
-        fine = images[every_second]
-        cropped(coarse[:, place :: len(phases)], fine.shape[2:]).copy_(fine)
-
-
-def _voxels_from_phases(phases: Tensor, shape: Sequence[int]) -> Tensor:
-    """[B, C · 2^dim, n…], the fine voxels as channels, to [B, C, *shape]."""
-    dim = len(shape)
-    channels = phases.shape[1] // 2**dim
-    split = phases.reshape(phases.shape[0], channels, *(2,) * dim, *phases.shape[2:])
-    order = [0, 1, *(place for axis in range(dim) for place in (2 + dim + axis, 2 + axis))]
-    fine = split.permute(order).reshape(phases.shape[0], channels, *(2 * size for size in phases.shape[2:]))
-    return cropped(fine, shape).contiguous()
+        return CONV[across](outside, gather.select(2 + axis, 2 if self.is_last else 0), padding=padding)
 
 
 def _composed(spread: Tensor, gather: Tensor) -> Tensor:

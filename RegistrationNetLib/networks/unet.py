@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .linear_end import CONV_TRANSPOSE, SLOPE, EndWeights, channels_last, cropped, linear_end
+from .linear_end import CONV_TRANSPOSE, EndWeights, linear_end
+from .surroundings import SLOPE, channels_last, cropped
 
 DOWN_CHANNELS = (16, 32, 64, 256, 512)
 UP_CHANNELS = (16, 32, 64, 128, 256)

@@ -1,10 +1,12 @@
-"""Time and peak memory of the GradICON network beside the published one, and how far their maps differ.
+"""Time and peak memory of the GradICON network beside the published one, and how far their answers differ.
 
-    python -m Testing.benchmarks.networks [--shape 175] [--threads 2] [--runs 2] [--huge-pages]
+    python -m Testing.benchmarks.networks [--what inference|step] [--shape 175] [--threads 2] [--runs 2] [--huge-pages]
 
-Each runs in a fresh process on the same threads, with the same random weights and images, and gives the maps of both
-directions on the lattice. Time is the best of the runs, on the wall and of all processors together (which is what counts where
-others use the machine); peak memory is that of the whole process, with what it holds before the network runs beside it.
+Each runs in a fresh process on the same threads, with the same random weights and images. `inference` gives the maps of both
+directions on the lattice. `step` is one of instance optimization: the loss of both directions, the gradients of all weights, and
+what Adam makes of them; `--keep-all` does not make features anew in the backward pass to spare memory. Time is the best of
+the runs, on the wall and of all processors together (which is what counts where others use the machine); peak memory is that of
+the whole process, with what it holds before the network runs beside it.
 """
 
 from __future__ import annotations
@@ -18,65 +20,102 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from Testing.networks.published import randomize, smooth_pair
 
 NETWORKS = ("ours", "published")
 
 
-def published(shape: tuple[int, ...]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+LEARNING_RATE = 2e-5
+
+Answer = dict[str, Tensor]
+
+
+def published(options: argparse.Namespace) -> Callable[[Tensor, Tensor], Answer]:
     import unigradicon
 
-    net = unigradicon.make_network([1, 1, *shape], include_last_step=True).eval()
+    net = unigradicon.make_network([1, 1, *options.shape], include_last_step=True).eval()
     randomize(net.regis_net, displacement=0.01)
 
-    def register(moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+    def register(moving: Tensor, fixed: Tensor) -> Answer:
         net.identity_map.isIdentity = True
-        return net.regis_net(moving, fixed)(net.identity_map), net.regis_net(fixed, moving)(net.identity_map)
+        maps = net.regis_net(moving, fixed)(net.identity_map), net.regis_net(fixed, moving)(net.identity_map)
+        return {"moving_from_fixed": maps[0], "fixed_from_moving": maps[1]}
 
-    return register
+    def step(moving: Tensor, fixed: Tensor) -> Answer:
+        optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)
+        torch.manual_seed(1)
+        loss = net(moving, fixed).all_loss
+        loss.backward()
+        optimizer.step()
+        return answer_of_step(loss, net.regis_net)
+
+    return {"inference": torch.no_grad()(register), "step": step}[options.what]
 
 
-def ours(shape: tuple[int, ...]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    from RegistrationNetLib.models.gradicon import gradicon_network
-    from RegistrationNetLib.models.steps import both_ways, mapped_lattice
+def ours(options: argparse.Namespace) -> Callable[[Tensor, Tensor], Answer]:
+    from torch.optim.adam import adam
 
-    net = gradicon_network(len(shape)).eval()
+    from RegistrationNetLib.devices import memory_kept
+    from RegistrationNetLib.models.gradicon import GradICONLoss, gradicon_network
+    from RegistrationNetLib.models.steps import both_ways, mapped_lattice, recomputed
+
+    net = gradicon_network(len(options.shape)).eval()
     randomize(net, displacement=0.01)
 
-    def register(moving: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
-        maps = both_ways(net, moving, fixed)
-        return mapped_lattice(maps.moving_from_fixed, shape, fixed), mapped_lattice(maps.fixed_from_moving, shape, fixed)
+    def register(moving: Tensor, fixed: Tensor) -> Answer:
+        with memory_kept():
+            maps = both_ways(net, moving, fixed)
+            return {name: mapped_lattice(getattr(maps, name), options.shape, fixed) for name in vars(maps)}
 
-    return register
+    def step(moving: Tensor, fixed: Tensor) -> Answer:
+        with memory_kept():
+            with nullcontext() if options.keep_all else recomputed():
+                torch.manual_seed(1)
+                loss = GradICONLoss()(both_ways(net, moving, fixed), moving, fixed).total
+            loss.backward()
+            weights = list(net.parameters())
+            gradients = [weight.grad for weight in weights if weight.grad is not None]
+            means, squares = ([torch.zeros_like(weight) for weight in weights] for _ in range(2))
+            with torch.no_grad():
+                adam(
+                    weights, gradients, means, squares, [], [torch.tensor(0.0) for _ in weights], foreach=False, amsgrad=False,
+                    beta1=0.9, beta2=0.999, lr=LEARNING_RATE, weight_decay=0.0, eps=1e-8, maximize=False,
+                )  # fmt: skip
+        return answer_of_step(loss, net)
+
+    return {"inference": torch.no_grad()(register), "step": step}[options.what]
+
+
+def answer_of_step(loss: Tensor, net: nn.Module) -> Answer:
+    return {"loss": loss.detach(), **{name: weight.grad for name, weight in net.named_parameters() if weight.grad is not None}}
 
 
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-@torch.no_grad()
 def measure(options: argparse.Namespace) -> None:
-    """Runs one network and writes its figures as a line of JSON, its maps to `options.out`."""
+    """Runs one network and writes its figures as a line of JSON, its answer to `options.out`."""
     torch.set_num_threads(options.threads)
-    shape = tuple(options.shape)
     torch.manual_seed(0)
-    images = smooth_pair(shape)
-    register = {"published": published, "ours": ours}[options.only](shape)
+    images = smooth_pair(options.shape)
+    register = {"published": published, "ours": ours}[options.only](options)
     before = peak_mb()
     runs = []
     for _ in range(options.runs):
         start = time.perf_counter(), time.process_time()
-        maps = register(*images)
+        answer = register(*images)
         runs.append((time.perf_counter() - start[0], time.process_time() - start[1]))
     seconds, processor = (min(one) for one in zip(*runs, strict=True))
     figures = {"seconds": seconds, "processor": processor, "before_mb": before, "peak_mb": peak_mb()}
-    torch.save(maps, options.out)
+    torch.save(answer, options.out)
     print(json.dumps(figures))
 
 
@@ -84,7 +123,8 @@ def run(name: str, options: argparse.Namespace, out: Path) -> dict[str, Any]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     if options.huge_pages:
         environment["THP_MEM_ALLOC_ENABLE"] = "1"
-    command = [sys.executable, "-m", "Testing.benchmarks.networks", "--only", name, "--out", str(out)]
+    command = [sys.executable, "-m", "Testing.benchmarks.networks", "--only", name, "--out", str(out), "--what", options.what]
+    command += ["--keep-all"] if options.keep_all else []
     command += ["--threads", str(options.threads), "--runs", str(options.runs), "--shape", *(str(size) for size in options.shape)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     figures: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -93,6 +133,8 @@ def run(name: str, options: argparse.Namespace, out: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="GradICON's network beside the published one")
+    parser.add_argument("--what", choices=("inference", "step"), default="inference")
+    parser.add_argument("--keep-all", action="store_true", help="keep what a step's backward pass needs, which takes more memory")
     parser.add_argument("--shape", type=int, nargs="+", default=[175])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=2, help="the best of them counts")
@@ -100,11 +142,11 @@ def main() -> None:
     parser.add_argument("--only", choices=NETWORKS, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    options.shape = options.shape * 3 if len(options.shape) == 1 else options.shape
+    options.shape = tuple(options.shape * 3 if len(options.shape) == 1 else options.shape)
     if options.only:
         measure(options)
         return
-    print(f"{'×'.join(map(str, options.shape))}, {options.threads} threads, both directions, fp32")
+    print(f"{'×'.join(map(str, options.shape))}, {options.what}, {options.threads} threads, both directions, fp32")
     with tempfile.TemporaryDirectory() as folder:
         files = {name: Path(folder) / name for name in NETWORKS}
         figures = {}
@@ -118,8 +160,14 @@ def main() -> None:
         mine, theirs = (torch.load(files[name], weights_only=True) for name in NETWORKS)
     ratio = {key: figures["published"][key] / figures["ours"][key] for key in figures["ours"]}
     print(f"ratio      {ratio['seconds']:7.2f} (processor {ratio['processor']:.2f})   peak {ratio['peak_mb']:.2f}")
-    differences = [float((one - other).abs().max()) for one, other in zip(theirs, mine, strict=True)]
-    print(f"largest difference of the maps: {max(differences):.1e} of the unit cube")
+    if options.what == "inference":
+        difference = max(float((theirs[name] - mine[name]).abs().max()) for name in theirs)
+        print(f"largest difference of the maps: {difference:.1e} of the unit cube")
+    else:
+        differences = {name: float((theirs[name] - mine[name]).norm() / theirs[name].norm()) for name in theirs}
+        print(
+            f"relative difference of the loss: {differences.pop('loss'):.1e}; of the gradients: {max(differences.values()):.1e} at most"
+        )
 
 
 if __name__ == "__main__":

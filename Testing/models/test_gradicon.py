@@ -1,6 +1,7 @@
 """GradICON's network and loss beside unigradicon and icon_registration, with every parameter at random."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from RegistrationNetLib.deformation import identity_points
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.models.gradicon import GradICONLoss, gradicon_network
-from RegistrationNetLib.models.steps import both_ways, mapped_lattice
+from RegistrationNetLib.models.steps import both_ways, mapped_lattice, recomputed
 from RegistrationNetLib.similarity import LNCC, SSD, SquaredLNCC
 from Testing.networks.published import randomize, smooth_pair
 
@@ -208,3 +209,25 @@ def test_images_and_network_stay_as_they_are(grad: bool) -> None:
     with torch.set_grad_enabled(grad):
         GradICONLoss()(both_ways(net, moving, fixed), moving, fixed)
     assert all(torch.equal(one, other) for one, other in zip((moving, fixed, *net.state_dict().values()), before, strict=True))
+
+
+def test_what_is_made_anew_in_the_backward_pass_is_not_kept_and_gives_the_same_gradients() -> None:
+    net = gradicon_network(2).double().eval()
+    randomize(net)
+    moving, fixed = (image.double() for image in smooth_pair((66, 71)))
+
+    def gradients(context: AbstractContextManager[None]) -> tuple[list[Tensor], int]:
+        kept: dict[int, int] = {}
+
+        def watch(values: Tensor) -> Tensor:
+            kept[values.untyped_storage().data_ptr()] = values.untyped_storage().nbytes()
+            return values
+
+        with context, torch.autograd.graph.saved_tensors_hooks(watch, lambda values: values):
+            loss = GradICONLoss()(both_ways(net, moving, fixed), moving, fixed, generator=torch.Generator().manual_seed(1)).total
+        return list(torch.autograd.grad(loss, list(net.parameters()))), sum(kept.values())
+
+    (usual, most), (anew, fewer) = gradients(nullcontext()), gradients(recomputed())
+    for one, other in zip(usual, anew, strict=True):
+        torch.testing.assert_close(one, other)
+    assert fewer < 0.7 * most
