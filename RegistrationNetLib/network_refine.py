@@ -21,7 +21,8 @@ from .errors import RefinementError
 from .models.gradicon import GradICONLoss
 from .models.icon import ICONLoss
 from .models.losses import Loss, loss_of_targets
-from .models.steps import BothWays, both_ways
+from .models.steps import BothWays, both_ways, recomputed
+from .predictor import watched
 from .progress import StageReport
 from .similarity import Measure, measure_named
 from .target import Target, TargetOptions
@@ -109,10 +110,14 @@ def refine_network(
         return loss_of_targets(options.loss, both_ways(changed, moving, fixed), targets, generator).total
 
     losses: list[float] = []
-    with torch.enable_grad():
+
+    def tick(_: float = 0.0) -> None:
+        report(len(losses) / options.steps)
+
+    with torch.enable_grad(), recomputed(), watched(changed, tick):
         for value in _adam(list(changed.parameters()), loss, rate=options.learning_rate):
             losses.append(value)
-            report(len(losses) / options.steps)
+            tick()
             if len(losses) == options.steps or not _still_falls(losses):
                 break
     with torch.no_grad():

@@ -19,7 +19,7 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import ArrayLike
 
-from .devices import PeakMemory, check_memory
+from .devices import PeakMemory, check_memory, memory_kept
 from .errors import InputError, OutputError
 from .initial import Initial, initial_of
 from .inputs import ImageLike, Pair, checked_pair
@@ -159,17 +159,18 @@ def register(
     with PeakMemory(options.device) as memory, torch.inference_mode(False):
         solution = solve(start, options, stages)
         report = stages.begin("finish")
-        parts = _delivered(pair, start, solution, report)
-        quality = assess(
-            **{name: parts[name] for name in ("fixed", "moving", "moving_from_fixed", "fixed_from_moving", "jacobian")},
-            similarity_name=options.wide_measure.name,
-            similarity_before=solution.similarity[0],
-            similarity_after=solution.similarity[1],
-            fixed_labels=pair.labels[0],
-            moving_labels=pair.labels[1],
-            fixed_landmarks=fixed_landmarks,
-            moving_landmarks=moving_landmarks,
-        )
+        with memory_kept():
+            parts = _delivered(pair, start, solution, report)
+            quality = assess(
+                **{name: parts[name] for name in ("fixed", "moving", "moving_from_fixed", "fixed_from_moving", "jacobian")},
+                similarity_name=options.wide_measure.name,
+                similarity_before=solution.similarity[0],
+                similarity_after=solution.similarity[1],
+                fixed_labels=pair.labels[0],
+                moving_labels=pair.labels[1],
+                fixed_landmarks=fixed_landmarks,
+                moving_landmarks=moving_landmarks,
+            )
     report(1.0)
     stages.finish()
     facts = {

@@ -17,6 +17,7 @@ from torch import nn
 
 from .alignment import align
 from .deformation import sample
+from .devices import memory_kept
 from .errors import GeometryError
 from .fields import Fields
 from .initial import Initial
@@ -104,7 +105,8 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
     notes: dict[str, Any] = {}
     if trained is not None:
         is_aligned = bool(options.align) or not np.allclose(start.matrix, np.eye(len(start.matrix)))
-        begun, notes = _predicted(trained, fixed, moving, alignment if is_aligned else None, options, stages)
+        with memory_kept():
+            begun, notes = _predicted(trained, fixed, moving, alignment if is_aligned else None, options, stages)
         alignment = begun.alignment
     aligned = _on_fixed(moving, fixed.grid, alignment)
     counted = _counted(fixed, moving.grid, alignment)
