@@ -21,7 +21,7 @@ from .errors import RefinementError
 from .models.gradicon import GradICONLoss
 from .models.icon import ICONLoss
 from .models.losses import Loss, loss_of_targets
-from .models.steps import BothWays, both_ways, recomputed
+from .models.steps import BothWays, both_ways
 from .predictor import watched
 from .progress import StageReport
 from .similarity import Measure, measure_named
@@ -114,7 +114,7 @@ def refine_network(
     def tick(_: float = 0.0) -> None:
         report(len(losses) / options.steps)
 
-    with torch.enable_grad(), recomputed(), watched(changed, tick):
+    with torch.enable_grad(), watched(changed, tick):
         for value in _adam(list(changed.parameters()), loss, rate=options.learning_rate):
             losses.append(value)
             tick()
