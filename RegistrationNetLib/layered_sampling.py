@@ -22,14 +22,14 @@ from torch import Tensor
 # Points that a thread samples at a time, at most and at least. With few their temporaries stay in the processor's cache, with more
 # the gradient of the image is made in fewer parts; with very few, finding their layers takes longer than it saves.
 MOST_POINTS, MOST_POINTS_BACKWARD, FEWEST_POINTS = 2**16, 2**17, 2**12
-# Half as many steps between rows are 1 in the unit of `grid_sample`: a power of 2, so that the number of a row is not rounded, and
-# a place between rows by 0.00025 voxels at most.
-MOST_STEPS = 2**13
+# Half as many steps between rows are 1 in the unit of `grid_sample`: a power of 2, so that the number of a row is not rounded.
+# A place between rows is, by 0.000125 voxels at most, and where there are more steps it is not looked up between rows.
+MOST_STEPS_ROUNDED, MOST_STEPS = 2**12, 2**14
 _LINEAR, _BORDER = 0, 1  # torch's numbers for these options of its backward functions
 
 
 class SampledByLayers(torch.autograd.Function):
-    """Values [B, C, P] of an image [B, C, D, H, W] at points [B, 3, P] of the unit cube, `rounded` or not; outside, those of its border.
+    """Values [B, C, P] of an image [B, C, D, H, W] at points [B, 3, P] of the unit cube, which may be `rounded`; outside, those of its border.
 
     No axis may have length 1. Differentiable once; nothing is kept for the gradient but image and points.
     """
@@ -93,6 +93,8 @@ def _among_rows(points: Tensor, shape: Sequence[int], rounded: bool) -> _Between
     layer = z.floor().clamp_(max=depth - 2)
     first, last = (int(end) for end in layer.nan_to_num().aminmax())
     steps = 2 ** math.ceil(math.log2((last - first + 1) * height - 1))
+    rounded = rounded and steps <= MOST_STEPS_ROUNDED
+    # Not so far on that a picture would end behind the last row: one layer further on, and one row where the lattice lies on rows.
     first_row = min(first * height, (depth - 1) * height - steps - 1 - (not rounded))
     if first_row < 0 or steps > MOST_STEPS:
         return None

@@ -104,14 +104,14 @@ def test_points_in_any_order_keep_their_precision(volumes_sampled: list[int]) ->
     assert sum(volumes_sampled) == 2 * 9000
 
 
-@pytest.mark.parametrize(("rounded", "precision"), [(False, 3e-5), (True, 3e-4)])
-def test_a_place_is_right_to_three_ten_thousandths_of_a_voxel_or_ten_times_better(rounded: bool, precision: float) -> None:
+@pytest.mark.parametrize(("rounded", "precision"), [(False, 2e-5), (True, 2e-4)])
+def test_a_place_is_right_to_two_ten_thousandths_of_a_voxel_or_ten_times_better(rounded: bool, precision: float) -> None:
     shape = (175, 175, 9)
     rows = identity_points(shape, torch.zeros(()))[:, 1:2] * 174
     points = displaced_lattice(shape, size=0.01).float().clamp(0, 1)
     error = (sample(rows, points, rounded=rounded) - points[:, 1:2] * 174).abs().max().item()
     assert error < precision
-    assert error > 1e-4 or not rounded
+    assert error > 5e-5 or not rounded
 
 
 def test_points_that_are_no_numbers_give_values_that_are_none() -> None:

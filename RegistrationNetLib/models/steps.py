@@ -153,7 +153,7 @@ def _mapped_lattice(composition: Composition, shape: torch.Size | tuple[int, ...
 
 
 def _rounded(one: Map) -> Map:
-    """The map, which may move points by 0.00025 voxels of its lattice before it looks up their displacements."""
+    """The map, which may move points by 0.000125 voxels of its lattice before it looks up their displacements."""
     if not isinstance(one, DisplacementField):
         return one
     displacement = one.displacement
