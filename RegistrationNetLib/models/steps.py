@@ -148,7 +148,16 @@ def _mapped_lattice(composition: Composition, shape: torch.Size | tuple[int, ...
     first = composition.maps[-1]
     if not isinstance(first, DisplacementField):
         return _by_slabs(composition, identity_points(shape, like))
-    return _by_slabs(Composition(composition.maps[:-1]), _displaced_lattice(first.displacement, shape))
+    others = Composition(tuple(_rounded(one) for one in composition.maps[:-1]))
+    return _by_slabs(others, _displaced_lattice(first.displacement, shape))
+
+
+def _rounded(one: Map) -> Map:
+    """The map, which may move points by 0.000125 voxels of its lattice before it looks up their displacements."""
+    if not isinstance(one, DisplacementField):
+        return one
+    displacement = one.displacement
+    return lambda points: points + sample(displacement, points, rounded=True)
 
 
 def warped(moving: Tensor, composition: Composition) -> Tensor:
@@ -156,7 +165,7 @@ def warped(moving: Tensor, composition: Composition) -> Tensor:
 
     def sampled() -> Tensor:
         points = _mapped_lattice(composition, moving.shape[2:], moving)
-        return _by_slabs(lambda slab: sample(moving, slab), points)
+        return _by_slabs(lambda slab: sample(moving, slab, rounded=True), points)
 
     return _kept_or_recomputed(sampled)
 
