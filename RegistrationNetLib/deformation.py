@@ -41,8 +41,8 @@ def sample(image: Tensor, points: Tensor, *, outside: Outside = "border", neares
     """Values of `image` [B, C, *shape] at `points` [B, dim, *out], by (multi-)linear interpolation: [B, C, *out].
 
     Outside the cube the value is that of the nearest border point, or zero (falling linearly over one voxel). A batch of 1,
-    of the image or of the points, serves every entry of the other. `nearest` has no gradient in the points. `rounded` allows to move a point by 0.000125
-    voxels, which makes volumes twice as fast on the CPU; not for differences of neighbouring points.
+    of the image or of the points, serves every entry of the other. `nearest` has no gradient in the points. `rounded` allows to
+    move a point by 0.000125 voxels, which makes volumes twice as fast on the CPU; not for differences of neighbouring points.
     """
     dim, out = points.shape[1], points.shape[2:]
     assert image.dim() == dim + 2, "points and image differ in dimension"

@@ -109,7 +109,8 @@ def both_ways(net: nn.Module, moving: Tensor, fixed: Tensor) -> BothWays:
 
     Args:
         net: a step of this file, or a network made of them.
-        moving: image [B, C, *shape], as the network's preparation leaves it; under `torch.no_grad` nothing is kept for gradients.
+        moving: image [B, C, *shape], as the network's preparation leaves it; under `torch.no_grad` nothing is kept for gradients,
+            and under `torch.autocast(device, torch.bfloat16)` the convolutions work in half precision.
         fixed: image of the same shape.
 
     Raises:
