@@ -19,6 +19,8 @@ from torch import Tensor
 
 Outside = Literal["border", "zeros"]
 
+POINTS_AT_A_TIME = 2**15
+
 
 class Map(Protocol):
     """A map from points of the unit cube `[B, dim, *any]` to points of another."""
@@ -81,20 +83,20 @@ def _split_first_axis(lattice: Tensor, parts: int) -> tuple[Tensor, int]:
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """x ↦ A x + b; `matrix` is [dim, dim + 1], the last column being b."""
+    """x ↦ A x + b; `matrix` is [dim, dim + 1], the last column being b, or [B, dim, dim + 1], one for each entry of the batch."""
 
     matrix: Tensor
 
     def __call__(self, points: Tensor) -> Tensor:
         dim = points.shape[1]
         flat = points.reshape(points.shape[0], dim, -1)
-        moved = self.matrix[:, :dim] @ flat + self.matrix[:, dim:]
-        return moved.reshape(points.shape)
+        moved = self.matrix[..., :dim] @ flat + self.matrix[..., dim:]
+        return moved.reshape(-1, *points.shape[1:])
 
     def inverse(self) -> Affine:
-        dim = self.matrix.shape[0]
-        inverted = torch.linalg.inv(self.matrix[:, :dim])
-        return Affine(torch.cat([inverted, -inverted @ self.matrix[:, dim:]], dim=1))
+        dim = self.matrix.shape[-2]
+        inverted = torch.linalg.inv(self.matrix[..., :dim])
+        return Affine(torch.cat([inverted, -inverted @ self.matrix[..., dim:]], dim=-1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +129,7 @@ class VelocityField:
     def displacement_field(self) -> DisplacementField:
         displacement = self.velocity / 2**self.squarings
         for _ in range(self.squarings):
-            step = DisplacementField(displacement)
-            displacement = displacement + sample(displacement, step.on_lattice())
+            displacement = _for_twice_the_time(displacement)
         return DisplacementField(displacement)
 
     def __call__(self, points: Tensor) -> Tensor:
@@ -136,6 +137,18 @@ class VelocityField:
 
     def inverse(self) -> VelocityField:
         return VelocityField(-self.velocity, self.squarings)
+
+
+def _for_twice_the_time(displacement: Tensor) -> Tensor:
+    """u + u∘(id + u); where no gradient is asked for, a few layers at a time, whose temporaries stay in the processor's cache."""
+    lattice = identity_points(displacement.shape[2:], displacement)
+    if torch.is_grad_enabled() or displacement.device.type != "cpu":
+        return displacement + sample(displacement, lattice + displacement)
+    doubled = torch.empty_like(displacement)
+    layers = max(1, POINTS_AT_A_TIME // displacement[0, 0, 0].numel())
+    for to, start, place in zip(*(one.split(layers, dim=2) for one in (doubled, displacement, lattice)), strict=True):
+        torch.add(start, sample(displacement, place + start), out=to)
+    return doubled
 
 
 @dataclass(frozen=True)

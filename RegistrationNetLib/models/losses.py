@@ -15,11 +15,11 @@ from .steps import BothWays, mapped_lattice
 
 @dataclass(frozen=True)
 class LossTerms:
-    """A loss and the terms that it is made of, scalars: total = similarity + weight · inverse_consistency."""
+    """A loss and the terms that it is made of, scalars: total = similarity + weight · regularity."""
 
     total: Tensor
     similarity: Tensor
-    inverse_consistency: Tensor
+    regularity: Tensor
 
 
 def similarity_loss_both_ways(
