@@ -66,7 +66,8 @@ class Perceptron:
 class FunctionFlow:
     """The flow of the stationary velocity x ↦ `velocity`(x) - `opposite`(x) over unit time, by classical Runge-Kutta `steps`.
 
-    With the two exchanged it is the inverse, as well as the steps resolve the velocity: the error falls with their fourth power.
+    With the two exchanged it is the inverse, as well as the steps resolve the velocity: what is left after both falls with
+    their fifth power, for the errors of fourth order cancel.
     """
 
     velocity: Map
