@@ -146,9 +146,31 @@ def _for_twice_the_time(displacement: Tensor) -> Tensor:
         return displacement + sample(displacement, lattice + displacement)
     doubled = torch.empty_like(displacement)
     layers = max(1, POINTS_AT_A_TIME // displacement[0, 0, 0].numel())
+    is_volume = displacement.dim() == 5 and min(displacement.shape[2:]) > 1
+    at = _sample_by_planes if is_volume else sample
     for to, start, place in zip(*(one.split(layers, dim=2) for one in (doubled, displacement, lattice)), strict=True):
-        torch.add(start, sample(displacement, place + start), out=to)
+        torch.add(start, at(displacement, place + start), out=to)
     return doubled
+
+
+def _sample_by_planes(volume: Tensor, points: Tensor) -> Tensor:
+    """`sample` of a contiguous `volume` [B, C, D, H, W] as two samplings of planes, which torch's kernels for the CPU do much faster.
+
+    The planes lie one below the other in one long picture; one of the two samplings is a plane further on. Rounding moves a
+    point by about 1e-7 of that picture's rows, which begin at the first plane that is needed.
+    """
+    batch, channels, depth, height, width = volume.shape
+    place = (points[:, :1] * (depth - 1)).clamp_(0, depth - 1).nan_to_num_()
+    plane = place.floor().clamp_(max=depth - 2)
+    first, last = int(plane.min()), int(plane.max())
+    rows = (last + 1 - first) * height
+    row = (plane - first) * height + points[:, 1:2].clamp(0, 1) * (height - 1)
+    lattice = torch.cat([points[:, 2:], row / (rows - 1)], dim=1).mul_(2).sub_(1).flatten(2, 3).movedim(1, -1)
+    near, far = (
+        _grid_sample(volume[:, :, one : one + last + 1 - first].reshape(batch, channels, rows, width), lattice, "border", False)
+        for one in (first, first + 1)
+    )
+    return near.view(batch, channels, *points.shape[2:]).lerp_(far.view(batch, channels, *points.shape[2:]), place - plane)
 
 
 @dataclass(frozen=True)
