@@ -184,13 +184,22 @@ def _add_evaluate(commands: Commands) -> None:
 
 
 def _add_models(commands: Commands) -> None:
-    one = _add(commands, "models", "list the models, or show the card of one", command="models list")
+    one = _add(commands, "models", "list the models, show their cards, and manage their weights", command="models list")
     _add_json(one)
-    what = one.add_subparsers(metavar="list | show NAME")
-    _add_json(_add(what, "list", "list the models", command="models list"))
-    show = _add(what, "show", "show the card of one model", command="models show")
-    show.add_argument("name", metavar="NAME")
-    _add_json(show)
+    what = one.add_subparsers(metavar="list | show NAME | download NAME | import NAME FILE | remove NAME")
+    _add_json(_add(what, "list", "list the models and whether their weights are here", command="models list"))
+    _add_json(_add_model(what, "show", "show the card of one model"))
+    _add_quiet(_add_model(what, "download", "fetch the weights of one model"))
+    importing = _add_model(what, "import", "take the weights of one model from a file, where there is no network")
+    importing.add_argument("file", metavar="FILE", type=Path, help="as published; `show` tells where")
+    _add_quiet(importing)
+    _add_quiet(_add_model(what, "remove", "delete the weights of one model from this machine"))
+
+
+def _add_model(what: Commands, name: str, summary: str) -> Parser:
+    one = _add(what, name, summary, command=f"models {name}")
+    one.add_argument("name", metavar="NAME")
+    return one
 
 
 def _add_demo(commands: Commands) -> None:
@@ -206,6 +215,10 @@ def _add_transform(one: argparse.ArgumentParser, *, is_required: bool) -> None:
 
 def _add_json(one: argparse.ArgumentParser) -> None:
     one.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_quiet(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--quiet", action="store_true", help="print nothing")
 
 
 def _whole(text: str) -> int:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import SimpleITK as sitk
 
 from . import report  # noqa: F401, once it is loaded a result also writes its page
-from .catalogue import card_named, cards
+from .catalogue import Card, card_named, cards
+from .checkpoint import check
 from .doctor import Finding, examine
 from .errors import InputError
+from .inputs import read_image, read_transform
 from .interruption import Interruption
 from .known_map import error_mm
 from .landmarks import Points, mapped, read_points, write_points
@@ -21,11 +24,12 @@ from .marks import marks, worst
 from .native import native_messages_dropped
 from .outputs import check_file_name, check_folder_name, check_image_name, staged_folder, write_image
 from .phantom import demo_pair
-from .prepare import read_image, read_transform
+from .predictor import untrained_network
 from .quality import displacement, jacobian_image, jacobian_statistics, label_overlap, landmark_errors
 from .registration import Registration, register
 from .terminal import painted, progress_bar, table
 from .warping import warp_image
+from .weights import Check, download, import_file, megabytes, models_folder, remove, total_size, weights_state
 
 Command = Callable[[Namespace, Interruption], int]
 
@@ -176,21 +180,57 @@ def _evaluation_rows(content: Mapping[str, Any], prefix: str = "") -> Iterator[t
 def run_models_list(options: Namespace, interruption: Interruption) -> int:
     interruption.check()
     if options.json:
-        print(json.dumps([card.as_dict() for card in cards().values()], indent=2))
-    else:
-        rows = [(name, "none needed" if card.weights is None else "needed", card.title) for name, card in cards().items()]
-        print(table([("NAME", "WEIGHTS", "TITLE"), *rows], indent=""))
+        print(json.dumps([_card_and_state(card) for card in cards().values()], indent=2))
+        return 0
+    rows = [(name, str(weights_state(card)), card.title) for name, card in cards().items()]
+    print(table([("NAME", "WEIGHTS", "TITLE"), *rows], indent=""))
+    print(f"\nWeights lie in {models_folder()} ({megabytes(total_size())})")
     return 0
 
 
 def run_models_show(options: Namespace, interruption: Interruption) -> int:
     interruption.check()
-    content = card_named(options.name).as_dict()
+    content = _card_and_state(card_named(options.name))
     if options.json:
         print(json.dumps(content, indent=2))
     else:
         print(table([(key, _in_one_line(value)) for key, value in content.items()], indent=""))
     return 0
+
+
+def run_models_download(options: Namespace, interruption: Interruption) -> int:
+    card = card_named(options.name)
+    with progress_bar(is_wanted=not options.quiet) as callback:
+        path = download(card, _check_of(card), progress=interruption.checked(callback))
+    interruption.too_late()
+    if not options.quiet:
+        print(f"{card.name} is ready: {path}")
+    return 0
+
+
+def run_models_import(options: Namespace, interruption: Interruption) -> int:
+    card = card_named(options.name)
+    path = import_file(card, options.file, _check_of(card))
+    interruption.too_late()
+    if not options.quiet:
+        print(f"{card.name} is ready: {path}")
+    return 0
+
+
+def run_models_remove(options: Namespace, interruption: Interruption) -> int:
+    interruption.check()
+    freed = remove(card_named(options.name))
+    if not options.quiet:
+        print(f"{options.name}: {megabytes(freed)} freed" if freed else f"{options.name}: there was nothing to remove")
+    return 0
+
+
+def _check_of(card: Card) -> Check:
+    return partial(check, card=card, network_of=untrained_network)
+
+
+def _card_and_state(card: Card) -> dict[str, Any]:
+    return {**card.as_dict(), "state": weights_state(card).as_dict()}
 
 
 def _in_one_line(value: object) -> str:
@@ -244,6 +284,9 @@ COMMANDS: dict[str, Command] = {
     "evaluate": run_evaluate,
     "models list": run_models_list,
     "models show": run_models_show,
+    "models download": run_models_download,
+    "models import": run_models_import,
+    "models remove": run_models_remove,
     "doctor": run_doctor,
     "demo": run_demo,
 }

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import psutil
 import SimpleITK as sitk
 import torch
 
 from .catalogue import cards
 from .version import __version__
+from .weights import cache_folder, weights_state
 
 MIB = 2**20
 NEEDED_MEMORY_MIB = 2000
@@ -48,7 +48,7 @@ def examine() -> Iterator[Finding]:
     yield _threads()
     yield from _devices()
     yield _folder("temporary folder", Path(tempfile.gettempdir()))
-    yield _folder("cache folder", platformdirs.user_cache_path("registrationnet"))
+    yield _folder("cache folder", cache_folder())
     yield from _cards()
 
 
@@ -99,4 +99,7 @@ def _cards() -> Iterator[Finding]:
     if not found:
         yield Finding("models", "none", "the installation is incomplete: install registrationnet again")
     for name, card in found.items():
-        yield Finding(f"model {name}", "ready, needs no weights" if card.weights is None else "needs trained weights")
+        state = weights_state(card)
+        fetch = f"registrationnet models download {name}"
+        value = f"weights {state}" + (f": {fetch}" if state.kind == "missing" else "")
+        yield Finding(f"model {name}", value, f"the file is not whole: {fetch}" if state.kind == "damaged" else "")

@@ -4,8 +4,10 @@ Every message has four parts: what is wrong, the rule, what came, what to do. Ca
 
     RegistrationNetError
     ├── InputError (also a ValueError)
-    │   └── GeometryError
+    │   ├── GeometryError
+    │   └── WeightsError
     ├── ResourceError
+    ├── DownloadError
     ├── OutputError
     ├── RefinementError
     └── Cancelled
@@ -28,8 +30,16 @@ class GeometryError(InputError):
     """The geometry of an image or a transform cannot be used: singular direction, thin or too large volume, no overlap."""
 
 
+class WeightsError(InputError):
+    """Weights are missing, damaged, or not those of the model; the message says how to get the right ones."""
+
+
 class ResourceError(RegistrationNetError):
     """The machine cannot do it: memory, disk or device. The message names a smaller setting that fits."""
+
+
+class DownloadError(RegistrationNetError):
+    """A file could not be fetched, or the server gave another one; nothing of it is kept."""
 
 
 class OutputError(RegistrationNetError):

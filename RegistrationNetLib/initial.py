@@ -15,7 +15,7 @@ import torch
 
 from .deformation import DisplacementField, identity_points
 from .errors import GeometryError, InputError
-from .prepare import Pair, read_transform
+from .inputs import Pair, read_transform
 from .space import Array, Grid, affine_matrix, grid_of, inverse_transform_from_map, points_of_transform
 from .warping import warp_image
 

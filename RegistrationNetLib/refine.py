@@ -1,7 +1,8 @@
 """Instance optimization of the field: both directions of the deformation, coarse to fine, regularised by GradICON.
 
-The pair lies on one lattice (moving already resampled through the initial alignment), so that both maps live in one unit cube.
-Each direction is a displacement by cubic B-splines; their knots come closer from level to level, up to the image's resolution.
+The pair lies on one lattice (moving already resampled through the alignment), so that both maps live in one unit cube.
+Each direction is a displacement to start from (a network's, say) plus one by cubic B-splines, whose knots come closer from
+level to level, up to the image's resolution.
 """
 
 from __future__ import annotations
@@ -18,11 +19,22 @@ from .deformation import DisplacementField, identity_points, sample
 from .descent import descend
 from .devices import threads_for
 from .errors import InputError
+from .fields import Fields
+from .overlap import one_hot
 from .prepare import Prepared, coarse_mask
 from .progress import StageReport
 from .regularity import gradicon_on_lattice
-from .separable import apply_along_axes, bspline_change_matrix, bspline_matrix, coarsening_matrix, on
-from .similarity import Comparison, Measure, dice_loss, one_hot
+from .separable import (
+    apply_along_axes,
+    bspline_change_matrix,
+    bspline_matrix,
+    coarsening_matrix,
+    interpolation_matrix,
+    on,
+    replicating_blur_matrix,
+)
+from .similarity import Measure
+from .target import Side, Target, TargetOptions, both_targets
 
 COARSEST_SIDE_VOX = 28
 SMALLEST_SIDE_VOX = 8
@@ -31,6 +43,7 @@ INVERSE_BYTES_PER_VOXEL = 250
 # Loss per mm, shared out among the knots, below which Adam does not stretch a gradient to a full step: without it an image
 # in place would be pushed about by rounding, and background by noise.
 FLAT_GRADIENT = 0.005
+START_SIGMA_VOX = 1.5
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,7 @@ class FieldOptions:
         steps: steps at each level but the finest, which takes a quarter of them.
         gradicon_weight: λ of the GradICON term.
         dice_weight: weight of the Dice loss where both images carry labels.
+        conserve_mass: values are densities, which fall where tissue grows (CT of lungs).
     """
 
     measure: Measure
@@ -50,6 +64,7 @@ class FieldOptions:
     steps: int = 24
     gradicon_weight: float = 3.0
     dice_weight: float = 1.0
+    conserve_mass: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.smoothness) and self.smoothness > 0):
@@ -58,14 +73,6 @@ class FieldOptions:
             )
         if self.steps < 0:
             raise InputError(f"steps is {self.steps}; it must be 0 (no refinement) or more. Choose another.")
-
-
-@dataclass(frozen=True)
-class Fields:
-    """Both directions as displacement fields [1, dim, *shape] of one unit cube."""
-
-    moving_from_fixed: DisplacementField
-    fixed_from_moving: DisplacementField
 
 
 @dataclass(frozen=True)
@@ -112,14 +119,28 @@ def memory_mb(shape: Sequence[int], inverse_shape: Sequence[int]) -> float:
     return 500 + max(math.prod(shape) * BYTES_PER_VOXEL, math.prod(inverse_shape) * INVERSE_BYTES_PER_VOXEL) / 2**20
 
 
-def refine_field(fixed: Prepared, moving: Prepared, options: FieldOptions, report: StageReport) -> Fields:
-    """The deformation between two images on one lattice, from the identity; both directions at the lattice's own resolution.
+def refine_field(
+    fixed: Prepared,
+    moving: Prepared,
+    options: FieldOptions,
+    report: StageReport,
+    *,
+    start: Fields | None = None,
+    moving_volume: float = 1.0,
+) -> Fields:
+    """The deformation between two images on one lattice; both directions at the lattice's own resolution.
+
+    Args:
+        start: what to begin with; None is the identity.
+        moving_volume: how much larger the lattice is where moving was sampled, which counts where mass is conserved.
 
     Raises:
         RefinementError: the loss is not finite.
     """
     grid = fixed.grid
     assert moving.grid.shape == grid.shape, "fixed and moving must lie on one lattice"
+    begun = None if start is None else _smoothed(start.on(grid).displacements())
+    shared = TargetOptions(options.measure, options.dice_weight, moving_volume=moving_volume if options.conserve_mass else None)
     levels = levels_for(grid.shape, grid.spacing_mm, options.steps)
     total = sum(math.prod(level.shape) * level.steps for level in levels) or 1
     coefficients, done = torch.zeros(2, grid.dim, *(1,) * grid.dim), 0
@@ -127,13 +148,21 @@ def refine_field(fixed: Prepared, moving: Prepared, options: FieldOptions, repor
     for level in levels:
         coefficients = _carried_over(coefficients, previous, level, like=fixed.values)
         with threads_for(math.prod(level.shape)):
-            for step in _optimize(coefficients, level, fixed, moving, options):
+            targets = _targets(fixed, moving, level.shape, shared)
+            for step in _optimize(coefficients, level, targets, grid.extent_mm, options, begun):
                 report((done + math.prod(level.shape) * step) / total)
         done += math.prod(level.shape) * level.steps
         previous = level
     assert previous is not None
-    both = _Splines(previous.intervals, grid.shape, grid.extent_mm, fixed.values).displacements(coefficients.detach())
-    return Fields(DisplacementField(both[:1]), DisplacementField(both[1:]))
+    splines = _Splines(previous.intervals, grid.shape, grid.extent_mm, fixed.values, begun)
+    both = splines.displacements(coefficients.detach())
+    return Fields(grid, DisplacementField(both[:1]), DisplacementField(both[1:]))
+
+
+def _smoothed(displacement: Tensor) -> Tensor:
+    """Without what the finest splines could neither mend nor judge: folds between their knots."""
+    blurs = [replicating_blur_matrix(size, START_SIGMA_VOX) for size in displacement.shape[2:]]
+    return apply_along_axes(displacement, on(blurs, displacement))
 
 
 def _carried_over(coefficients: Tensor, previous: Level | None, level: Level, *, like: Tensor) -> Tensor:
@@ -146,58 +175,66 @@ def _carried_over(coefficients: Tensor, previous: Level | None, level: Level, *,
 
 
 class _Splines:
-    """Displacements on one lattice from cubic B-splines with `intervals` between their knots along each axis."""
+    """Displacements of both directions on one lattice: `begun` [2, dim, *any] (None: nothing), and cubic B-splines on top of it.
 
-    def __init__(self, intervals: Sequence[int], shape: Sequence[int], extent_mm: Sequence[float], like: Tensor) -> None:
+    The splines have `intervals` between their knots along each axis.
+    """
+
+    def __init__(
+        self, intervals: Sequence[int], shape: Sequence[int], extent_mm: Sequence[float], like: Tensor, begun: Tensor | None
+    ) -> None:
         self.lattice = identity_points(shape, like)
         self._matrices = on([bspline_matrix(size, count) for size, count in zip(shape, intervals, strict=True)], like)
         self._lengths = like.new_tensor(extent_mm).view(1, -1, *(1,) * len(shape))
+        self._begun = None if begun is None else _on_lattice(begun, shape)
 
-    def displacements(self, coefficients: Tensor) -> Tensor:
-        """Coefficients in mm [2, dim, *intervals + 3] to displacements in unit-cube coordinates [2, dim, *shape]."""
-        return apply_along_axes(coefficients / self._lengths, self._matrices)
-
-
-@dataclass(frozen=True)
-class _Target:
-    """One direction at one level: what is sampled, and what it is compared with."""
-
-    comparison: Comparison
-    sampled: Tensor
-    classes: Tensor | None
-    sampled_classes: Tensor | None
-
-    def loss(self, points: Tensor, dice_weight: float) -> Tensor:
-        loss = self.comparison.loss(sample(self.sampled, points))
-        if self.classes is not None and self.sampled_classes is not None:
-            loss = loss + dice_weight * dice_loss(sample(self.sampled_classes, points), self.classes)
-        return loss
+    def displacements(self, coefficients: Tensor, ways: slice = slice(None)) -> Tensor:
+        """Coefficients in mm [2, dim, *intervals + 3] to displacements in unit-cube coordinates [2, dim, *shape]; or some of the `ways`."""
+        added = apply_along_axes(coefficients[ways] / self._lengths, self._matrices)
+        return added if self._begun is None else added + self._begun[ways]
 
 
-def _targets(fixed: Prepared, moving: Prepared, shape: Sequence[int], measure: Measure) -> tuple[_Target, _Target]:
-    """fixed compared with moving sampled, and moving compared with fixed sampled, on the lattice of `shape`."""
+def _on_lattice(displacement: Tensor, shape: Sequence[int]) -> Tensor:
+    """The same displacement on another lattice of the same unit cube."""
+    if displacement.shape[2:] == torch.Size(shape):
+        return displacement
+    matrices = [interpolation_matrix(new, old) for new, old in zip(shape, displacement.shape[2:], strict=True)]
+    return apply_along_axes(displacement, on(matrices, displacement))
+
+
+def _targets(fixed: Prepared, moving: Prepared, shape: Sequence[int], options: TargetOptions) -> tuple[Target, Target]:
+    """Both directions on the lattice of `shape`."""
     matrices = on([coarsening_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
-    images = [apply_along_axes(one.values, matrices) for one in (fixed, moving)]
-    masks = [None if one.mask is None else coarse_mask(one.mask, matrices) for one in (fixed, moving)]
-    classes: list[Tensor | None] = [None, None]
+    classes: tuple[Tensor | None, Tensor | None] = (None, None)
     if fixed.labels is not None and moving.labels is not None:
-        classes = [apply_along_axes(one, matrices) for one in one_hot(fixed.labels, moving.labels)]
-    return (
-        _Target(measure.against(images[0], masks[0]), images[1], classes[0], classes[1]),
-        _Target(measure.against(images[1], masks[1]), images[0], classes[1], classes[0]),
-    )
+        one, two = one_hot(fixed.labels, moving.labels)
+        classes = (apply_along_axes(one, matrices), apply_along_axes(two, matrices))
+    sides = [
+        Side(
+            apply_along_axes(image.values, matrices),
+            None if image.mask is None else coarse_mask(image.mask, matrices),
+            memberships,
+        )
+        for image, memberships in zip((fixed, moving), classes, strict=True)
+    ]
+    return both_targets(sides[0], sides[1], options)
 
 
-def _optimize(coefficients: Tensor, level: Level, fixed: Prepared, moving: Prepared, options: FieldOptions) -> Iterator[int]:
+def _optimize(
+    coefficients: Tensor,
+    level: Level,
+    targets: tuple[Target, Target],
+    extent_mm: Sequence[float],
+    options: FieldOptions,
+    begun: Tensor | None,
+) -> Iterator[int]:
     """Improve `coefficients` in place; yields the number of each step done."""
-    extent_mm = fixed.grid.extent_mm
-    targets = _targets(fixed, moving, level.shape, options.measure)
-    splines = _Splines(level.intervals, level.shape, extent_mm, fixed.values)
-    at_knots = _Splines(level.intervals, [count + 1 for count in level.intervals], extent_mm, fixed.values)
+    splines = _Splines(level.intervals, level.shape, extent_mm, targets[0].sampled, begun)
+    knots = [count + 1 for count in level.intervals]
+    at_knots = _Splines(level.intervals, knots, extent_mm, targets[0].sampled, begun)
 
     def loss(way: int) -> Tensor:
-        (displacement,) = splines.displacements(coefficients[way : way + 1])
-        similarity = targets[way].loss(splines.lattice + displacement, options.dice_weight)
+        similarity = targets[way].loss(splines.lattice + splines.displacements(coefficients, slice(way, way + 1)))
         inconsistency = _inconsistency(at_knots.displacements(coefficients), at_knots.lattice, way, extent_mm)
         return similarity + options.smoothness * options.gradicon_weight * inconsistency
 

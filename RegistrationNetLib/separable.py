@@ -71,7 +71,7 @@ def antialiasing_matrix(size: int, step_vox: float) -> Matrix:
     """
     if step_vox <= 1:
         return np.eye(size)
-    return _replicating_blur(size, 0.5 * float(np.sqrt(step_vox**2 - 1)))
+    return replicating_blur_matrix(size, 0.5 * float(np.sqrt(step_vox**2 - 1)))
 
 
 @lru_cache(maxsize=64)
@@ -121,7 +121,8 @@ def _linear_weights(position: NDArray[np.float64], size_in: int) -> Matrix:
     return matrix
 
 
-def _replicating_blur(size: int, sigma_vox: float) -> Matrix:
+@lru_cache(maxsize=64)
+def replicating_blur_matrix(size: int, sigma_vox: float) -> Matrix:
     """Gaussian blur whose outside repeats the border value."""
     distance = np.arange(size)[:, None] - np.arange(-3 * size, 4 * size)[None, :]
     wide = np.exp(-0.5 * (distance / sigma_vox) ** 2)

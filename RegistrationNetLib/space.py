@@ -78,6 +78,12 @@ class Grid:
         voxel_from_new = np.diag([*((old - 1) / (new - 1) for old, new in zip(self.shape, shape, strict=True)), 1.0])
         return Grid(tuple(shape), self.world_from_voxel @ voxel_from_new)
 
+    def mirrored(self, axis: int) -> Grid:
+        """The same voxels counted backwards along one array axis."""
+        voxel_from_new = np.eye(self.dim + 1)
+        voxel_from_new[axis, axis], voxel_from_new[axis, -1] = -1, self.shape[axis] - 1
+        return Grid(self.shape, self.world_from_voxel @ voxel_from_new)
+
     def moved(self, world_from_world: Array) -> Grid:
         """The same lattice carried through an affine map of the world."""
         return Grid(self.shape, world_from_world @ self.world_from_voxel)

@@ -5,6 +5,7 @@ import random
 import signal
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,10 +46,13 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def offline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No connection leaves a test that is not marked `network`."""
+    """No connection leaves this machine in a test that is not marked `network`."""
     if "network" not in request.keywords:
+        connect = socket.socket.connect
 
-        def refuse(_: socket.socket, address: object) -> None:
-            raise AssertionError(f"a test without the mark `network` connects to {address}")
+        def refuse(one: socket.socket, address: Any) -> None:
+            if not (one.family == socket.AF_INET and address[0] == "127.0.0.1"):
+                raise AssertionError(f"a test without the mark `network` connects to {address}")
+            connect(one, address)
 
         monkeypatch.setattr(socket.socket, "connect", refuse)

@@ -17,6 +17,7 @@ from RegistrationNetLib.similarity import LNCC, MINDSSC, Measure, MutualInformat
 from RegistrationNetLib.space import Grid, affine_transform, grid_of, image_on
 
 from .strategies import rotation
+from .volumes import QUANTILES
 
 Matrix = NDArray[np.floating]
 
@@ -67,7 +68,7 @@ def aligned(
     fixed = head(dim).image
     moving = carried_to(truth, contrast or fixed, grid_of(fixed))
     start = np.eye(dim + 1) if start is None else start
-    pair = prepared(fixed, "other"), prepared(moving, "other")
+    pair = prepared(fixed, QUANTILES), prepared(moving, QUANTILES)
     return align(*pair, start=start, stages=stages, measure=measure, report=silent)
 
 
@@ -110,7 +111,7 @@ def test_the_centre_is_exact_where_nothing_leaves_the_view() -> None:
     wide = sitk.ConstantPad(fixed, [8] * 3, [8] * 3, 0.0)
     for truth in FAR.values():
         moving = carried_to(truth, wide, grid_of(wide))
-        pair = prepared(wide, "other"), prepared(moving, "other")
+        pair = prepared(wide, QUANTILES), prepared(moving, QUANTILES)
         found = align(*pair, start=np.eye(4), stages=["centre"], measure=WIDE, report=silent)
         centre = np.append(centre_of_mass_mm(pair[0]), 1.0)
         assert np.linalg.norm((found - truth) @ centre) < 0.3 * VOXEL_MM
@@ -155,7 +156,7 @@ def test_moving_may_lie_on_an_oblique_finer_grid_elsewhere() -> None:
     matrix[:2, :2] = turned * 3.5
     matrix[:2, 2] = np.array([400.0, -300.0]) - matrix[:2, :2] @ [50, 55]
     moving = carried_to(truth, fixed, Grid((101, 111), matrix))
-    pair = prepared(fixed, "other"), prepared(moving, "other")
+    pair = prepared(fixed, QUANTILES), prepared(moving, QUANTILES)
     found = align(*pair, start=start, stages=STAGES, measure=WIDE, report=silent)
     assert error_mm(found, truth) < 0.5 * VOXEL_MM
 
@@ -201,7 +202,7 @@ def test_a_good_start_is_made_use_of(stages: tuple[str, ...]) -> None:
     truth = rigid((150,), (300.0, -500.0))
     fixed = head(2).image
     grid = grid_of(fixed).moved(rigid((0,), (300.0, -500.0)))
-    pair = prepared(fixed, "other"), prepared(carried_to(truth, fixed, grid), "other")
+    pair = prepared(fixed, QUANTILES), prepared(carried_to(truth, fixed, grid), QUANTILES)
     start = rigid((148,), (305.0, -495.0))
     found = align(*pair, start=start, stages=stages, measure=WIDE, report=silent)
     assert error_mm(found, truth) < error_mm(start, truth)
@@ -209,7 +210,7 @@ def test_a_good_start_is_made_use_of(stages: tuple[str, ...]) -> None:
 
 
 def test_the_same_call_gives_the_same_matrix_and_leaves_its_input_alone() -> None:
-    fixed, moving = (prepared(image, "other") for image in (head(2).image, carried_to(FAR_2D[0], *still_head())))
+    fixed, moving = (prepared(image, QUANTILES) for image in (head(2).image, carried_to(FAR_2D[0], *still_head())))
     start = np.eye(3)
     before = fixed.values.clone(), moving.values.clone()
     first, second = (align(fixed, moving, start=start, stages=STAGES, measure=WIDE, report=silent) for _ in range(2))
@@ -237,7 +238,7 @@ def test_an_unknown_stage_lists_the_known_ones() -> None:
 @pytest.mark.parametrize("stages", [("rigid",), ("affine",), STAGES])
 def test_the_reported_fractions_rise_to_one(stages: tuple[str, ...]) -> None:
     fractions: list[float] = []
-    image = prepared(head(2).image, "other")
+    image = prepared(head(2).image, QUANTILES)
     align(image, image, start=np.eye(3), stages=stages, measure=WIDE, report=fractions.append)
     assert fractions == sorted(set(fractions))
     assert fractions[0] < 0.05
@@ -249,7 +250,7 @@ def test_the_reported_fractions_rise_to_one(stages: tuple[str, ...]) -> None:
 
 def masked(mask: NDArray[np.bool_]) -> Prepared:
     image = head(2).image
-    return prepared(image, "other", image_on(grid_of(image), mask.astype(np.uint8)))
+    return prepared(image, QUANTILES, image_on(grid_of(image), mask.astype(np.uint8)))
 
 
 def test_the_centre_of_mass_is_that_of_what_the_mask_leaves() -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 from RegistrationNetLib import catalogue
+from RegistrationNetLib.alignment import STAGES
 from RegistrationNetLib.catalogue import Card, card_named, cards, resource_folder
 from RegistrationNetLib.errors import InputError
-from RegistrationNetLib.prepare import MODALITIES
+from RegistrationNetLib.inputs import MODALITIES
+from RegistrationNetLib.models.gradicon import GradICONLoss
+from RegistrationNetLib.models.icon import ICONLoss
+from RegistrationNetLib.predictor import untrained_network
+from RegistrationNetLib.similarity import measure_named
 
 KEYS = {
     "name",
@@ -61,6 +68,81 @@ def test_a_card_is_complete_and_named_as_its_file(file: Path) -> None:
     assert content["weights"] is None or set(content["weights"]) == WEIGHT_KEYS  # type: ignore[call-overload]
     shape = content["input_shape"]
     assert shape is None or len(shape) in (2, 3)  # type: ignore[arg-type]
+
+
+def test_there_is_a_card_for_each_published_network() -> None:
+    assert {"icon-knee", "gradicon-lung", "gradicon-knee", "gradicon-brain", "unigradicon", "multigradicon"} <= set(cards())
+
+
+WITH_WEIGHTS = [card for card in cards().values() if card.weights]
+
+
+@pytest.mark.parametrize("card", cards().values(), ids=lambda card: card.name)
+def test_a_card_says_how_images_are_prepared(card: Card) -> None:
+    prepare = card.prepare
+    assert set(prepare) == {"align", "intensity", "mask", "orientation", "mirror_axis"}
+    assert set(prepare["align"]) <= set(STAGES)
+    assert set(prepare["intensity"]) == set(card.modalities)
+    for rule in prepare["intensity"].values():
+        ((kind, value),) = rule.items()
+        if kind == "scaled_maximum":
+            assert 0 < value <= 1
+        else:
+            low, high = value
+            assert low < high
+            assert kind == "window" or (kind == "quantiles" and low >= 0 and high <= 1)
+    assert prepare["mask"] in ("optional", "zeroed", "required")
+    assert prepare["orientation"] is None
+    assert prepare["mirror_axis"] in (None, 2)
+
+
+@pytest.mark.parametrize("card", cards().values(), ids=lambda card: card.name)
+def test_a_card_says_how_results_are_refined(card: Card) -> None:
+    refine = card.refine
+    assert refine["default"] in ("none", "field", "network")
+    assert set(refine["similarity"]) == {"same_modality", "across_modalities"}
+    for name in refine["similarity"].values():
+        assert measure_named(name)
+    assert ("network" in refine) == (card.weights is not None)
+
+
+@pytest.mark.parametrize("card", WITH_WEIGHTS, ids=lambda card: card.name)
+def test_a_card_says_how_its_network_is_refined(card: Card) -> None:
+    network = card.refine["network"]
+    has_window = network["similarity"] in ("lncc", "lncc2")
+    keys = {"similarity", "weight", "loss", "learning_rate", "steps", "outside"}
+    keys |= {"stride"} if network["loss"] == "gradicon" else set()
+    assert set(network) == (keys | {"sigma_vox"} if has_window else keys)
+    assert measure_named(network["similarity"], **({"sigma_vox": network["sigma_vox"]} if has_window else {}))
+    similarity = measure_named(network["similarity"])
+    if network["loss"] == "icon":
+        assert network["outside"] == "border"
+        assert ICONLoss(similarity, network["weight"])
+    else:
+        assert network["loss"] == "gradicon"
+        assert network["outside"] in ("zeros", "border")
+        assert GradICONLoss(similarity, network["weight"], network["outside"], network["stride"])
+    assert 0 < network["learning_rate"] < 1e-3
+    assert network["steps"] > 0
+
+
+@pytest.mark.parametrize("card", WITH_WEIGHTS, ids=lambda card: card.name)
+def test_a_card_says_where_its_weights_are_and_how_large(card: Card) -> None:
+    weights = card.weights or {}
+    assert re.fullmatch(r"https://github\.com/uncbiag/[\w./-]+", weights["url"])
+    assert re.fullmatch(r"[\w-]+\.(trch|pth)", weights["file"])
+    assert weights["sha256"] is None or re.fullmatch("[0-9a-f]{64}", weights["sha256"])
+    assert weights["licence"]
+    assert weights["trained_on"]
+    with torch.device("meta"):
+        state = untrained_network(card).state_dict()
+    assert weights["bytes"] == sum(value.numel() * value.element_size() for value in state.values())
+
+
+def test_no_two_cards_share_a_file_or_an_address() -> None:
+    for key in ("file", "url"):
+        values = [card.weights[key] for card in WITH_WEIGHTS if card.weights]
+        assert len(set(values)) == len(values)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -7,19 +7,27 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from RegistrationNetLib import commands, registration
+from RegistrationNetLib.catalogue import card_named
 from RegistrationNetLib.cli import main, parser
 from RegistrationNetLib.errors import Cancelled, OutputError
 from RegistrationNetLib.outputs import write_image
+from RegistrationNetLib.predictor import untrained_network
+
+from .loopback import Answer, Server, stalled, status, whole
 
 RESULTS = {"transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz", "report.json", "report.html"}
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -225,16 +233,113 @@ def test_evaluate_without_a_transform_takes_the_images_as_they_lie(place: Place,
 # models, doctor, demo
 
 
-def test_models_are_listed_and_shown(status_of: Status) -> None:
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("REGISTRATIONNET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "models"
+
+
+@pytest.fixture
+def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+    """A server that gives its answers in place of where the weights are published."""
+    with ExitStack() as stack:
+
+        def serve(*answers: Answer) -> Server:
+            server = stack.enter_context(Server(list(answers)).running())
+            monkeypatch.setenv("REGISTRATIONNET_WEIGHTS_URL", server.url)
+            return server
+
+        yield serve
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of unigradicon's tensors; it is small because each tensor is one element, repeated."""
+    with torch.device("meta"):
+        state = untrained_network(card_named("unigradicon")).state_dict()
+    path = tmp_path_factory.mktemp("published") / "Step_2_final.trch"
+    torch.save({name: torch.zeros((), dtype=value.dtype).expand(value.shape) for name, value in state.items()}, path)
+    return path
+
+
+def state_of(model: str, status_of: Status) -> str:
+    listed = {card["name"]: card for card in json.loads(status_of("models", "list", "--json")[1])}
+    assert json.loads(status_of("models", "show", model, "--json")[1]) == listed[model]
+    return str(listed[model]["state"]["kind"])
+
+
+def test_models_are_listed_and_shown(status_of: Status, cache: Path) -> None:
     for arguments in (["models"], ["models", "list"]):
         code, out, err = status_of(*arguments)
         assert (code, err) == (0, "")
         assert re.search(r"^direct +none needed", out, re.MULTILINE)
+        assert re.search(r"^unigradicon +missing, about 283 MB +uniGradICON", out, re.MULTILINE)
+        assert out.endswith(f"Weights lie in {cache} (0 kB)\n")
     code, out, _ = status_of("models", "show", "direct", "--json")
     assert code == 0
     assert json.loads(out)["name"] == "direct"
     assert status_of("models", "show", "direct")[1].startswith("name ")
-    assert "direct" in {card["name"] for card in json.loads(status_of("models", "list", "--json")[1])}
+    assert state_of("direct", status_of) == "none needed"
+    assert not cache.exists(), "looking creates nothing"
+
+
+def test_weights_are_downloaded_used_and_removed(
+    status_of: Status, cache: Path, mirror: Callable[..., Server], published: Path
+) -> None:
+    server = mirror(whole(published.read_bytes()))
+    code, out, err = status_of("models", "download", "unigradicon")
+    assert (code, out, err) == (0, f"unigradicon is ready: {cache / 'unigradicon.trch'}\n", "")
+    assert [address for address, _ in server.seen] == ["/unigradicon.trch"]
+    assert state_of("unigradicon", status_of) == "ready"
+    assert re.search(r"^unigradicon +ready, \d+ kB", status_of("models")[1], re.MULTILINE)
+    assert status_of("models", "download", "unigradicon", "--quiet") == (0, "", "")
+    assert len(server.seen) == 1
+    code, out, err = status_of("models", "remove", "unigradicon")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"unigradicon: \d+ kB freed\n", out)
+    assert status_of("models", "remove", "unigradicon")[1] == "unigradicon: there was nothing to remove\n"
+    assert status_of("models", "remove", "unigradicon", "--quiet") == (0, "", "")
+    assert list(cache.iterdir()) == []
+
+
+def test_weights_are_imported(status_of: Status, cache: Path, published: Path) -> None:
+    code, out, err = status_of("models", "import", "unigradicon", str(published))
+    assert (code, out, err) == (0, f"unigradicon is ready: {cache / 'unigradicon.trch'}\n", "")
+    assert state_of("unigradicon", status_of) == "ready"
+    assert status_of("models", "import", "unigradicon", str(published), "--quiet") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (status(404), r"answered 404 .*models import unigradicon FILE"),
+        (whole(b"<html>Sign in</html>"), "it is a web page"),
+        (whole(b"junk"), "cannot be used.*not a whole file of weights"),
+    ],
+)
+def test_a_download_that_fails_is_one_line_and_leaves_nothing(
+    answer: Answer, message: str, status_of: Status, cache: Path, mirror: Callable[..., Server]
+) -> None:
+    mirror(answer)
+    code, out, err = status_of("models", "download", "unigradicon")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert re.search(message, err)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal to a waiting process is a POSIX notion")
+def test_ctrl_c_in_a_silent_download_leaves_nothing(status_of: Status, cache: Path, mirror: Callable[..., Server]) -> None:
+    leave = threading.Event()
+    silent = stalled(bytes(2**20), leave)
+
+    def interrupting(handler: BaseHTTPRequestHandler) -> None:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        silent(handler)
+
+    mirror(interrupting)
+    assert status_of("models", "download", "unigradicon") == (130, "", "registrationnet: cancelled; nothing was written\n")
+    leave.set()
+    assert list(cache.iterdir()) == []
 
 
 def test_doctor_prints_what_is_wrong_and_what_to_do(monkeypatch: pytest.MonkeyPatch, status_of: Status) -> None:
@@ -364,9 +469,21 @@ def test_a_bad_option_is_refused_in_one_line(flags: list[str], message: str, pla
         ("evaluate --fixed-labels {}/fixed_labels.nii.gz", "Add --moving-labels"),
         ("evaluate --moving-landmarks {}/points.csv", "Add --fixed-landmarks"),
         ("models show unknown", "no model 'unknown'; the models are .*direct"),
+        ("models download unknown", "no model 'unknown'; the models are .*direct"),
+        ("models download direct", "direct needs no weights"),
+        ("models import unknown {}/junk.h5", "no model 'unknown'; the models are .*direct"),
+        ("models import unigradicon {}/missing", "Cannot read .*missing"),
+        ("models import unigradicon {}/junk.h5", "not a whole file of weights"),
+        ("models import direct {}/junk.h5", "direct needs no weights"),
+        ("models remove unknown", "no model 'unknown'; the models are .*direct"),
+        ("models remove direct", "direct needs no weights"),
     ],
 )
-def test_a_bad_command_is_refused_in_one_line(command: str, message: str, place: Place, status_of: Status) -> None:
+def test_a_bad_command_is_refused_in_one_line(
+    command: str, message: str, place: Place, status_of: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGISTRATIONNET_CACHE", place / "cache")
+    (place.folder / "cache").mkdir()
     (place.folder / "junk.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     (place.folder / "bad.csv").write_text("1,2,3\n4,5,6\n7,x,9\n")
     sitk.WriteImage(blob((12, 12)), place / "flat.nii.gz")

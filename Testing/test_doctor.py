@@ -27,6 +27,20 @@ def test_looking_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_state_of_each_model_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRATIONNET_CACHE", str(tmp_path))
+    assert finding("cache folder").value.startswith(f"{tmp_path} (")
+    assert finding("model direct") == Finding("model direct", "weights none needed")
+    missing = finding("model unigradicon")
+    assert missing.is_fine, "a model that was never asked for is no fault"
+    assert missing.value == "weights missing, about 283 MB: registrationnet models download unigradicon"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "unigradicon.trch").write_bytes(b"half")
+    damaged = finding("model unigradicon")
+    assert damaged.value == "weights damaged"
+    assert "registrationnet models download unigradicon" in damaged.advice
+
+
 @pytest.mark.parametrize(("version", "is_fine"), [("2.1.9", False), ("2.2.0", True), ("2.13.0+cpu", True), ("3.0", True)])
 def test_an_old_torch_is_named(monkeypatch: pytest.MonkeyPatch, version: str, is_fine: bool) -> None:
     monkeypatch.setattr(torch, "__version__", version)

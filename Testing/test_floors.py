@@ -12,11 +12,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "RegistrationNetLib"
 
 # Lowest floor first; a room imports only from floors below, or from rooms named before it on its own floor.
 FLOORS = (
-    ("version", "errors", "progress", "native", "interop", "colours"),
+    ("version", "errors", "progress", "native", "interop", "colours", "transfer"),
     ("separable", "noise", "descent", "deformation", "space", "interruption", "outputs", "terminal", "devices"),
-    ("measure", "mind", "mutual_information", "overlap", "similarity", "regularity", "networks"),
+    ("measure", "mind", "mutual_information", "overlap", "similarity", "regularity", "target", "networks"),
     ("models",),
-    ("catalogue", "weights", "prepare", "warping", "landmarks", "initial", "alignment", "refine"),
+    ("catalogue", "weights", "inputs", "prepare", "warping", "landmarks", "initial", "alignment", "fields", "refine"),
+    ("checkpoint", "predictor", "network_pair", "network_refine", "options", "solution"),
     ("quality", "marks", "known_map", "known_pair", "phantom", "views", "pictures", "registration"),
     ("training", "cohort", "report", "doctor"),
     ("commands", "cli", "worker", "client", "mrml"),
@@ -28,7 +29,7 @@ DOORS = ("__init__", "__main__")
 INNER_IMPORTS = {("cli", "commands")}
 
 # Slicer's own process imports these; they must not bring torch.
-LIGHT = ("errors", "progress", "version", "cli", "client", "mrml")
+LIGHT = ("errors", "progress", "version", "transfer", "catalogue", "weights", "cli", "client", "mrml")
 
 
 def rooms() -> list[str]:
@@ -103,7 +104,7 @@ def test_import_brings_nothing_heavy(module: str) -> None:
     script = f"""
 import sys
 import {PACKAGE.name}{module}
-heavy = {{"torch", "SimpleITK", "itk", "numpy", "scipy", "matplotlib", "vtk", "qt", "slicer", "PySide6", "PyQt5"}}
+heavy = {{"torch", "SimpleITK", "itk", "numpy", "scipy", "matplotlib", "vtk", "qt", "slicer", "PySide6", "PyQt5", "requests"}}
 print(" ".join(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)

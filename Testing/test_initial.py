@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from RegistrationNetLib.errors import GeometryError, InputError
 from RegistrationNetLib.initial import Initial, initial_of
+from RegistrationNetLib.inputs import Pair, checked_pair
 from RegistrationNetLib.known_map import KnownMap, WarpOptions, random_map
 from RegistrationNetLib.phantom import head_phantom
-from RegistrationNetLib.prepare import Pair, checked_pair
 from RegistrationNetLib.registration import register
 from RegistrationNetLib.space import Grid, affine_transform, grid_of, image_on
 

@@ -42,7 +42,13 @@ def test_the_wheel_holds_the_package_and_its_resources_and_nothing_else(wheel: P
 
 
 @pytest.mark.parametrize(
-    "name", ["Resources/Models/direct.json", "Resources/Colors/JacobianDeterminant.ctbl", "report_template.html"]
+    "name",
+    [
+        "Resources/Models/direct.json",
+        "Resources/Models/unigradicon.json",
+        "Resources/Colors/JacobianDeterminant.ctbl",
+        "report_template.html",
+    ],
 )
 def test_the_wheel_holds_cards_colours_and_the_page(wheel: Path, name: str) -> None:
     assert f"RegistrationNetLib/{name}" in zipfile.ZipFile(wheel).namelist()

@@ -26,6 +26,8 @@ from RegistrationNetLib.refine import FieldOptions, Fields, levels_for, memory_m
 from RegistrationNetLib.similarity import LNCC, SSD
 from RegistrationNetLib.space import Grid, grid_of, transform_from_map
 
+from .volumes import QUANTILES
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SHAPES: dict[int, tuple[int, ...]] = {2: (40, 44), 3: (28, 32, 28)}
@@ -46,7 +48,7 @@ def warped_head(dim: int) -> tuple[Prepared, Prepared, KnownMap, sitk.Image]:
     pair = known_pair(head.image, grid, seed=1, warp=warp, appearance=AppearanceOptions(0.0, 0.0, 0.0))
     still = sitk.Transform(dim, sitk.sitkIdentity)
     mask = sitk.Resample(head.labels, pair.fixed, still, sitk.sitkNearestNeighbor)
-    return prepared(pair.fixed, "other"), prepared(pair.moving, "other"), pair.known, mask
+    return prepared(pair.fixed, QUANTILES), prepared(pair.moving, QUANTILES), pair.known, mask
 
 
 def plain_grid(shape: Sequence[int], spacing_mm: float = 2.0) -> Grid:

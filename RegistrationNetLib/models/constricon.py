@@ -21,7 +21,7 @@ from ..networks.matrix import ConvolutionalMatrixNet
 from ..networks.unet import TallUNet
 from ..similarity import LNCC, Measure
 from .lie import SQUARINGS, Flow, FunctionFlow, Perceptron, flows, matrix_exponentials
-from .losses import LossTerms, check_weight, similarity_loss_both_ways
+from .losses import LossTerms, check_weight, loss_of_images
 from .steps import BothWays, warped
 
 HIDDEN_UNITS = 64
@@ -213,8 +213,8 @@ class Velocities:
     maps: BothWays
 
     def initial(self) -> tuple[Tensor, ...]:
-        """The velocities [B, dim, *shape] of `maps`, each once, in the order of their first use in moving_from_fixed."""
-        return tuple(_velocities_of(self.maps.moving_from_fixed))
+        """Those of `maps`, in the order of `velocities_of`."""
+        return velocities_of(self.maps)
 
     def moving_from_fixed(self, velocities: Sequence[Tensor]) -> Composition:
         """That map with other `velocities`, one for each of `initial`; differentiable in them."""
@@ -241,6 +241,12 @@ class Velocities:
             return known[key]
 
         return Composition(tuple(changed(one) for one in composition.maps))
+
+
+def velocities_of(maps: BothWays) -> tuple[Tensor, ...]:
+    """The velocities [B, dim, *shape] of `maps`, each once, in the order of their first use in moving_from_fixed."""
+    flows_of = (one for one in maps.moving_from_fixed.maps if isinstance(one, Flow))
+    return tuple({id(one.velocity): one.velocity for one in flows_of}.values())
 
 
 def velocity_diffusion(velocity: Tensor) -> Tensor:
@@ -278,12 +284,14 @@ class VelocityDiffusionLoss:
     def __post_init__(self) -> None:
         check_weight(self.weight)
 
-    def __call__(self, maps: BothWays, moving: Tensor, fixed: Tensor, *, generator: torch.Generator | None = None) -> LossTerms:  # noqa: ARG002 - as other losses
-        """The loss of `maps` for the images, [B, C, *shape] each; nothing in it is random, so that `generator` is not used."""
-        similarity = similarity_loss_both_ways(self.similarity, maps, moving, fixed, outside=self.outside)
-        velocities = _velocities_of(maps.moving_from_fixed)
-        diffusion = torch.stack([similarity.new_zeros(()), *map(velocity_diffusion, velocities)]).sum()
-        return LossTerms(similarity + self.weight * diffusion, similarity, diffusion)
+    def __call__(self, maps: BothWays, moving: Tensor, fixed: Tensor, *, generator: torch.Generator | None = None) -> LossTerms:
+        """The loss of `maps` for the images, [B, C, *shape] each; nothing in it is random."""
+        return loss_of_images(self, maps, moving, fixed, generator)
+
+    def regularity(self, maps: BothWays, fixed: Tensor, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002 - as others
+        """`velocity_diffusion` of all velocities of `maps`, added; 0 where there are none."""
+        velocities = velocities_of(maps)
+        return torch.stack([fixed.new_zeros(()), *map(velocity_diffusion, velocities)]).sum()
 
 
 def _antisymmetric(net: nn.Module, moving: Tensor, fixed: Tensor) -> Tensor:
@@ -303,10 +311,6 @@ def _around(inner: Composition, outer: Composition) -> Composition:
 
 def _units(dim: int) -> tuple[int, ...]:
     return (dim, HIDDEN_UNITS, HIDDEN_UNITS, dim)
-
-
-def _velocities_of(composition: Composition) -> list[Tensor]:
-    return list({id(one.velocity): one.velocity for one in composition.maps if isinstance(one, Flow)}.values())
 
 
 def _product(matrices: Sequence[Tensor]) -> Affine:

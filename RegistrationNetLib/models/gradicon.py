@@ -14,7 +14,7 @@ from ..deformation import Outside
 from ..networks.unet import TallUNet
 from ..regularity import gradicon_loss, jittered_lattice
 from ..similarity import LNCC, Measure
-from .losses import LossTerms, check_weight, similarity_loss_both_ways
+from .losses import LossTerms, check_weight, loss_of_images
 from .steps import BothWays, Downsample, FunctionFromVectorField, TwoStep
 
 
@@ -68,7 +68,9 @@ class GradICONLoss:
 
     def __call__(self, maps: BothWays, moving: Tensor, fixed: Tensor, *, generator: torch.Generator | None = None) -> LossTerms:
         """The loss of `maps` for the images, [B, C, *shape] each; `generator` (default torch's own) gives the random points."""
-        similarity = similarity_loss_both_ways(self.similarity, maps, moving, fixed, outside=self.outside)
+        return loss_of_images(self, maps, moving, fixed, generator)
+
+    def regularity(self, maps: BothWays, fixed: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Squared gradient of the inverse-consistency error at random points over the lattice of `fixed`."""
         points = jittered_lattice(fixed.shape[2:], fixed, generator=generator, stride=self.stride)
-        consistency = gradicon_loss(maps.moving_from_fixed, maps.fixed_from_moving, points)
-        return LossTerms(similarity + self.weight * consistency, similarity, consistency)
+        return gradicon_loss(maps.moving_from_fixed, maps.fixed_from_moving, points)

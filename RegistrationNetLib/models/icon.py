@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..deformation import Composition
+from ..deformation import Composition, Outside
 from ..networks.unet import DenseMiddleUNet, TallUNet
 from ..regularity import icon_loss_both_ways, jittered_lattice
 from ..similarity import SSD, Measure
-from .losses import LossTerms, check_weight, similarity_loss_both_ways
+from .losses import LossTerms, check_weight, loss_of_images
 from .steps import BothWays, Downsample, FunctionFromVectorField, TwoStep
 
 
@@ -41,7 +41,8 @@ class KneeNetwork(nn.Module):
 class ICONLoss:
     """Similarity both ways and `weight` times the inverse-consistency error both ways, at random points around all voxels.
 
-    Greer et al., ICCV 2021, equation 3. Images are warped with the values of their border beyond it.
+    Greer et al., ICCV 2021, equation 3. As published, images are warped with the values of their
+    border beyond it (`outside`).
 
     Raises:
         InputError: weight is negative or not a number.
@@ -49,14 +50,17 @@ class ICONLoss:
 
     similarity: Measure = field(default_factory=SSD)
     weight: float = 3600.0
+    outside: Outside = "border"
 
     def __post_init__(self) -> None:
         check_weight(self.weight)
 
     def __call__(self, maps: BothWays, moving: Tensor, fixed: Tensor, *, generator: torch.Generator | None = None) -> LossTerms:
         """The loss of `maps` for the images, [B, C, *shape] each; `generator` (default torch's own) gives the random points."""
-        similarity = similarity_loss_both_ways(self.similarity, maps, moving, fixed)
+        return loss_of_images(self, maps, moving, fixed, generator)
+
+    def regularity(self, maps: BothWays, fixed: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Squared inverse-consistency error both ways at random points over the lattice of `fixed`."""
         points = jittered_lattice(fixed.shape[2:], fixed, generator=generator, stride=1)
         points = points.expand(fixed.shape[0], *points.shape[1:])
-        consistency = icon_loss_both_ways(maps.moving_from_fixed, maps.fixed_from_moving, points)
-        return LossTerms(similarity + self.weight * consistency, similarity, consistency)
+        return icon_loss_both_ways(maps.moving_from_fixed, maps.fixed_from_moving, points)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from ..deformation import Composition, Outside, sample
+from ..deformation import Outside
 from ..errors import InputError
 from ..similarity import Measure
+from ..target import Side, Target, TargetOptions, both_targets
 from .steps import BothWays, mapped_lattice
 
 
@@ -22,20 +25,40 @@ class LossTerms:
     regularity: Tensor
 
 
-def similarity_loss_both_ways(
-    measure: Measure, maps: BothWays, moving: Tensor, fixed: Tensor, *, outside: Outside = "border"
-) -> Tensor:
-    """Loss of `moving` warped onto `fixed` plus that of `fixed` warped onto `moving`, images [B, C, *shape].
+class Loss(Protocol):
+    """What a method is trained with: similarity both ways, and `weight` times its regularity."""
 
-    Args:
-        outside: what the images are warped with beyond their border: its own values, or zeros.
-    """
+    @property
+    def similarity(self) -> Measure: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def outside(self) -> Outside:
+        """What images are warped with beyond their border."""
 
-    def one_way(moving: Tensor, fixed: Tensor, moving_from_fixed: Composition) -> Tensor:
-        points = mapped_lattice(moving_from_fixed, fixed.shape[2:], fixed)
-        return measure.loss(sample(moving, points, outside=outside), fixed)
+    def regularity(self, maps: BothWays, fixed: Tensor, generator: torch.Generator | None) -> Tensor:
+        """How far `maps` are from regular, 0 being best; `generator` (default torch's own) gives its random points."""
 
-    return one_way(moving, fixed, maps.moving_from_fixed) + one_way(fixed, moving, maps.fixed_from_moving)
+
+def loss_of_targets(
+    loss: Loss, maps: BothWays, targets: tuple[Target, Target], generator: torch.Generator | None = None
+) -> LossTerms:
+    """`loss` where the similarity is that of `targets`, which may bring masks, labels and more."""
+    to_fixed, to_moving = targets
+    fixed, moving = to_moving.sampled, to_fixed.sampled
+    similarity = to_fixed.loss(mapped_lattice(maps.moving_from_fixed, fixed.shape[2:], fixed)) + to_moving.loss(
+        mapped_lattice(maps.fixed_from_moving, moving.shape[2:], moving)
+    )
+    regularity = loss.regularity(maps, fixed, generator)
+    return LossTerms(similarity + loss.weight * regularity, similarity, regularity)
+
+
+def loss_of_images(
+    loss: Loss, maps: BothWays, moving: Tensor, fixed: Tensor, generator: torch.Generator | None = None
+) -> LossTerms:
+    """`loss` of the images [B, C, *shape] themselves, everywhere."""
+    targets = both_targets(Side(fixed), Side(moving), TargetOptions(loss.similarity, outside=loss.outside))
+    return loss_of_targets(loss, maps, targets, generator)
 
 
 def check_weight(weight: float) -> None:

@@ -1,0 +1,170 @@
+"""What the methods find, in the network world: an alignment and the deformation that goes before it, both ways.
+
+`direct` aligns the pair and deforms the field from the identity. A network predicts both; then its weights, or the field from
+its prediction on, are refined for the pair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .alignment import align
+from .deformation import sample
+from .errors import GeometryError
+from .fields import Fields
+from .initial import Initial
+from .models.steps import both_ways
+from .network_pair import Placed, network_pair, placed
+from .network_refine import refine_network
+from .options import Options
+from .predictor import trained_network, watched
+from .prepare import Prepared, prepared_pair
+from .progress import Stages
+from .refine import memory_mb, refine_field
+from .space import Array, Grid, is_inside
+from .target import both_targets
+
+STAGE_NAMES = ("prepare", "align", "network", "refine", "finish")
+# Seconds on two cores, measured, from which the progress bar knows each stage's share.
+ALIGN_SECONDS = 1.1
+PREPARE_SECONDS_PER_VOXEL, FINISH_SECONDS_PER_VOXEL = 0.1e-6, 1.4e-6
+FIELD_SECONDS_PER_VOXEL_AND_STEP = {
+    "lncc": 0.13e-6,
+    "lncc2": 0.13e-6,
+    "mind": 0.9e-6,
+    "mi": 0.5e-6,
+    "ncc": 0.1e-6,
+    "ssd": 0.1e-6,
+}
+NETWORK_BASE_MB = 1000
+NETWORK_BYTES_PER_VOXEL, NETWORK_BYTES_PER_VOXEL_STEP = 300, 600
+PREDICTION_SECONDS_PER_VOXEL, NETWORK_SECONDS_PER_VOXEL_AND_STEP = 1.5e-6, 6e-6
+
+
+@dataclass(frozen=True)
+class Solution:
+    """An alignment (world matrix), the deformation of fixed that goes before it, and the similarity before and after.
+
+    `notes` say for the report what turned out otherwise than asked.
+    """
+
+    alignment: Array
+    fields: Fields
+    similarity: tuple[float, float]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def stage_seconds(shape: Sequence[int], options: Options) -> dict[str, float]:
+    """What each stage will take for a fixed image of `shape`, in about seconds."""
+    voxels = math.prod(shape)
+    predicted = options.card.input_shape
+    seconds = {
+        "prepare": 0.05 + PREPARE_SECONDS_PER_VOXEL * voxels,
+        "align": ALIGN_SECONDS if set(options.align) - {"centre"} else 0.05,
+        "network": 0.5 + PREDICTION_SECONDS_PER_VOXEL * math.prod(predicted) if predicted else 0.0,
+        "refine": 0.05 + FIELD_SECONDS_PER_VOXEL_AND_STEP[options.field.measure.name] * voxels * options.field.steps,
+        "finish": 0.2 + FINISH_SECONDS_PER_VOXEL * voxels,
+    }
+    if options.refine == "network" and predicted:
+        seconds["refine"] = NETWORK_SECONDS_PER_VOXEL_AND_STEP * math.prod(predicted) * options.steps
+    return seconds
+
+
+def needed_mb(fixed_shape: Sequence[int], inverse_shape: Sequence[int], options: Options) -> float:
+    """About what a registration takes whose inverse lies on a lattice of `inverse_shape`, the program included."""
+    needed = memory_mb(fixed_shape, inverse_shape)
+    if options.card.input_shape is None:
+        return needed
+    bytes_per_voxel = NETWORK_BYTES_PER_VOXEL_STEP if options.refine == "network" else NETWORK_BYTES_PER_VOXEL
+    return max(needed, NETWORK_BASE_MB + math.prod(options.card.input_shape) * bytes_per_voxel / 2**20)
+
+
+def solve(start: Initial, options: Options, stages: Stages) -> Solution:
+    """The method's own work.
+
+    Raises:
+        GeometryError: the images do not overlap.
+        RefinementError: the loss is not finite.
+    """
+    # First of all, as it is the first thing that may be missing.
+    trained = None if options.network is None else trained_network(options.card, options.weights, options.device)
+    fixed, moving = (one.to(options.device) for one in prepared_pair(start.pair, options.preparation))
+    wide = options.wide_measure
+    report = stages.begin("align")
+    alignment = align(fixed, moving, start=start.matrix, stages=options.align, measure=wide, report=report)
+    before = wide.similarity(_on_fixed(moving, fixed.grid, start.matrix).values, fixed.values, fixed.mask)
+    begun: Placed | None = None
+    notes: dict[str, Any] = {}
+    if trained is not None:
+        is_aligned = bool(options.align) or not np.allclose(start.matrix, np.eye(len(start.matrix)))
+        begun, notes = _predicted(trained, fixed, moving, alignment if is_aligned else None, options, stages)
+        alignment = begun.alignment
+    aligned = _on_fixed(moving, fixed.grid, alignment)
+    counted = _counted(fixed, moving.grid, alignment)
+    if begun is not None and not options.field.steps:
+        fields = begun.fields
+    else:
+        fields = refine_field(
+            counted, aligned, options.field, stages.begin("refine"),
+            start=None if begun is None else begun.fields, moving_volume=float(abs(np.linalg.det(alignment))),
+        )  # fmt: skip
+    after = wide.similarity(
+        sample(aligned.values, fields.on(fixed.grid).moving_from_fixed.on_lattice()), fixed.values, fixed.mask
+    )
+    return Solution(alignment, fields, (float(before), float(after)), notes)
+
+
+def _predicted(
+    trained: nn.Module, fixed: Prepared, moving: Prepared, alignment: Array | None, options: Options, stages: Stages
+) -> tuple[Placed, dict[str, Any]]:
+    """What the network says, after its weights were fitted to the pair if that is the refinement; and notes for the report."""
+    report = stages.begin("network")
+    mirror_axis = options.preparation.mirror_axis if options.mirrored else None
+    assert options.card.input_shape is not None
+    assert options.network is not None
+    pair = network_pair(fixed, moving, options.card.input_shape, mirror_axis=mirror_axis, alignment=alignment)
+    notes: dict[str, Any] = {}
+    if options.refine == "network":
+        report = stages.begin("refine")
+        targets = both_targets(*pair.sides(), options.network.targets(pair.moving_volume))
+        refined = refine_network(trained, targets, options.network, seed=options.seed, report=report)
+        maps, notes["steps_done"] = refined.maps, refined.steps
+    else:
+        with torch.no_grad(), watched(trained, report):
+            maps = both_ways(trained, pair.moving.values, pair.fixed.values)
+    return placed(maps, pair, fixed.grid.resized(options.card.input_shape)), notes
+
+
+def _on_fixed(moving: Prepared, fixed: Grid, alignment: Array) -> Prepared:
+    """Moving seen through `alignment` on the lattice of fixed."""
+    return replace(moving.carried(fixed.moved(alignment)), grid=fixed)
+
+
+def _counted(fixed: Prepared, moving: Grid, alignment: Array) -> Prepared:
+    """Fixed, counted only where moving has voxels.
+
+    Raises:
+        GeometryError: that is nowhere.
+    """
+    inside = is_inside(moving, fixed.grid.moved(alignment), fixed.values)
+    if not bool(inside.any()):
+        raise GeometryError(
+            "fixed and moving do not overlap; at least one voxel of fixed must fall into moving. "
+            "Align the centres (stage centre) or give an initial transform."
+        )
+    if bool(inside.all()):
+        return fixed
+    mask = inside if fixed.mask is None else inside & fixed.mask
+    if not bool(mask.any()):
+        raise GeometryError(
+            "The fixed mask lies where moving has no voxels; at least one voxel of it must fall into moving. "
+            "Widen the mask, or give an initial transform."
+        )
+    return replace(fixed, mask=mask)
