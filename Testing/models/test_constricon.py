@@ -21,7 +21,6 @@ from RegistrationNetLib.models.constricon import (
     PerceptronFromWeights,
     RigidGenerator,
     TwoStepInverseConsistent,
-    Velocities,
     VelocityDiffusionLoss,
     VelocityExponential,
     affine_part,
@@ -32,6 +31,7 @@ from RegistrationNetLib.models.gradicon import gradicon_network
 from RegistrationNetLib.models.lie import Flow, flows, matrix_exponentials
 from RegistrationNetLib.models.resolution import check_resolved, round_trip_vox, squaring_error_vox
 from RegistrationNetLib.models.steps import BothWays, Downsample, both_ways, mapped_lattice
+from RegistrationNetLib.models.velocities import Velocities
 from RegistrationNetLib.networks.matrix import ConvolutionalMatrixNet
 from RegistrationNetLib.networks.unet import TallUNet
 from RegistrationNetLib.noise import smooth_noise
