@@ -168,7 +168,8 @@ def _sample_by_planes(volume: Tensor, points: Tensor) -> Tensor:
     plane = place.floor().clamp_(max=depth - 2)
     first, last = int(plane.min()), int(plane.max())
     rows = (last + 1 - first) * height
-    row = (plane - first) * height + points[:, 1:2].clamp(0, 1) * (height - 1)
+    slack = 2 * torch.finfo(points.dtype).eps * rows  # so that rounding never reaches into the plane before or behind
+    row = (plane - first) * height + (points[:, 1:2] * (height - 1)).clamp_(slack, height - 1 - slack)
     lattice = torch.cat([points[:, 2:], row / (rows - 1)], dim=1).mul_(2).sub_(1).flatten(2, 3).movedim(1, -1)
     near, far = (
         _grid_sample(volume[:, :, one : one + last + 1 - first].reshape(batch, channels, rows, width), lattice, "border", False)

@@ -254,12 +254,12 @@ def test_flow_with_and_without_gradients_is_one(shape: tuple[int, ...], size: fl
     torch.testing.assert_close(found, flow.displacement_field().displacement)
 
 
-def test_flow_in_single_precision_is_as_good_without_gradients() -> None:
+def test_flow_in_single_precision_errs_by_less_than_a_thousandth_of_a_voxel() -> None:
     velocity = smooth(3, 48, 0.1)
     expected = VelocityField(velocity).displacement_field().displacement
     with torch.no_grad():
         found = VelocityField(velocity.float()).displacement_field().displacement
-    assert (found - expected).abs().max() < 5e-6
+    assert (found - expected).abs().max() * 47 < 1e-3
 
 
 def test_flow_of_numbers_that_are_not_finite_stays_so() -> None:
