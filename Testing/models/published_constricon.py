@@ -54,16 +54,16 @@ def whole(dim: int) -> nn.Module:
 def ready(net: nn.Module, shape: Sequence[int]) -> nn.Module:
     """`net` for images of `shape`, with every parameter at random."""
     net.assign_identity_map([1, 1, *shape])  # type: ignore[operator]
-    randomize_all(net, len(shape))
+    randomize_all(net, len(shape), matrix=3)
     return net.eval()
 
 
-def randomize_all(net: nn.Module, dim: int, *, displacement: float | None = None) -> None:
-    """Every parameter at random: the velocities some voxels large, the matrices' last layer so that they differ clearly."""
-    randomize(net, displacement=displacement or (0.004 if dim == 2 else 0.01))
+def randomize_all(net: nn.Module, dim: int, *, matrix: float = 20) -> None:
+    """Every parameter at random: velocities of some voxels; matrices of some voxels (3) or of some tenths of the cube (20)."""
+    randomize(net, displacement=0.004 if dim == 2 else 0.01)
     for name, value in net.state_dict().items():
         if "dense3" in name:
-            value.mul_(20)
+            value.mul_(matrix)
 
 
 Maps = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
