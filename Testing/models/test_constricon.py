@@ -215,7 +215,7 @@ def test_affine_steps_undo_each_other_up_to_rounding(shape: Sequence[int], seed:
     maps = both_ways(net, *(image.double() for image in smooth_pair(shape)))
     points = torch.rand(1, dim, 200, dtype=torch.float64) * 2 - 0.5
     assert (maps.moving_from_fixed(points) - points).norm(dim=1).max() > 0.05
-    assert round_trip(maps, points) < 1e-13
+    assert round_trip(maps, points) < 1e-11
 
 
 def linear_velocity(dim: int, *, size: int = 9) -> Tensor:
@@ -429,12 +429,10 @@ def test_the_round_trip_is_that_of_every_lattice_point() -> None:
 
 
 def test_points_that_leave_the_cube_do_not_count_as_unresolved() -> None:
-    shift = torch.full((1, 2, 24, 24), 0.25, dtype=torch.float64)
-    shift[:, :, :8] *= -1
-    forward, backward = flows(torch.where(identity_points((24, 24), shift)[:, :1] < 0.9, 0.0, shift))
-    lattice = identity_points((24, 24), shift)
-    assert (forward(backward(lattice)) - lattice).abs().max() >= 0
-    assert math.isfinite(round_trip_vox(forward, backward))
+    lattice = identity_points((33, 33), torch.zeros(1, dtype=torch.float64))
+    forward, backward = flows(0.6 * (lattice - 0.5))
+    assert (backward(forward(lattice)) - lattice).abs().max() * 32 > 1
+    assert round_trip_vox(backward, forward) < 0.2
 
 
 @pytest.mark.parametrize("amplitude_vox", [8, 16, 32])
