@@ -49,7 +49,7 @@ def resource_folder() -> Path:
 @cache
 def cards() -> Mapping[str, Card]:
     """All cards by name, sorted."""
-    files = sorted((resource_folder() / "Models").glob("*.json"))
+    files = sorted((resource_folder() / "Models").glob("*.json"), key=lambda file: file.stem)
     return {file.stem: _card(file) for file in files}
 
 

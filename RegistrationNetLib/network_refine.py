@@ -18,6 +18,7 @@ from torch.optim.adam import adam
 
 from .catalogue import Card
 from .errors import RefinementError
+from .models.constricon import VelocityDiffusionLoss
 from .models.gradicon import GradICONLoss
 from .models.icon import ICONLoss
 from .models.losses import Loss, loss_of_targets
@@ -33,7 +34,11 @@ LEAST_GAIN = 1e-4
 DECAYS = (0.9, 0.999)
 EPSILON = 1e-8
 
-LOSSES: dict[str, type[GradICONLoss] | type[ICONLoss]] = {"gradicon": GradICONLoss, "icon": ICONLoss}
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "gradicon": GradICONLoss,
+    "icon": ICONLoss,
+    "velocity-diffusion": VelocityDiffusionLoss,
+}
 # What a similarity means at the resolution of the networks, where a card has not its own.
 NETWORK_MEASURES: dict[str, Mapping[str, Any]] = {"lncc": {"sigma_vox": 5}, "lncc2": {"sigma_vox": 5}, "mind": {"radius": 2}}
 

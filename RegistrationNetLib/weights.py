@@ -96,14 +96,10 @@ def weights_file(card: Card) -> Path:
     state = weights_state(card)
     path = _path(card)
     if state.kind == "missing":
-        raise WeightsError(
-            f"The weights of {card.name} are not on this machine (about {megabytes(state.size)}). "
-            f"Run `registrationnet models download {card.name}`. {_by_hand(card)}"
-        )
+        raise WeightsError(f"The weights of {card.name} are not on this machine (about {megabytes(state.size)}). {_remedy(card)}")
     if state.kind == "damaged" or sha256(path) != _expected(card):
         raise WeightsError(
-            f"The file {path} is not what was downloaded or imported for {card.name}; it is not used. "
-            f"Run `registrationnet models download {card.name}` to fetch it again. {_by_hand(card)}"
+            f"The file {path} is not what was downloaded or imported for {card.name}; it is not used. {_remedy(card)}"
         )
     return path
 
@@ -188,9 +184,14 @@ def weights_url(card: Card) -> str:
 
     Raises:
         InputError: the card needs no weights.
+        WeightsError: none are published for it.
     """
-    mirror = os.environ.get("REGISTRATIONNET_WEIGHTS_URL")
-    return f"{mirror.rstrip('/')}/{_path(card).name}" if mirror else str(_weights(card)["url"])
+    mirror, url = os.environ.get("REGISTRATIONNET_WEIGHTS_URL"), _weights(card)["url"]
+    if mirror:
+        return f"{mirror.rstrip('/')}/{_path(card).name}"
+    if url is None:
+        raise WeightsError(f"There is nothing to download for {card.name}. {_remedy(card)}")
+    return str(url)
 
 
 def sha256(path: Path) -> str:
@@ -233,6 +234,14 @@ def _expected(card: Card) -> str | None:
 
 def _is_intact(card: Card) -> bool:
     return weights_state(card).kind == "ready" and sha256(_path(card)) == _expected(card)
+
+
+def _remedy(card: Card) -> str:
+    """How the weights of `card` get here."""
+    url = _weights(card)["url"]
+    if url is None:
+        return f"None are published for it: run `registrationnet models import {card.name} FILE` with a file of your own."
+    return f"Run `registrationnet models download {card.name}`. {_by_hand(card)}"
 
 
 def _by_hand(card: Card) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -95,17 +96,25 @@ class Downsample(nn.Module):
 
 @dataclass(frozen=True)
 class BothWays:
-    """The maps that a network gives for a pair and for its reverse; they are inverse to each other only as far as it learnt."""
+    """The maps that a network gives for a pair and for its reverse; inverse to each other as far as it learnt, or by construction."""
 
     moving_from_fixed: Composition
     fixed_from_moving: Composition
 
 
+@runtime_checkable
+class GivesBothWays(Protocol):
+    """A network that works out both directions together; they may be inverse to each other by construction (`constricon`)."""
+
+    def both_ways(self, moving: Tensor, fixed: Tensor) -> BothWays: ...
+
+
 def both_ways(net: nn.Module, moving: Tensor, fixed: Tensor) -> BothWays:
     """The maps of `net` for the pair and for its reverse.
 
-    The two directions are one batch, which is faster. In training mode they are not, so that the statistics of batch
-    normalization are those of each direction, as published; nor within `recomputed`, to spare memory.
+    A network that `GivesBothWays` is asked for them. Else the two directions are one batch, which is faster. In training mode
+    they are not, so that the statistics of batch normalization are those of each direction, as published; nor within
+    `recomputed`, to spare memory.
 
     Args:
         net: a step of this file, or a network made of them.
@@ -120,6 +129,8 @@ def both_ways(net: nn.Module, moving: Tensor, fixed: Tensor) -> BothWays:
         raise InputError(
             f"moving and fixed must have one shape here; got {list(moving.shape)} and {list(fixed.shape)}. Resize them to the network's."
         )
+    if isinstance(net, GivesBothWays):
+        return net.both_ways(moving, fixed)
     if net.training or _is_recomputing():
         return BothWays(net(moving, fixed), net(fixed, moving))
     count = moving.shape[0]
