@@ -18,7 +18,6 @@ SHAPES = [(20, 21, 19), (33, 8, 5), (2, 9, 7), (9, 2, 2)]
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layered_sampling, "MOST_POINTS", 700)
-    monkeypatch.setattr(layered_sampling, "MOST_POINTS_BACKWARD", 1000)
     monkeypatch.setattr(layered_sampling, "FEWEST_POINTS", 40)
 
 
