@@ -16,11 +16,13 @@ import torch
 from torch import nn
 
 from .alignment import align
-from .deformation import sample
+from .deformation import Map, sample
 from .devices import memory_kept
 from .errors import GeometryError
 from .fields import Fields
 from .initial import Initial
+from .models.constricon import InverseConsistent
+from .models.resolution import check_resolved
 from .models.steps import BothWays, both_ways
 from .network_pair import NetworkPair, Placed, network_pair, placed
 from .network_refine import NetworkRefined, refine_network
@@ -54,12 +56,14 @@ PREDICTION_SECONDS_PER_VOXEL, NETWORK_SECONDS_PER_VOXEL_AND_STEP = 1.5e-6, 6e-6
 class Solution:
     """An alignment (world matrix), the deformation of fixed that goes before it, and the similarity before and after.
 
-    `notes` say for the report what turned out otherwise than asked.
+    `inverse` is that of the deformation, in the unit cube of the fields, where the method knows it by construction. `notes` say
+    for the report how the work was done.
     """
 
     alignment: Array
     fields: Fields
     similarity: tuple[float, float]
+    inverse: Map | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -111,8 +115,10 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
         alignment = begun.alignment
     aligned = _on_fixed(moving, fixed.grid, alignment)
     counted = _counted(fixed, moving.grid, alignment)
+    inverse: Map | None = None
     if begun is not None and not options.field.steps:
         fields = begun.fields
+        inverse = begun.fixed_from_moving if isinstance(trained, InverseConsistent) else None
     else:
         fields = refine_field(
             counted, aligned, options.field, stages.begin("refine"),
@@ -121,7 +127,7 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
     after = wide.similarity(
         sample(aligned.values, fields.on(fixed.grid).moving_from_fixed.on_lattice()), fixed.values, fixed.mask
     )
-    return Solution(alignment, fields, (float(before), float(after)), notes)
+    return Solution(alignment, fields, (float(before), float(after)), inverse, notes)
 
 
 def _predicted(
@@ -140,6 +146,8 @@ def _predicted(
         maps, notes = _refined_network(trained, pair, options, stages.begin("refine"))
     else:
         maps, notes = _prediction(trained, pair, options.device, report)
+    if isinstance(trained, InverseConsistent):
+        check_resolved(maps)
     return placed(maps, pair, fixed.grid.resized(options.card.input_shape)), notes
 
 
