@@ -8,7 +8,7 @@ stored. No step knows the shape of its images beforehand.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -102,7 +102,7 @@ def _entries(composition: Composition, which: slice) -> Composition:
 
 def _field_entries(field: Map, which: slice) -> Map:
     assert isinstance(field, DisplacementField)
-    return DisplacementField(field.displacement[which])
+    return replace(field, displacement=field.displacement[which])
 
 
 def mapped_lattice(composition: Composition, shape: torch.Size | tuple[int, ...], like: Tensor) -> Tensor:
