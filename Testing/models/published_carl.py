@@ -26,9 +26,14 @@ UNUSED = ("torchvision", "torchvision.utils", "footsteps")
 def available(name: str) -> Any:
     """The module `name` of the published package, with empty ones in place of what it imports for pictures and records."""
     stubs = {unused: types.ModuleType(unused) for unused in UNUSED if unused not in sys.modules}
-    with mock.patch.dict(sys.modules, stubs), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return importlib.import_module(name)
+    sys.modules.update(stubs)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(name)
+    finally:
+        for stub in stubs:
+            del sys.modules[stub]
 
 
 @contextlib.contextmanager
