@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "RegistrationNetLib"
 
 # Lowest floor first; a room imports only from floors below, or from rooms named before it on its own floor.
 FLOORS = (
-    ("version", "errors", "progress", "native", "interop", "colours"),
+    ("version", "errors", "progress", "native", "interop", "colours", "cropping"),
     ("separable", "noise", "descent", "deformation", "space", "interruption", "outputs", "terminal", "devices"),
     ("measure", "mind", "mutual_information", "overlap", "similarity", "regularity", "networks"),
     ("models",),

@@ -5,7 +5,7 @@ import importlib
 import sys
 import types
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -37,13 +37,13 @@ def available(name: str) -> Any:
 
 
 @contextlib.contextmanager
-def on_the_cpu() -> Any:
+def on_the_cpu() -> Iterator[None]:
     """Within, `.cuda()` does nothing, nor does the deprecated choice of a CUDA kernel; the padding of even kernels is no warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Using padding='same' with even kernel lengths")
         with (
             mock.patch.object(nn.Module, "cuda", lambda self: self),
-            mock.patch("torch.backends.cuda.sdp_kernel", lambda **_: contextlib.nullcontext()),
+            mock.patch("torch.backends.cuda.sdp_kernel", return_value=contextlib.nullcontext()),
         ):
             yield
 

@@ -33,7 +33,13 @@ LAYOUTS = [
     ("final_rotation", False, 135, 40_654_762, ("netPhi.net.net.net.net.net.", "netPsi.netPhi.net.net.", "netPsi.netPsi.net.")),
     ("final_rotation", True, 182, 58_324_991, ("netPhi.netPhi.net.net.net.net.net.", "netPsi.net.")),
     ("final_smolatt", False, 129, 39_327_274, ("netPhi.net.net.net.net.net.", "netPsi.netPhi.net.net.")),
-    ("unicarl", False, 343, 142_287_326, (f"{U1}netPhi.net.net.net.convs0.", f"{U1}netPhi.net.net.cross2.mlp2.", f"{U1}netPsi.net.net.")),
+    (
+        "unicarl",
+        False,
+        343,
+        142_287_326,
+        (f"{U1}netPhi.net.net.net.convs0.", f"{U1}netPhi.net.net.cross2.mlp2.", f"{U1}netPsi.net.net."),
+    ),
     ("unicarl_equivariant", False, 343, 142_287_326, (f"{U1}netPhi.net.net.net.net.convs0.", "netPsi.net.")),
 ]
 # In 2-D the published average over rotations does not run.
@@ -201,7 +207,11 @@ def errors_of_turning(net: nn.Module, shape: Sequence[int]) -> list[float]:
 
 @pytest.mark.parametrize(
     ("composition", "shape"),
-    [("final_rotation", (40, 52)), ("unicarl_equivariant", (72, 80)), pytest.param("final_rotation", (12, 16, 12), marks=pytest.mark.slow)],
+    [
+        ("final_rotation", (40, 52)),
+        ("unicarl_equivariant", (72, 80)),
+        pytest.param("final_rotation", (12, 16, 12), marks=pytest.mark.slow),
+    ],
 )
 @torch.no_grad()
 def test_the_whole_map_turns_with_moving(composition: str, shape: Sequence[int]) -> None:

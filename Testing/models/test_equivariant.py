@@ -116,7 +116,9 @@ def test_the_shortcuts_of_the_steps_hold_for_extrapolated_fields(shape: Sequence
     moving, fixed = pair(shape)
     with torch.set_grad_enabled(grad):
         net = two_steps()
-        composition = Composition((*Blur(net, 2)(moving, fixed).maps, *RotationFunctionFromVectorField(Rough(-0.4))(moving, fixed).maps))
+        composition = Composition(
+            (*Blur(net, 2)(moving, fixed).maps, *RotationFunctionFromVectorField(Rough(-0.4))(moving, fixed).maps)
+        )
         for lattice in (shape, tuple(size + 3 for size in shape)):
             expected = composition(identity_points(lattice, fixed))
             torch.testing.assert_close(mapped_lattice(composition, lattice, fixed), expected)

@@ -221,7 +221,9 @@ def turned_back(one: Callable[[Tensor], Tensor], displacement: Tensor, places: T
     return moved.view_as(displacement) - places
 
 
-@pytest.mark.parametrize(("shape", "turns"), [((14, 14), "quarter"), ((12, 17), "half"), ((5, 5, 5), "quarter"), ((6, 8, 5), "half")])
+@pytest.mark.parametrize(
+    ("shape", "turns"), [((14, 14), "quarter"), ((12, 17), "half"), ((5, 5, 5), "quarter"), ((6, 8, 5), "half")]
+)
 @torch.no_grad()
 def test_the_map_turns_with_moving(shape: Sequence[int], turns: Any) -> None:
     dim = len(shape)
@@ -289,7 +291,9 @@ def test_features_that_do_not_fit_are_refused_before_the_start(monkeypatch: pyte
         available = 2**20
 
     monkeypatch.setattr(devices.psutil, "virtual_memory", Little)
-    with pytest.raises(ResourceError, match=r"needs about .* for 128 features per cell of images of 78×82 voxels .*resize the images"):
+    with pytest.raises(
+        ResourceError, match=r"needs about .* for 128 features per cell of images of 78×82 voxels .*resize the images"
+    ):
         attended_displacement(network(2, channels=128), torch.rand(1, 1, 60, 64), torch.rand(1, 1, 60, 64), padding_vox=9)
 
 
