@@ -48,7 +48,11 @@ class RotationFunctionFromVectorField(nn.Module):
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Composition:
         """moving_from_fixed."""
-        return Composition((ExtrapolatedField(self.net(moving, fixed)),))
+        if torch.is_grad_enabled() or self.training:
+            return Composition((ExtrapolatedField(self.net(moving, fixed)),))
+        # One entry of the batch after the other: half the memory for a pair and its reverse.
+        pairs = zip(moving.split(1), fixed.split(1), strict=True)
+        return Composition((ExtrapolatedField(torch.cat([self.net(*pair) for pair in pairs])),))
 
 
 class Blur(nn.Module):
