@@ -13,6 +13,7 @@ from torch import nn
 
 from .catalogue import Card, card_named
 from .checkpoint import load_into
+from .models.carl import carl_network
 from .models.constricon import constricon_network
 from .models.gradicon import gradicon_network
 from .models.icon import KneeNetwork
@@ -22,6 +23,7 @@ from .weights import weights_file
 NETWORKS: dict[str, Callable[[Card], nn.Module]] = {
     "gradicon": lambda card: gradicon_network(len(card.input_shape or ()), **card.parameters),
     "icon-knee": lambda _: KneeNetwork(),
+    "carl": lambda card: carl_network(dim=len(card.input_shape or ()), **card.parameters),
     "constricon": lambda card: constricon_network(len(card.input_shape or ()), **card.parameters),
 }
 

@@ -79,7 +79,7 @@ WITH_WEIGHTS = [card for card in cards().values() if card.weights]
 @pytest.mark.parametrize("card", cards().values(), ids=lambda card: card.name)
 def test_a_card_says_how_images_are_prepared(card: Card) -> None:
     prepare = card.prepare
-    assert set(prepare) == {"align", "intensity", "mask", "orientation", "mirror_axis"}
+    assert set(prepare) - {"crop_uniform_border"} == {"align", "intensity", "mask", "orientation", "mirror_axis"}
     assert set(prepare["align"]) <= set(STAGES)
     assert set(prepare["intensity"]) == set(card.modalities)
     for rule in prepare["intensity"].values():
@@ -91,7 +91,8 @@ def test_a_card_says_how_images_are_prepared(card: Card) -> None:
             assert low < high
             assert kind == "window" or (kind == "quantiles" and low >= 0 and high <= 1)
     assert prepare["mask"] in ("optional", "zeroed", "required")
-    assert prepare["orientation"] is None
+    assert prepare["orientation"] in (None, "RAS")
+    assert prepare.get("crop_uniform_border") in (None, False, True)
     assert prepare["mirror_axis"] in (None, 2)
 
 

@@ -377,8 +377,8 @@ def test_the_inverse_of_constricon_is_its_map_for_the_reversed_pair(
     given: dict[str, Any] = {"model": "exact", "weights": file, "refine": "none", **MR}
     there, back = register(fixed, moving, **given), register(moving, fixed, **given)
     points = points_in(moving)
-    np.testing.assert_allclose(mapped(there.fixed_from_moving, points), mapped(back.moving_from_fixed, points), atol=0.5)
-    assert there.quality.inverse_consistency_mm.p95 < 0.2
+    np.testing.assert_allclose(mapped(there.fixed_from_moving, points), mapped(back.moving_from_fixed, points), atol=1.0)
+    assert there.quality.inverse_consistency_mm.p95 < 0.1 * min(there.quality.voxel_mm)
 
 
 def test_velocities_that_are_not_resolved_are_refused(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -145,7 +145,7 @@ def _entries(composition: Composition, which: slice) -> Composition:
 
 def _field_entries(field: Map, which: slice) -> Map:
     assert isinstance(field, DisplacementField)
-    return DisplacementField(field.displacement[which])
+    return replace(field, displacement=field.displacement[which])
 
 
 def mapped_lattice(composition: Composition, shape: torch.Size | tuple[int, ...], like: Tensor) -> Tensor:
