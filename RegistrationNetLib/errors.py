@@ -8,6 +8,7 @@ Every message has four parts: what is wrong, the rule, what came, what to do. Ca
     ├── ResourceError
     ├── OutputError
     ├── RefinementError
+    ├── WorkerError
     └── Cancelled
 """
 
@@ -38,6 +39,10 @@ class OutputError(RegistrationNetError):
 
 class RefinementError(RegistrationNetError):
     """The optimization produced numbers that are not finite."""
+
+
+class WorkerError(RegistrationNetError):
+    """The background process failed inside, ended before it answered, or could not be started. The next request starts a new one."""
 
 
 class Cancelled(RegistrationNetError):
