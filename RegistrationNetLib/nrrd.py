@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from .errors import InputError, OutputError
 
 _TYPE_NAMES = {
-    "int8": ("signed char", "int8", "int8_t"),
-    "uint8": ("unsigned char", "uint8", "uint8_t", "uchar"),
-    "int16": ("short", "int16", "int16_t"),
-    "uint16": ("unsigned short", "uint16", "uint16_t", "ushort"),
-    "int32": ("int", "int32", "int32_t"),
-    "uint32": ("unsigned int", "uint32", "uint32_t", "uint"),
-    "int64": ("long long", "int64", "int64_t", "longlong"),
-    "uint64": ("unsigned long long", "uint64", "uint64_t", "ulonglong"),
-    "float32": ("float",),
-    "float64": ("double",),
+    "int8": "signed char",
+    "uint8": "unsigned char",
+    "int16": "short",
+    "uint16": "unsigned short",
+    "int32": "int",
+    "uint32": "unsigned int",
+    "int64": "long long int",
+    "uint64": "unsigned long long int",
+    "float32": "float",
+    "float64": "double",
 }
-_DTYPES = {name: np.dtype(dtype) for dtype, names in _TYPE_NAMES.items() for name in names}
+_DTYPES = {name: np.dtype(dtype) for dtype, name in _TYPE_NAMES.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ def _header(values: NDArray[Any], world_from_index: NDArray[np.float64]) -> str:
     has_channels = values.ndim == 4
     directions = [_vector(column) for column in world_from_index[:3, :3].T]
     lines = {
-        "type": _TYPE_NAMES[name][0],
+        "type": _TYPE_NAMES[name],
         "dimension": str(values.ndim),
         "space": "left-posterior-superior",
         "sizes": " ".join(map(str, values.shape[::-1])),
