@@ -45,9 +45,13 @@ def volume_of(node: Node, what: str) -> Volume:
         raise InputError(f"{what} is {_described(node)}; a volume is needed. Choose one.")
     image, local_from_index = node.GetImageData(), _ijk_to_ras(node)
     if image is None or image.GetPointData().GetScalars() is None:
-        raise InputError(f"{what} ({node.GetName()}) holds no voxels; a volume with voxels is needed. Load its file, or choose another.")
+        raise InputError(
+            f"{what} ({node.GetName()}) holds no voxels; a volume with voxels is needed. Load its file, or choose another."
+        )
     if not abs(np.linalg.det(local_from_index[:3, :3])) > 1e-12:
-        raise GeometryError(f"The axes of {what} ({node.GetName()}) span no volume; they must be independent. Repair its directions.")
+        raise GeometryError(
+            f"The axes of {what} ({node.GetName()}) span no volume; they must be independent. Repair its directions."
+        )
     parent = node.GetParentTransformNode()
     if parent is None or parent.IsTransformToWorldLinear():
         ras_from_index = _world_from_local(parent) @ local_from_index
@@ -181,7 +185,9 @@ def _voxels(image: Any) -> NDArray[Any]:
 
 def _vtk_array(values: NDArray[Any]) -> Any:
     channels = values.shape[3] if values.ndim == 4 else 1
-    return numpy_to_vtk(np.ascontiguousarray(values).reshape(-1, channels) if channels > 1 else np.ascontiguousarray(values).reshape(-1))
+    return numpy_to_vtk(
+        np.ascontiguousarray(values).reshape(-1, channels) if channels > 1 else np.ascontiguousarray(values).reshape(-1)
+    )
 
 
 def _vtk_matrix(values: Array) -> Any:
@@ -270,7 +276,9 @@ def _in_index_space(image: Any) -> Any:
 def _label_map_on(node: Node, like: Volume) -> Volume:
     """A volume's values on the lattice of `like`, by nearest neighbour where its own is another one."""
     if not node.IsA("vtkMRMLVolumeNode") or node.GetImageData() is None:
-        raise InputError(f"{_described(node)} is no label map with voxels and no segmentation; one of these is needed. Choose another.")
+        raise InputError(
+            f"{_described(node)} is no label map with voxels and no segmentation; one of these is needed. Choose another."
+        )
     parent = node.GetParentTransformNode()
     if parent is None or parent.IsTransformToWorldLinear():
         world_from_index = LPS_FROM_RAS @ _world_from_local(parent) @ _ijk_to_ras(node)
