@@ -48,7 +48,7 @@ def volume_of(node: Node, what: str) -> Volume:
         raise InputError(
             f"{what} ({node.GetName()}) holds no voxels; a volume with voxels is needed. Load its file, or choose another."
         )
-    if not abs(np.linalg.det(local_from_index[:3, :3])) > 1e-12:
+    if not (np.isfinite(local_from_index).all() and abs(np.linalg.det(local_from_index[:3, :3])) > 1e-12):
         raise GeometryError(
             f"The axes of {what} ({node.GetName()}) span no volume; they must be independent. Repair its directions."
         )

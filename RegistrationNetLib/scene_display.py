@@ -62,7 +62,9 @@ def difference_colours(scene: Node) -> Node:
 
 def show_as_jacobian(node: Node) -> None:
     """Give a determinant volume its colours, its window and a legend (not yet visible). Call it before the voxels are set."""
-    _show_window(node, TABLE_WINDOW, jacobian_colours(node.GetScene()))
+    # A hair higher, so that a determinant of exactly 0 has the colour of what is folded.
+    low, high = (bound + 1e-5 for bound in TABLE_WINDOW)
+    _show_window(node, (low, high), jacobian_colours(node.GetScene()))
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
     legend.SetTitleText(JACOBIAN_TITLE)
     legend.SetLabelFormat("%.1f")

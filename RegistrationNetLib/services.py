@@ -12,9 +12,10 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from .catalogue import Card, card_named, cards
+from .catalogue import card_named
 from .errors import InputError, OutputError
 from .messages import Message
+from .model_list import download_weights, listed_models, weights_state
 from .native import native_messages_dropped
 from .prepare import read_image
 from .progress import ProgressCallback
@@ -70,7 +71,7 @@ def devices(request: Message, progress: ProgressCallback) -> list[dict[str, str]
 
 def models(request: Message, progress: ProgressCallback) -> list[dict[str, Any]]:  # noqa: ARG001, one form for every service
     """Every model card, with the state of its weights."""
-    return [{**card.as_dict(), "state": weights_state(card)} for card in cards().values()]
+    return listed_models()
 
 
 def downloaded(request: Message, progress: ProgressCallback) -> dict[str, Any]:
@@ -86,20 +87,6 @@ SERVICES: Mapping[str, Callable[[Message, ProgressCallback], Any]] = {
     "models": models,
     "download": downloaded,
 }
-
-
-def weights_state(card: Card) -> str:
-    """ "not needed", "missing" or "ready"."""
-    return "not needed" if card.weights is None else "missing"
-
-
-def download_weights(card: Card, progress: ProgressCallback) -> None:  # noqa: ARG001
-    """Fetch the weights of `card`.
-
-    Raises:
-        InputError: it has none.
-    """
-    raise InputError(f"The model {card.name} has no weights to download; it works without. Choose another model.")
 
 
 def _asked(request: Message, key: str, known: tuple[str, ...], needed: tuple[str, ...] = ()) -> dict[str, Any]:
