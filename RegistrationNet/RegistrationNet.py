@@ -386,7 +386,7 @@ def _checkTransformable(node: Any, transformNode: Any) -> None:
     if node is None or not node.IsA("vtkMRMLTransformableNode") or not node.CanApplyNonLinearTransforms():
         name = "Nothing" if node is None else node.GetName()
         raise InputError(f"{name} cannot be deformed; volumes, segmentations, models and markups can. Choose one of these.")
-    if node is transformNode or transformNode.IsTransformNodeMyParent(node):
+    if node is transformNode or (node.IsA("vtkMRMLTransformNode") and transformNode.IsTransformNodeMyParent(node)):
         raise InputError(f"{node.GetName()} cannot be placed under itself. Choose another node.")
 
 

@@ -1,7 +1,7 @@
 """The worker seen from the program that uses it: requests go out, answers come in, and nothing ever waits.
 
-A `Client` starts the worker when the first request is there and again if it has died. Its owner calls `poll` from time to time,
-from a timer or a loop; that is when jobs learn what has happened. No Qt, no torch.
+A `Client` starts the worker when the first request is there, and again if it has died. Its owner calls `poll` over and over,
+by a timer or in a loop; that is when jobs learn what has happened. No Qt, no torch.
 """
 
 from __future__ import annotations
