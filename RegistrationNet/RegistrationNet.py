@@ -327,13 +327,15 @@ class RegistrationNetLogic(ScriptedLoadableModuleLogic):
         """
         if view not in VIEWS:
             raise InputError(f"There is no view {view!r}; the views are {', '.join(VIEWS)}. Choose one of them.")
+        background, foreground = VIEWS[view](result)
+        slicer.util.setSliceViewerLayers(background=background, foreground=foreground, foregroundOpacity=0.5)
+        # Last, because a legend looks at the layers when it is itself modified, not when they are.
         legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(result.jacobianNode)
         legend.SetVisibility(view == "jacobian")
+        legend.Modified()
         grid = result.transformNode.GetDisplayNode()
         grid.SetVisibility(view == "grid")
         grid.SetVisibility2D(view == "grid")
-        background, foreground = VIEWS[view](result)
-        slicer.util.setSliceViewerLayers(background=background, foreground=foreground, foregroundOpacity=0.5)
 
     def poll(self) -> None:
         """Let jobs get on; called by a timer while there are any."""
