@@ -45,7 +45,9 @@ def ensure(path: Path, slicer: Any) -> None:
     if lacking := missing(requirements(path)):
         _install(lacking, slicer)
     if still := missing([TORCH, *requirements(path)]):
-        raise ResourceError(f"{', '.join(still)} could not be installed; registration needs it. Look at Slicer's log, and restart Slicer.")
+        raise ResourceError(
+            f"{', '.join(still)} could not be installed; registration needs it. Look at Slicer's log, and restart Slicer."
+        )
 
 
 def _is_installed(requirement: str) -> bool:
@@ -63,7 +65,9 @@ def _numbers(version: str) -> list[int]:
 
 def _install_torch(slicer: Any) -> None:
     if not hasattr(slicer.modules, _PYTORCH_UTILS.lower()):
-        raise ResourceError("PyTorch is not installed; Slicer gets it by the PyTorch extension. Install that in the Extensions Manager.")
+        raise ResourceError(
+            "PyTorch is not installed; Slicer gets it by the PyTorch extension. Install that in the Extensions Manager."
+        )
     # The module of another extension, there only when it is installed.
     logic = importlib.import_module(_PYTORCH_UTILS).PyTorchUtilsLogic()
     if logic.installTorch(askConfirmation=True, torchVersionRequirement=TORCH.removeprefix("torch")) is None:
@@ -79,4 +83,6 @@ def _install(lacking: list[str], slicer: Any) -> None:
         elif slicer.util.confirmOkCancelDisplay(question):
             slicer.util.pip_install(lacking)
     except RuntimeError as error:
-        raise ResourceError(f"{', '.join(lacking)} was not installed ({error}); registration needs it. Register again to be asked again.") from error
+        raise ResourceError(
+            f"{', '.join(lacking)} was not installed ({error}); registration needs it. Register again to be asked again."
+        ) from error

@@ -128,7 +128,7 @@ def transform_of(node: Node, like: Volume) -> list[list[float]] | Volume:
     image.SetDimensions(like.size)
     ras_from_index = _vtk_matrix(LPS_FROM_RAS @ like.world_from_index)
     slicer.vtkSlicerTransformLogic.GetTransformedPointSamplesAsVectorImage(image, node, ras_from_index, False)
-    return Volume(_voxels(image).astype(np.float32) * np.float32([-1, -1, 1]), like.world_from_index)
+    return Volume(_voxels(image).astype(np.float32) * np.array([-1, -1, 1], np.float32), like.world_from_index)
 
 
 def with_ras_displacements(result: Result) -> Result:
@@ -190,7 +190,7 @@ def _vtk_array(values: NDArray[Any]) -> Any:
     )
 
 
-def _vtk_matrix(values: Array) -> Any:
+def _vtk_matrix(values: NDArray[Any]) -> Any:
     matrix = vtk.vtkMatrix4x4()
     matrix.DeepCopy(values.ravel().tolist())
     return matrix
