@@ -299,6 +299,12 @@ class RegistrationNetLogic(ScriptedLoadableModuleLogic):
         """What the worker can compute on; the application lives on while it is asked."""
         return self.client.devices().wait(meanwhile=slicer.app.processEvents)
 
+    def startDownload(self, model: str, onChanged: Callable[[Job], None] = lambda _: None) -> Job:
+        """Start to download the weights of a model; the job has progress, cancel() and error."""
+        job = self.client.download(model, onChanged)
+        self._timer.start()
+        return job
+
     def applyTransform(self, nodes: Any, transformNode: Any, harden: bool = False) -> None:
         """Place nodes (volumes, label maps, segmentations, models, markups) under a transform of the world.
 
@@ -344,7 +350,7 @@ class RegistrationNetLogic(ScriptedLoadableModuleLogic):
                 job.endIfNodesAreGone()
         self.client.poll()
         self._jobs = [job for job in self._jobs if not job.isFinished]
-        if not self._jobs:
+        if not self.client.unfinished:
             self._timer.stop()
 
     def _onSceneStartClose(self, *_caller: Any) -> None:

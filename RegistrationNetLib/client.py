@@ -166,10 +166,11 @@ class Client:
         self._is_closed = True
         atexit.unregister(self._at_exit)
         self._outgoing.put(None)
-        # A worker that is just being started must not be missed.
+        if life := self._life:
+            life.end()
         self._courier.join()
-        life, self._life = self._life, None
-        if life is not None:
+        # The courier may just have started another one.
+        if life := self._life:
             life.end()
             life.join()
         for job in self.unfinished:
@@ -298,6 +299,7 @@ class _Life:
 
         Raises:
             OutputError: the disk is full.
+            Cancelled: the job was cancelled meanwhile.
             WorkerError: the worker does not listen any more.
         """
         folder, volumes = self.folder / str(job.request["id"]), dict(job.volumes)
@@ -309,6 +311,8 @@ class _Life:
             folder.mkdir()
             for name, path in paths.items():
                 write_volume(volumes[name], path)
+            if job.cancel_by is not None:
+                raise Cancelled("cancelled; nothing was changed")
             self.say({**job.request, **initial, "folder": str(folder), "images": images})
         except (RegistrationNetError, OSError) as error:
             del self.jobs[job.request["id"]]

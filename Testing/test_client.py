@@ -175,6 +175,20 @@ def test_a_worker_that_does_not_let_go_is_ended_and_the_others_are_served_by_a_n
 
 
 @posix
+def test_what_is_cancelled_on_its_way_is_never_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = tmp_path / "heard"
+    body = f"for line in sys.stdin: open({str(heard)!r}, 'a').write(line); say(id=json.loads(line)['id'], event='result', result=1)\n"
+    with Client(python_that(tmp_path, body)) as client:
+        monkeypatch.setattr("RegistrationNetLib.client.write_volume", lambda *_: job.cancel())
+        job = client.register(pair())
+        with pytest.raises(Cancelled, match="nothing was changed"):
+            job.wait()
+        assert client.devices().wait() == 1
+        assert not list(private_folder(client).iterdir())
+    assert '"register"' not in heard.read_text()
+
+
+@posix
 def test_children_of_a_launcher_end_with_it(tmp_path: Path) -> None:
     """PythonSlicer is a launcher: killing it alone would leave the worker behind."""
     child_pid = tmp_path / "pid"

@@ -471,6 +471,18 @@ def test_models_are_listed_without_a_worker_and_devices_by_it(module: Any, logic
     assert logic.devices()[0]["name"] == "cpu"
 
 
+def test_a_download_gets_on_by_the_timer(host: Any, logic: Any) -> None:
+    def body() -> Any:
+        job = logic.startDownload("direct")
+        deadline = time.monotonic() + 60
+        while not job.is_finished and time.monotonic() < deadline:
+            slicer.app.processEvents()
+            time.sleep(0.005)
+        return job.error
+
+    assert "no weights to download" in str(host.inLoop(body))
+
+
 def test_choices_survive_saving_and_loading_the_scene(scene: Any, module: Any, logic: Any, tmp_path: Path) -> None:
     chosen = logic.getParameterNode()
     fixed, moving = pair_nodes(scene)
