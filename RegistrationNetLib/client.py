@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import itertools
 import queue
 import shutil
@@ -22,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import Cancelled, OutputError, RegistrationNetError, WorkerError
+from .errors import Cancelled, InputError, OutputError, RegistrationNetError, WorkerError
 from .interpreter import killed, started, worker_environment, worker_python
 from .messages import Message, decoded, encoded, error_from
 from .nrrd import Volume, read_volume, write_volume
@@ -324,10 +325,19 @@ class _Life:
             ) from error
 
     def say(self, message: Message) -> None:
+        """Send `message`.
+
+        Raises:
+            OSError: the worker does not listen any more.
+        """
         stdin = self._process.stdin
         assert stdin is not None
-        stdin.write(encoded(message))
-        stdin.flush()
+        try:
+            stdin.write(encoded(message))
+            stdin.flush()
+        except ValueError as error:
+            # The reader has seen the worker's end and closed the pipe.
+            raise BrokenPipeError(errno.EPIPE, "the worker has ended") from error
 
     def end(self) -> None:
         """Kill, without waiting; the reader clears up."""
@@ -341,7 +351,11 @@ class _Life:
         stdout = self._process.stdout
         assert stdout is not None
         for line in iter(stdout.readline, b""):
-            event = dict(decoded(line))
+            try:
+                event = dict(decoded(line))
+            except InputError:
+                # Cut short: the worker was killed while it wrote it.
+                continue
             if event["event"] != "progress":
                 job = self.jobs.pop(event["id"], None)
                 if job is not None and event["event"] == "result":

@@ -97,13 +97,19 @@ def test_a_mask_and_an_initial_transform_travel(client: Client) -> None:
 @pytest.mark.parametrize("stage", ["waiting", "prepare", "align", "refine", "finish"])
 def test_cancelling_in_any_stage_takes_less_than_a_second(client: Client, stage: str) -> None:
     client.devices().wait()
-    options = {"steps": 5 if stage == "finish" else 100_000}
-    job = client.register(pair(), options=options)
-    if stage != "waiting":
-        until(client, lambda: job.is_finished or (job.progress is not None and job.progress.stage == stage))
-    start = time.monotonic()
-    job.cancel()
-    job.cancel()
+    start = 0.0
+
+    def cancel_in_stage(job: Job) -> None:
+        nonlocal start
+        if job.progress is not None and job.progress.stage == stage and not start:
+            start = time.monotonic()
+            job.cancel()
+
+    job = client.register(pair(), options={"steps": 5 if stage == "finish" else 100_000}, watch=cancel_in_stage)
+    if stage == "waiting":
+        start = time.monotonic()
+        job.cancel()
+        job.cancel()
     with pytest.raises(Cancelled, match="nothing was changed"):
         job.wait()
     assert time.monotonic() - start < 1.0
@@ -186,6 +192,26 @@ def test_what_is_cancelled_on_its_way_is_never_sent(tmp_path: Path, monkeypatch:
         assert client.devices().wait() == 1
         assert not list(private_folder(client).iterdir())
     assert '"register"' not in heard.read_text()
+
+
+@posix
+def test_a_worker_killed_in_the_middle_of_a_word_is_told(tmp_path: Path) -> None:
+    body = 'hear(); sys.stdout.write(\'{"id": 1, "ev\'); sys.stdout.flush(); os._exit(1)'
+    with Client(python_that(tmp_path, body)) as client, pytest.raises(WorkerError, match="ended before it answered"):
+        client.devices().wait()
+
+
+@posix
+def test_a_worker_that_ends_between_two_requests_is_replaced(tmp_path: Path) -> None:
+    body = "say(id=hear()['id'], event='result', result=os.getpid())"
+    with Client(python_that(tmp_path, body)) as client:
+        first = client.devices().wait()
+        life = client._life
+        assert life is not None
+        life.join()
+        with pytest.raises(BrokenPipeError, match="the worker has ended"):
+            life.say({})
+        assert client.devices().wait() != first
 
 
 @posix

@@ -236,10 +236,15 @@ def test_the_timer_lets_jobs_get_on_by_itself(scene: Any, host: Any, logic: Any)
 def test_cancelling_leaves_the_scene_as_it_was(scene: Any, module: Any, logic: Any, stage: str) -> None:
     fixed, moving = pair_nodes(scene)
     before = content(scene)
-    job = logic.startRegistration(fixed, moving, **(QUICK if stage == "finish" else LONG))
-    until(logic, lambda: job.progress is not None and job.progress.stage == stage)
-    start = time.monotonic()
-    job.cancel()
+    start = 0.0
+
+    def cancel_in_stage(job: Any) -> None:
+        nonlocal start
+        if job.progress is not None and job.progress.stage == stage and not start:
+            start = time.monotonic()
+            job.cancel()
+
+    job = logic.startRegistration(fixed, moving, onChanged=cancel_in_stage, **(QUICK if stage == "finish" else LONG))
     with pytest.raises(Cancelled, match="nothing was changed"):
         job.wait()
     assert time.monotonic() - start < 1.0
