@@ -19,7 +19,7 @@ from .nrrd import Volume
 JACOBIAN_TITLE = "Jacobian determinant"
 # Which colour nodes are ours, so that a scene holds one of each.
 COLOURS_ATTRIBUTE = "RegistrationNet.Colours"
-LEGEND_LABELS, LEGEND_FONT = 9, 12
+LEGEND_LABELS = 9
 GRID_LINES = 24
 CHECKERS = 8
 DIFFERENCE_COLOURS = 255
@@ -69,8 +69,6 @@ def show_as_jacobian(node: Node) -> None:
     legend.SetTitleText(JACOBIAN_TITLE)
     legend.SetLabelFormat("%.1f")
     legend.SetNumberOfLabels(LEGEND_LABELS)
-    for text in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
-        text.SetFontSize(LEGEND_FONT)
     legend.SetMaxNumberOfColors(jacobian_colours(node.GetScene()).GetNumberOfColors())
     legend.SetVisibility(False)
 
