@@ -73,7 +73,7 @@ def test_errors_come_back_as_what_they_were(client: Client) -> None:
     flat = {**pair(), "moving": Volume(np.zeros((24, 24, 24), np.int16), pair()["moving"].world_from_index)}
     with pytest.raises(InputError, match="moving has one value everywhere"):
         client.register(flat).wait()
-    with pytest.raises(InputError, match="no weights to download"):
+    with pytest.raises(InputError, match="needs no weights"):
         client.download("direct").wait()
 
 
