@@ -166,7 +166,7 @@ def _mapped_lattice(composition: Composition, shape: torch.Size | tuple[int, ...
 
 def _rounded(one: Map) -> Map:
     """The map, which may move points by 0.000125 voxels of its lattice before it looks up their displacements."""
-    if not isinstance(one, DisplacementField):
+    if not isinstance(one, DisplacementField) or type(one).__call__ is not DisplacementField.__call__:
         return one
     displacement = one.displacement
     return lambda points: points + sample(displacement, points, rounded=True)
