@@ -154,7 +154,7 @@ def test_the_loss_falls() -> None:
         with torch.no_grad():
             return float(QUICK.loss(maps, moving, fixed, generator=torch.Generator().manual_seed(1)).total)  # type: ignore[operator]
 
-    assert loss(found.maps) < 0.95 * loss(both_ways(network, moving, fixed))
+    assert loss(found.maps) < 0.97 * loss(both_ways(network, moving, fixed))
 
 
 def test_it_ends_when_the_loss_no_longer_falls() -> None:
