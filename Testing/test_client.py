@@ -203,11 +203,12 @@ def test_a_worker_killed_in_the_middle_of_a_word_is_told(tmp_path: Path) -> None
 
 @posix
 def test_a_worker_that_ends_between_two_requests_is_replaced(tmp_path: Path) -> None:
-    body = "say(id=hear()['id'], event='result', result=os.getpid())"
+    body = "for line in sys.stdin: say(id=json.loads(line)['id'], event='result', result=os.getpid())"
     with Client(python_that(tmp_path, body)) as client:
         first = client.devices().wait()
         life = client._life
         assert life is not None
+        killed(life._process)
         life.join()
         with pytest.raises(BrokenPipeError, match="the worker has ended"):
             life.say({})
