@@ -50,7 +50,7 @@ class SampledByLayers(torch.autograd.Function):
         few, pull = (_spread(_multiple_of_threads(values)) for values in (points, upstream))
         wanted = list(ctx.needs_input_grad[:2])
         by_image, by_lattice = torch.ops.aten.grid_sampler_3d_backward(
-            pull[..., None, None],
+            pull[:, :, None, None],
             image.expand(len(few), *image.shape[1:]),
             lattice_of(few),
             _LINEAR,
