@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from .catalogue import Card
+from .devices import memory_kept
 from .errors import RefinementError
 from .models.constricon import VelocityDiffusionLoss
 from .models.gradicon import GradICONLoss
@@ -134,19 +135,23 @@ def _adam(parameters: Sequence[Tensor], loss: Callable[[], Tensor], *, rate: flo
     means, squares = ([torch.zeros_like(one) for one in parameters] for _ in range(2))
     counts = [torch.tensor(0.0) for _ in parameters]
     while True:
-        value = loss()
+        with memory_kept():
+            value = loss()
         if not torch.isfinite(value):
             raise RefinementError(
                 "The loss became infinite or NaN; it must stay finite. Check the images, or the weights of the model."
             )
-        gradients = torch.autograd.grad(value, parameters)
+        with memory_kept():
+            gradients = list(torch.autograd.grad(value, parameters))
         with torch.no_grad():
             adam(
-                list(parameters), list(gradients), means, squares, [], counts,
+                list(parameters), gradients, means, squares, [], counts,
                 foreach=False, amsgrad=False, beta1=DECAYS[0], beta2=DECAYS[1], lr=rate,
                 weight_decay=0.0, eps=EPSILON, maximize=False,
             )  # fmt: skip
-        yield float(value.detach())
+        loss_value = float(value.detach())
+        del value, gradients  # as large as the network, and of no use to the next step
+        yield loss_value
 
 
 def _still_falls(losses: Sequence[float]) -> bool:

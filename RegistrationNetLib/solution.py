@@ -110,8 +110,7 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
     notes: dict[str, Any] = {}
     if trained is not None:
         is_aligned = bool(options.align) or not np.allclose(start.matrix, np.eye(len(start.matrix)))
-        with memory_kept():
-            begun, notes = _predicted(trained, fixed, moving, alignment if is_aligned else None, options, stages)
+        begun, notes = _predicted(trained, fixed, moving, alignment if is_aligned else None, options, stages)
         alignment = begun.alignment
     aligned = _on_fixed(moving, fixed.grid, alignment)
     counted = _counted(fixed, moving.grid, alignment)
@@ -155,7 +154,7 @@ def _prediction(
     trained: nn.Module, pair: NetworkPair, device: torch.device, report: StageReport
 ) -> tuple[BothWays, dict[str, Any]]:
     def work() -> BothWays:
-        with torch.no_grad(), watched(trained, report):
+        with torch.no_grad(), watched(trained, report), memory_kept():
             return both_ways(trained, pair.moving.values, pair.fixed.values)
 
     maps, way = sparingly(prediction_ways(device), device, work, remedy="Choose the device cpu.")
