@@ -648,10 +648,39 @@ def _copyOfParent(node: Any, transformNode: Any) -> Any:
 
 
 class RegistrationNetTest(ScriptedLoadableModuleTest):
-    """What runs inside Slicer by its own test runner."""
+    """What runs inside Slicer by its own test runner. The sample volumes are Slicer's own, verified by its checksums."""
 
     def setUp(self) -> None:
         slicer.mrmlScene.Clear()
 
     def test_moduleIsLoadedAndListsItsModels(self) -> None:
         self.assertIn("direct", [model["name"] for model in slicer.util.getModuleLogic("RegistrationNet").models()])
+
+    def test_theOpenPanelHasStartedNothing(self) -> None:
+        widget = slicer.modules.registrationnet.widgetRepresentation().self()
+        self.assertNotIn("torch", sys.modules)
+        self.assertEqual(len(widget.logic.client.unfinished), 0)
+        self.assertFalse(widget.ui.registerButton.enabled)
+
+    def test_sampleVolumesAreRegisteredFromThePanel(self) -> None:
+        # Another module, there when Slicer runs.
+        import SampleData
+
+        fixed, moving = (SampleData.downloadSample(name) for name in ("MRBrainTumor1", "MRBrainTumor2"))
+        widget = slicer.modules.registrationnet.widgetRepresentation().self()
+        widget.initializeParameterNode()
+        chosen = widget.logic.getParameterNode()
+        chosen.fixedVolume, chosen.movingVolume = fixed, moving
+        chosen.hasOwnSteps, chosen.steps = True, 5
+        widget.ui.registerButton.click()
+        deadline = time.monotonic() + 300
+        while widget.job is not None and time.monotonic() < deadline:
+            slicer.app.processEvents()
+            time.sleep(0.02)
+        self.assertIsNone(widget.job)
+        self.assertIsNotNone(widget.resultPanel.result, widget.ui.messageLabel.text)
+        after = widget.resultPanel.result.report["similarity"]
+        self.assertGreater(after["after"], after["before"])
+        for view in ("warped", "checkerboard", "difference", "jacobian", "grid"):
+            getattr(widget.ui, f"{view}ViewButton").click()
+        self.assertFalse(widget.ui.messageLabel.visible, widget.ui.messageLabel.text)
