@@ -182,7 +182,9 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         names = (self._parameterNode.movingVolume.GetName(), self._parameterNode.fixedVolume.GetName())
         self.resultPanel.show(None)
-        self.runPanel.begin(_("{moving} to {fixed} by {model}").format(moving=names[0], fixed=names[1], model=self._model["title"]))
+        self.runPanel.begin(
+            _("{moving} to {fixed} by {model}").format(moving=names[0], fixed=names[1], model=self._model["title"])
+        )
         self._update()
 
     def onCancel(self) -> None:
@@ -499,7 +501,17 @@ class RegistrationNetLogic(ScriptedLoadableModuleLogic):
             "initial": chosen.initialTransform,
             **{name: getattr(chosen, name) for name in sides},
         }
-        always = ("model", "similarity", "fixedModality", "movingModality", "smoothness", "device", "separateParts", "mirrored", "conserveMass")
+        always = (
+            "model",
+            "similarity",
+            "fixedModality",
+            "movingModality",
+            "smoothness",
+            "device",
+            "separateParts",
+            "mirrored",
+            "conserveMass",
+        )
         return self.startRegistration(
             chosen.fixedVolume,
             chosen.movingVolume,

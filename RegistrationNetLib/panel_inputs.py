@@ -18,7 +18,7 @@ def pair_in_view(scene: Node) -> tuple[Node, Node]:
     """
     volumes = _plain_volumes(scene)
     shown = [node for node in _shown(scene) if node in volumes]
-    both = (list(dict.fromkeys([*shown, *volumes])) + [None, None])[:2]
+    both = [*dict.fromkeys([*shown, *volumes]), None, None][:2]
     return both[0], both[1]
 
 
@@ -32,7 +32,9 @@ def modality_of(node: Node) -> str:
 
 
 def _plain_volumes(scene: Node) -> list[Node]:
-    nodes = [scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode") for index in range(_count(scene, "vtkMRMLScalarVolumeNode"))]
+    nodes = [
+        scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode") for index in range(_count(scene, "vtkMRMLScalarVolumeNode"))
+    ]
     return [node for node in nodes if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors()]
 
 

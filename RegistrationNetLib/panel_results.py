@@ -36,7 +36,11 @@ def remembered(node: Any, result: Any) -> None:
 def recalled(node: Any) -> tuple[ResultNodes, Any, Any, Mapping[str, Any]] | None:
     """Nodes, fixed, moving and report of the result noted last; None where there is none, or a node of it is gone."""
     found = {one.name: node.GetNodeReference(ROLE + one.name) for one in fields(ResultNodes)}
-    fixed, moving, report = node.GetNodeReference(ROLE + "fixed"), node.GetNodeReference(ROLE + "moving"), node.GetAttribute(REPORT)
+    fixed, moving, report = (
+        node.GetNodeReference(ROLE + "fixed"),
+        node.GetNodeReference(ROLE + "moving"),
+        node.GetAttribute(REPORT),
+    )
     needed = [one for name, one in found.items() if name not in ("affine", "deformable")]
     if not report or any(one is None for one in (fixed, moving, *needed)):
         return None

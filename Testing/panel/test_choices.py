@@ -41,7 +41,9 @@ def asked(scene: Any, panel: Panel, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("deviceCombo", "Processor (CPU)", "device", "cpu"),
     ],
 )
-def test_a_choice_from_a_list_reaches_the_logic(panel: Panel, asked: Any, widget: str, words: str, option: str, value: Any) -> None:
+def test_a_choice_from_a_list_reaches_the_logic(
+    panel: Panel, asked: Any, widget: str, words: str, option: str, value: Any
+) -> None:
     before = asked()
     panel.choose(widget, words)
     assert asked() == {**before, option: value}

@@ -92,8 +92,8 @@ def test_what_is_not_installed_is_asked_for_in_the_panel(ready: Panel, monkeypat
     """One question, and nothing is installed before its answer."""
     dependencies = sys.modules["RegistrationNet"].dependencies
     installed: list[bool] = []
-    monkeypatch.setattr(dependencies, "missing", lambda wanted: [] if installed else ["torch>=2.2"])
-    monkeypatch.setattr(dependencies, "ensure", lambda path, slicer, ask=True: installed.append(ask))
+    monkeypatch.setattr(dependencies, "missing", lambda _: [] if installed else ["torch>=2.2"])
+    monkeypatch.setattr(dependencies, "ensure", lambda *_, ask=True: installed.append(ask))
     ready.click("registerButton")
     assert not ready.is_running
     assert not installed
