@@ -129,6 +129,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._connect()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
@@ -313,11 +314,12 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.runPanel.show_progress(job.progress)
             return
         self.job = None
-        self._update()
-        self.runPanel.end(job.error)
         if job.result is not None and self._parameterNode is not None:
             remembered(self._parameterNode.parameterNode, job.result)
             self.resultPanel.show(job.result)
+            self.ui.warpedViewButton.click()
+        self._update()
+        self.runPanel.end(job.error)
 
     def _onDevices(self, job: Job) -> None:
         if job.error is not None:

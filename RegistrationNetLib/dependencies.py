@@ -80,7 +80,7 @@ def _install(lacking: list[str], slicer: Any, *, ask: bool) -> None:
     question = f"Registration needs {', '.join(lacking)}. Install into Slicer's Python?"
     try:
         if hasattr(slicer, "packaging"):
-            slicer.packaging.pip_ensure(lacking, requester=_MODULE, prompt_install=ask)
+            slicer.packaging.pip_ensure(lacking, requester=_MODULE, **({} if ask else {"prompt_install": False}))
         elif not ask or slicer.util.confirmOkCancelDisplay(question):
             slicer.util.pip_install(lacking)
     except RuntimeError as error:

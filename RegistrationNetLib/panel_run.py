@@ -48,7 +48,6 @@ class RunPanel:
     def end(self, error: Exception | None) -> None:
         """Tell how the run ended."""
         seconds = time.monotonic() - self._start
-        self.show_idle("")
         if error is None:
             self._ui.progressLabel.setText(_("Done in {number:.0f} s").format(number=seconds))
             self.log(_("Done in {number:.1f} s").format(number=seconds))

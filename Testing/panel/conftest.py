@@ -19,11 +19,13 @@ class Panel:
         self.qt = qt
         self.module = module
         self.top = module.widgetRepresentation()
-        self.top.resize(350, 1200)
+        self.top.resize(350, 2400)
         self.top.show()
         module.enter()
         self.widget = module.widget
         self.ui, self.logic = self.widget.ui, self.widget.logic
+        for name in ("moreInputs", "refinement", "device", "outputs"):
+            getattr(self.ui, f"{name}CollapsibleButton").setCollapsed(False)
 
     @property
     def parameters(self) -> Any:

@@ -1,5 +1,6 @@
 """Every choice of the panel reaches the logic: one that changes nothing would deceive its user."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -47,6 +48,20 @@ def test_a_choice_from_a_list_reaches_the_logic(
     before = asked()
     panel.choose(widget, words)
     assert asked() == {**before, option: value}
+
+
+def test_every_choice_has_its_words_in_the_same_order(panel: Panel) -> None:
+    """The lists are bound by place."""
+    module = sys.modules["RegistrationNet"]
+    offered = {
+        "fixedModality": module.MODALITIES,
+        "movingModality": module.MODALITIES,
+        "alignment": module.ALIGNMENTS,
+        "refinement": module.REFINEMENTS,
+        "similarity": module.SIMILARITIES,
+        "device": module.DEVICES,
+    }
+    assert {name: list(words) for name, words in module.CHOICES.items()} == {name: list(values) for name, values in offered.items()}
 
 
 @pytest.mark.parametrize("option", ["mirrored", "conserveMass", "separateParts"])
