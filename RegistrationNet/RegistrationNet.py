@@ -133,6 +133,9 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
+        if self.logic is None:
+            # Its setup had failed.
+            return
         self.job = None
         self.setParameterNode(None)
         self.modelPanel.close()

@@ -61,7 +61,9 @@ def test_every_choice_has_its_words_in_the_same_order(panel: Panel) -> None:
         "similarity": module.SIMILARITIES,
         "device": module.DEVICES,
     }
-    assert {name: list(words) for name, words in module.CHOICES.items()} == {name: list(values) for name, values in offered.items()}
+    assert {name: list(words) for name, words in module.CHOICES.items()} == {
+        name: list(values) for name, values in offered.items()
+    }
 
 
 @pytest.mark.parametrize("option", ["mirrored", "conserveMass", "separateParts"])

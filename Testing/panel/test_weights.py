@@ -72,7 +72,7 @@ def test_a_file_that_is_none_is_refused_in_words(lacking: Panel, tmp_path: Path,
     monkeypatch.setattr(lacking.qt.QFileDialog, "getOpenFileName", lambda *_: (str(wrong), ""))
     lacking.click("importButton")
     lacking.until(lambda: lacking.message)
-    assert "letter.trch" in lacking.message
+    assert "is not a whole file of weights" in lacking.message
     assert not lacking.ui.weightsProgressBar.isVisibleTo(lacking.top)
 
 
