@@ -88,8 +88,8 @@ def test_steps_count_only_when_they_are_ones_own(panel: Panel, asked: Any) -> No
 
 def test_smoothness_reaches_the_logic(panel: Panel, asked: Any) -> None:
     before = asked()
-    panel.type("smoothnessSlider", "2.5")
-    assert asked() == {**before, "smoothness": 2.5}
+    panel.type("smoothnessSlider", "3")
+    assert asked() == {**before, "smoothness": 3.0}
 
 
 @pytest.mark.parametrize("option", ["fixedMask", "movingMask", "fixedLabels", "movingLabels"])
