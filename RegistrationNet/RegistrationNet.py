@@ -31,10 +31,14 @@ from RegistrationNetLib import dependencies, mrml, scene_display
 from RegistrationNetLib.client import Client, Job
 from RegistrationNetLib.errors import Cancelled, InputError, RegistrationNetError
 from RegistrationNetLib.model_list import listed_models
+from RegistrationNetLib.panel_inputs import modality_of, pair_in_view
+from RegistrationNetLib.panel_models import ModelPanel
+from RegistrationNetLib.panel_results import ResultPanel, recalled, remembered
+from RegistrationNetLib.panel_run import RunPanel
+from RegistrationNetLib.panel_words import CHOICES, gigabytes
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.scene_inputs import Inputs
 from RegistrationNetLib.scene_results import ResultNodes, all_or_none, placed
-from RegistrationNetLib.version import __version__
 
 POLL_MSEC = 20
 REQUIREMENTS = Path(__file__).parent / "Resources" / "requirements.txt"
@@ -94,25 +98,245 @@ class RegistrationNetParameterNode:
     smoothness: Annotated[float, WithinRange(0.1, 10.0)] = 1.0
     device: Annotated[str, Choice(list(DEVICES))] = "auto"
     separateParts: bool = False
+    mirrored: bool = False
+    conserveMass: bool = False
 
 
 class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel."""
+    """The panel: binds the widgets to the parameter node, and the buttons to the logic. Its parts are RegistrationNetLib's panel_*."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
+        self.job = None
+        self._parameterNode = None
+        self._guiTag = None
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/RegistrationNet.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = RegistrationNetLogic()
-        self.layout.addWidget(qt.QLabel(_("RegistrationNet {version}").format(version=__version__)))
-        self.layout.addStretch(1)
+        self.runPanel = RunPanel(self.ui)
+        tell = self.runPanel.tell
+        self.resultPanel = ResultPanel(self.ui, self.logic, tell=tell)
+        self.modelPanel = ModelPanel(
+            self.ui, self.logic, tell=tell, on_chosen=self._onModelChosen, on_weights=self._update, may_work=self._mayWork
+        )
+        self._connect()
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
+        self.initializeParameterNode()
 
     def cleanup(self) -> None:
+        if self.logic is None:
+            # Its setup had failed.
+            return
+        self.job = None
+        self.setParameterNode(None)
+        self.modelPanel.close()
         self.logic.close()
         self.removeObservers()
+
+    def enter(self) -> None:
+        self.initializeParameterNode()
+
+    def exit(self) -> None:
+        self.resultPanel.pause()
+
+    def onSceneStartClose(self, *_caller: Any) -> None:
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, *_caller: Any) -> None:
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self) -> None:
+        self.setParameterNode(self.logic.getParameterNode())
+        self._proposeVolumes()
+
+    def setParameterNode(self, node: Any) -> None:
+        """Show the choices and the result that a parameter node holds; None between two scenes."""
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
+        self._parameterNode = node
+        if node is None:
+            self.resultPanel.show(None)
+            return
+        self._guiTag = node.connectGui(self.ui)
+        self._nameChoices()
+        self.addObserver(node.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
+        found = recalled(node.parameterNode)
+        self.resultPanel.show(None if found is None else RegistrationResult(*found))
+        self._update()
+
+    def onRegister(self) -> None:
+        self.runPanel.tell(None)
+        if not self._mayWork():
+            return
+        try:
+            self.job = self.logic.startFromParameters(onChanged=self._onJob)
+        except Exception as error:  # noqa: BLE001, told in the panel
+            self.runPanel.tell(error)
+            return
+        names = (self._parameterNode.movingVolume.GetName(), self._parameterNode.fixedVolume.GetName())
+        self.resultPanel.show(None)
+        self.runPanel.begin(
+            _("{moving} to {fixed} by {model}").format(moving=names[0], fixed=names[1], model=self._model["title"])
+        )
+        self._update()
+
+    def onCancel(self) -> None:
+        if self.job is not None:
+            self.job.cancel()
+
+    def onInstall(self) -> None:
+        """The user has agreed."""
+        self.runPanel.tell(None)
+        self.ui.consentBox.setVisible(False)
+        try:
+            dependencies.ensure(REQUIREMENTS, slicer, ask=False)
+        except Exception as error:  # noqa: BLE001, told in the panel
+            self.runPanel.tell(error)
+
+    def onLookForDevices(self) -> None:
+        self.runPanel.tell(None)
+        if self._mayWork():
+            self.ui.deviceLabel.setText(_("Looking…"))
+            self.logic.startDevices(self._onDevices)
+
+    @property
+    def _model(self) -> Any:
+        return self.modelPanel.card
+
+    def _connect(self) -> None:
+        ui = self.ui
+        for button, slot in (
+            (ui.registerButton, self.onRegister),
+            (ui.cancelButton, self.onCancel),
+            (ui.installButton, self.onInstall),
+            (ui.laterButton, lambda: ui.consentBox.setVisible(False)),
+            (ui.deviceButton, self.onLookForDevices),
+        ):
+            button.connect("clicked(bool)", slot)
+        ui.fixedSelector.connect("nodeActivated(vtkMRMLNode*)", lambda node: self._guessModality("fixed", node))
+        ui.movingSelector.connect("nodeActivated(vtkMRMLNode*)", lambda node: self._guessModality("moving", node))
+        ui.consentBox.setVisible(False)
+        ui.deviceLabel.setText(_("Automatic takes the graphics card where there is one. Memory is checked before a run starts."))
+
+    def _nameChoices(self) -> None:
+        """Binding has filled the lists with the values; people see words."""
+        for parameter, names in CHOICES.items():
+            combo = getattr(self.ui, f"{parameter}Combo")
+            for index, words in enumerate(names.values()):
+                combo.setItemText(index, words)
+
+    def _proposeVolumes(self) -> None:
+        node = self._parameterNode
+        if node.fixedVolume is None and node.movingVolume is None:
+            node.fixedVolume, node.movingVolume = pair_in_view(slicer.mrmlScene)
+            self._guessModality("fixed", node.fixedVolume)
+            self._guessModality("moving", node.movingVolume)
+
+    def _guessModality(self, side: str, volume: Any) -> None:
+        if volume is not None:
+            setattr(self._parameterNode, f"{side}Modality", modality_of(volume))
+
+    def _onModelChosen(self, name: str) -> None:
+        node = self._parameterNode
+        if node is not None:
+            node.model = name
+
+    def _update(self, *_caller: Any) -> None:
+        """Show what follows from the choices, and whether the run can start."""
+        node = self._parameterNode
+        if node is None:
+            return
+        if node.model != self._model["name"]:
+            if not self.modelPanel.knows(node.model):
+                node.model = "direct"
+                return
+            self.modelPanel.show(node.model)
+        isRunning, missing = self.job is not None, self._whatIsMissing()
+        self.ui.registerButton.setEnabled(not isRunning and not missing)
+        self.ui.cancelButton.setEnabled(isRunning)
+        self.ui.stepsSpinBox.setEnabled(node.hasOwnSteps)
+        self.ui.mirroredCheckBox.setEnabled(node.mirrored or self._model["prepare"]["mirror_axis"] is not None)
+        self.ui.conserveMassCheckBox.setEnabled(node.conserveMass or (node.fixedModality, node.movingModality) == ("ct", "ct"))
+        self._describeOutputs()
+        if not isRunning:
+            self.runPanel.show_idle(missing)
+
+    def _whatIsMissing(self) -> str:
+        """What the user must do before the run can start, "" where nothing is missing."""
+        node = self._parameterNode
+        if node.fixedVolume is None or node.movingVolume is None:
+            return _("Choose a fixed and a moving volume.")
+        if node.fixedVolume is node.movingVolume:
+            return _("Fixed and moving are the same volume. Choose two.")
+        if not self.modelPanel.is_ready:
+            return _("The weights of {title} are not here. Get them under Network, or choose Direct optimization.").format(
+                title=self._model["title"]
+            )
+        return ""
+
+    def _describeOutputs(self) -> None:
+        node = self._parameterNode
+        if node.fixedVolume is None or node.movingVolume is None:
+            self.ui.outputsLabel.setText(_("New nodes, named after the two volumes."))
+            return
+        self.ui.outputsLabel.setText(
+            _("New nodes, named “{moving} to {fixed}”: transform, inverse, warped volume, Jacobian, table, chart.").format(
+                moving=node.movingVolume.GetName(), fixed=node.fixedVolume.GetName()
+            )
+        )
+
+    def _mayWork(self) -> bool:
+        """Whether everything is installed; if not, the panel asks."""
+        lacking = dependencies.missing([dependencies.TORCH, *dependencies.requirements(REQUIREMENTS)])
+        if lacking:
+            self.ui.consentLabel.setText(
+                _(
+                    "Registration needs {packages} in Slicer's own Python. PyTorch takes 0.2 GB (processor) to 5 GB (graphics card)"
+                    " on the disk, the rest a few MB. Looking around works without."
+                ).format(packages=", ".join(lacking))
+            )
+        self.ui.consentBox.setVisible(bool(lacking))
+        return not lacking
+
+    def _onJob(self, job: "RegistrationJob") -> None:
+        if job is not self.job:
+            return
+        if not job.isFinished:
+            if job.progress is not None:
+                self.runPanel.show_progress(job.progress)
+            return
+        self.job = None
+        if job.result is not None and self._parameterNode is not None:
+            remembered(self._parameterNode.parameterNode, job.result)
+            self.resultPanel.show(job.result)
+            self.ui.warpedViewButton.click()
+        self._update()
+        self.runPanel.end(job.error)
+
+    def _onDevices(self, job: Job) -> None:
+        if job.error is not None:
+            self.ui.deviceLabel.setText("")
+            self.runPanel.tell(job.error)
+        elif job.is_finished:
+            lines = [self._deviceLine(device) for device in job.answer]
+            self.ui.deviceLabel.setText("\n".join(lines))
+
+    def _deviceLine(self, device: Any) -> str:
+        name = CHOICES["device"][device["name"]]
+        if device["free_mb"] is None:
+            return f"{name}: {device['title']}"
+        return _("{name}: {title}, {free} free").format(name=name, title=device["title"], free=gigabytes(device["free_mb"]))
 
 
 class JobState(enum.Enum):
@@ -282,7 +506,17 @@ class RegistrationNetLogic(ScriptedLoadableModuleLogic):
             "initial": chosen.initialTransform,
             **{name: getattr(chosen, name) for name in sides},
         }
-        always = ("model", "similarity", "fixedModality", "movingModality", "smoothness", "device", "separateParts")
+        always = (
+            "model",
+            "similarity",
+            "fixedModality",
+            "movingModality",
+            "smoothness",
+            "device",
+            "separateParts",
+            "mirrored",
+            "conserveMass",
+        )
         return self.startRegistration(
             chosen.fixedVolume,
             chosen.movingVolume,
@@ -302,6 +536,18 @@ class RegistrationNetLogic(ScriptedLoadableModuleLogic):
     def startDownload(self, model: str, onChanged: Callable[[Job], None] = lambda _: None) -> Job:
         """Start to download the weights of a model; the job has progress, cancel() and error."""
         job = self.client.download(model, onChanged)
+        self._timer.start()
+        return job
+
+    def startImport(self, model: str, file: str, onChanged: Callable[[Job], None] = lambda _: None) -> Job:
+        """Start to take a file as the weights of a model."""
+        job = self.client.import_weights(model, file, onChanged)
+        self._timer.start()
+        return job
+
+    def startDevices(self, onChanged: Callable[[Job], None] = lambda _: None) -> Job:
+        """Start to ask the worker what it can compute on."""
+        job = self.client.devices(onChanged)
         self._timer.start()
         return job
 
@@ -419,10 +665,39 @@ def _copyOfParent(node: Any, transformNode: Any) -> Any:
 
 
 class RegistrationNetTest(ScriptedLoadableModuleTest):
-    """What runs inside Slicer by its own test runner."""
+    """What runs inside Slicer by its own test runner. The sample volumes are Slicer's own, verified by its checksums."""
 
     def setUp(self) -> None:
         slicer.mrmlScene.Clear()
 
     def test_moduleIsLoadedAndListsItsModels(self) -> None:
         self.assertIn("direct", [model["name"] for model in slicer.util.getModuleLogic("RegistrationNet").models()])
+
+    def test_theOpenPanelHasStartedNothing(self) -> None:
+        widget = slicer.modules.registrationnet.widgetRepresentation().self()
+        self.assertNotIn("torch", sys.modules)
+        self.assertEqual(len(widget.logic.client.unfinished), 0)
+        self.assertFalse(widget.ui.registerButton.enabled)
+
+    def test_sampleVolumesAreRegisteredFromThePanel(self) -> None:
+        # Another module, there when Slicer runs.
+        import SampleData
+
+        fixed, moving = (SampleData.downloadSample(name) for name in ("MRBrainTumor1", "MRBrainTumor2"))
+        widget = slicer.modules.registrationnet.widgetRepresentation().self()
+        widget.initializeParameterNode()
+        chosen = widget.logic.getParameterNode()
+        chosen.fixedVolume, chosen.movingVolume = fixed, moving
+        chosen.hasOwnSteps, chosen.steps = True, 5
+        widget.ui.registerButton.click()
+        deadline = time.monotonic() + 300
+        while widget.job is not None and time.monotonic() < deadline:
+            slicer.app.processEvents()
+            time.sleep(0.02)
+        self.assertIsNone(widget.job)
+        self.assertIsNotNone(widget.resultPanel.result, widget.ui.messageLabel.text)
+        after = widget.resultPanel.result.report["similarity"]
+        self.assertGreater(after["after"], after["before"])
+        for view in ("warped", "checkerboard", "difference", "jacobian", "grid"):
+            getattr(widget.ui, f"{view}ViewButton").click()
+        self.assertFalse(widget.ui.messageLabel.visible, widget.ui.messageLabel.text)

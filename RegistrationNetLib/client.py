@@ -135,9 +135,9 @@ class Client:
             request["initial"] = {"matrix": [list(map(float, row)) for row in initial]}
         return self._submitted(Job(self, request, travelling, receive=lambda answer: receive(_result(answer)), watch=watch))
 
-    def devices(self) -> Job:
+    def devices(self, watch: Callable[[Job], None] = lambda _: None) -> Job:
         """Ask what there is to compute on."""
-        return self._submitted(Job(self, {"do": "devices"}))
+        return self._submitted(Job(self, {"do": "devices"}, watch=watch))
 
     def models(self) -> Job:
         """Ask for the model cards and the state of their weights."""

@@ -30,20 +30,21 @@ def missing(wanted: Iterable[str]) -> list[str]:
     return [one for one in wanted if not _is_installed(one)]
 
 
-def ensure(path: Path, slicer: Any) -> None:
+def ensure(path: Path, slicer: Any, *, ask: bool = True) -> None:
     """Have Slicer install what is missing, after asking the user.
 
     Args:
         path: the file of requirements beside the module.
         slicer: the package of the running application.
+        ask: False where the user has agreed already.
 
     Raises:
         ResourceError: the user declined, the PyTorch extension is missing, or the installation failed.
     """
     if missing([TORCH]):
-        _install_torch(slicer)
+        _install_torch(slicer, ask=ask)
     if lacking := missing(requirements(path)):
-        _install(lacking, slicer)
+        _install(lacking, slicer, ask=ask)
     if still := missing([TORCH, *requirements(path)]):
         raise ResourceError(
             f"{', '.join(still)} could not be installed; registration needs it. Look at Slicer's log, and restart Slicer."
@@ -63,24 +64,24 @@ def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:2]]
 
 
-def _install_torch(slicer: Any) -> None:
+def _install_torch(slicer: Any, *, ask: bool) -> None:
     if not hasattr(slicer.modules, _PYTORCH_UTILS.lower()):
         raise ResourceError(
             "PyTorch is not installed; Slicer gets it by the PyTorch extension. Install that in the Extensions Manager."
         )
     # The module of another extension, there only when it is installed.
     logic = importlib.import_module(_PYTORCH_UTILS).PyTorchUtilsLogic()
-    if logic.installTorch(askConfirmation=True, torchVersionRequirement=TORCH.removeprefix("torch")) is None:
+    if logic.installTorch(askConfirmation=ask, torchVersionRequirement=TORCH.removeprefix("torch")) is None:
         raise ResourceError("PyTorch was not installed; registration needs it. Register again to be asked again.")
 
 
-def _install(lacking: list[str], slicer: Any) -> None:
+def _install(lacking: list[str], slicer: Any, *, ask: bool) -> None:
     """By Slicer's own tool, from 5.12 on; before, by asking here and its pip."""
     question = f"Registration needs {', '.join(lacking)}. Install into Slicer's Python?"
     try:
         if hasattr(slicer, "packaging"):
-            slicer.packaging.pip_ensure(lacking, requester=_MODULE)
-        elif slicer.util.confirmOkCancelDisplay(question):
+            slicer.packaging.pip_ensure(lacking, requester=_MODULE, **({} if ask else {"prompt_install": False}))
+        elif not ask or slicer.util.confirmOkCancelDisplay(question):
             slicer.util.pip_install(lacking)
     except RuntimeError as error:
         raise ResourceError(

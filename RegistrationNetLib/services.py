@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import SimpleITK as sitk
 import torch
 
@@ -65,12 +66,14 @@ def registered(request: Message, progress: ProgressCallback) -> dict[str, Any]:
     }
 
 
-def devices(request: Message, progress: ProgressCallback) -> list[dict[str, str]]:  # noqa: ARG001, one form for every service
-    """What there is to compute on."""
-    found = [{"name": "cpu", "title": platform.processor() or platform.machine()}]
-    found += [{"name": "cuda", "title": torch.cuda.get_device_name(0)}] if torch.cuda.is_available() else []
-    found += [{"name": "mps", "title": "Apple GPU"}] if torch.backends.mps.is_available() else []
-    return found
+def devices(request: Message, progress: ProgressCallback) -> list[dict[str, Any]]:  # noqa: ARG001, one form for every service
+    """What there is to compute on, and its free memory where that can be told."""
+    title = platform.processor() or platform.machine()
+    found: list[dict[str, Any]] = [{"name": "cpu", "title": title, "free_mb": psutil.virtual_memory().available / 2**20}]
+    if torch.cuda.is_available():
+        free_mb = torch.cuda.mem_get_info(0)[0] / 2**20
+        found.append({"name": "cuda", "title": torch.cuda.get_device_name(0), "free_mb": free_mb})
+    return found + ([{"name": "mps", "title": "Apple GPU", "free_mb": None}] if torch.backends.mps.is_available() else [])
 
 
 def models(request: Message, progress: ProgressCallback) -> list[dict[str, Any]]:  # noqa: ARG001, one form for every service

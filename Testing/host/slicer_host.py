@@ -437,6 +437,8 @@ class Module:
 
 def start(pure=None, testing=False):
     """`pure`: a folder with Slicer's own pure-Python slicer/* files to use under the stand-in."""
+    if hasattr(slicer, "app"):
+        return slicer
     slicer.app = App()
     slicer.app._testing = testing
     scene = slicer.vtkMRMLScene()

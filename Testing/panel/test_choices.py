@@ -1,0 +1,120 @@
+"""Every choice of the panel reaches the logic: one that changes nothing would deceive its user."""
+
+import sys
+from typing import Any
+
+import pytest
+
+from ..module.nodes import linear_transform, pair_nodes, points_node, segmentation_node
+from .conftest import Panel
+
+
+@pytest.fixture
+def asked(scene: Any, panel: Panel, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Presses Register and gives what the logic was asked for."""
+    pair_nodes(scene)
+    panel.choose("fixedSelector", "fixed")
+    panel.choose("movingSelector", "moving")
+    found: dict[str, Any] = {}
+
+    def start(fixed: Any, moving: Any, **given: Any) -> Any:
+        found.clear()
+        found.update(given, fixed=fixed, moving=moving)
+        raise RuntimeError("that was enough")
+
+    monkeypatch.setattr(panel.logic, "startRegistration", start)
+
+    def press() -> dict[str, Any]:
+        panel.click("registerButton")
+        return {name: value for name, value in found.items() if name != "onChanged"}
+
+    return press
+
+
+@pytest.mark.parametrize(
+    ("widget", "words", "option", "value"),
+    [
+        ("fixedModalityCombo", "CT", "fixedModality", "ct"),
+        ("movingModalityCombo", "MR", "movingModality", "mr"),
+        ("alignmentCombo", "Rigid", "align", ("centre", "rigid")),
+        ("refinementCombo", "Nothing", "refine", "none"),
+        ("similarityCombo", "Mutual information (across modalities)", "similarity", "mi"),
+        ("deviceCombo", "Processor (CPU)", "device", "cpu"),
+    ],
+)
+def test_a_choice_from_a_list_reaches_the_logic(
+    panel: Panel, asked: Any, widget: str, words: str, option: str, value: Any
+) -> None:
+    before = asked()
+    panel.choose(widget, words)
+    assert asked() == {**before, option: value}
+
+
+def test_every_choice_has_its_words_in_the_same_order(panel: Panel) -> None:
+    """The lists are bound by place."""
+    module = sys.modules["RegistrationNet"]
+    offered = {
+        "fixedModality": module.MODALITIES,
+        "movingModality": module.MODALITIES,
+        "alignment": module.ALIGNMENTS,
+        "refinement": module.REFINEMENTS,
+        "similarity": module.SIMILARITIES,
+        "device": module.DEVICES,
+    }
+    assert {name: list(words) for name, words in module.CHOICES.items()} == {
+        name: list(values) for name, values in offered.items()
+    }
+
+
+@pytest.mark.parametrize("option", ["mirrored", "conserveMass", "separateParts"])
+def test_a_box_that_is_checked_reaches_the_logic(panel: Panel, asked: Any, option: str) -> None:
+    panel.ui.mirroredCheckBox.setEnabled(True)
+    panel.choose("fixedModalityCombo", "CT")
+    panel.choose("movingModalityCombo", "CT")
+    panel.ui.mirroredCheckBox.setEnabled(True)
+    before = asked()
+    panel.ui.mirroredCheckBox.setEnabled(True)
+    panel.click(f"{option}CheckBox")
+    assert asked() == {**before, option: True}
+
+
+def test_steps_count_only_when_they_are_ones_own(panel: Panel, asked: Any) -> None:
+    before = asked()
+    assert not panel.ui.stepsSpinBox.isEnabled()
+    panel.click("hasOwnStepsCheckBox")
+    panel.type("stepsSpinBox", "7")
+    assert asked() == {**before, "steps": 7}
+
+
+def test_smoothness_reaches_the_logic(panel: Panel, asked: Any) -> None:
+    before = asked()
+    panel.type("smoothnessSlider", "3")
+    assert asked() == {**before, "smoothness": 3.0}
+
+
+@pytest.mark.parametrize("option", ["fixedMask", "movingMask", "fixedLabels", "movingLabels"])
+def test_a_segmentation_reaches_the_logic(scene: Any, panel: Panel, asked: Any, option: str) -> None:
+    node, before = segmentation_node(scene, {}, "outline"), asked()
+    panel.choose(f"{option}Selector", "outline")
+    assert asked() == {**before, option: node}
+
+
+@pytest.mark.parametrize("option", ["fixedLandmarks", "movingLandmarks"])
+def test_landmarks_reach_the_logic(scene: Any, panel: Panel, asked: Any, option: str) -> None:
+    node, before = points_node(scene, [[1, 2, 3]]), asked()
+    panel.choose(f"{option}Selector", "points")
+    assert asked() == {**before, option: node}
+
+
+def test_an_initial_transform_reaches_the_logic(scene: Any, panel: Panel, asked: Any) -> None:
+    node = linear_transform(scene, [[1, 0, 0, 3], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], "shift")
+    before = asked()
+    panel.choose("initialTransformSelector", "shift")
+    assert asked() == {**before, "initial": node}
+
+
+def test_a_network_reaches_the_logic(panel: Panel, asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = asked()
+    monkeypatch.setattr(type(panel.widget.modelPanel), "is_ready", property(lambda _: True))
+    panel.choose("modelCombo", "uniGradICON")
+    assert asked() == {**before, "model": "unigradicon"}

@@ -1,0 +1,98 @@
+"""Weights in the panel: missing, on their way, cancelled, here."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..loopback import Server, stalled, status
+from .conftest import Panel
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+    """Where the worker looks for weights; its cache is empty."""
+    one = Server([status(404)])
+    monkeypatch.setenv("REGISTRATIONNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("REGISTRATIONNET_WEIGHTS_URL", one.url)
+    with one.running():
+        yield one
+
+
+@pytest.fixture
+def lacking(server: Server, panel: Panel) -> Panel:
+    """The panel with a network whose weights are not here."""
+    panel.choose("modelCombo", "uniGradICON")
+    return panel
+
+
+def test_missing_weights_are_offered_with_their_size(lacking: Panel) -> None:
+    assert lacking.ui.weightsLabel.text == "Its weights are not on this computer yet."
+    assert lacking.ui.downloadButton.text == "Download 283 MB"
+    assert lacking.ui.importButton.isVisibleTo(lacking.top)
+    assert not lacking.ui.weightsProgressBar.isVisibleTo(lacking.top)
+
+
+def test_weights_that_nobody_has_published_can_only_be_ones_own(server: Server, panel: Panel) -> None:
+    panel.choose("modelCombo", "CARL (your own weights)")
+    assert not panel.ui.downloadButton.isVisibleTo(panel.top)
+    assert panel.ui.importButton.isVisibleTo(panel.top)
+
+
+def test_direct_is_always_ready(server: Server, panel: Panel) -> None:
+    assert panel.ui.weightsLabel.text == "Ready: needs no weights."
+    assert not panel.ui.importButton.isVisibleTo(panel.top)
+
+
+def test_a_download_that_fails_is_told_in_words(lacking: Panel) -> None:
+    lacking.click("downloadButton")
+    lacking.until(lambda: lacking.message)
+    assert "404" in lacking.message
+    assert lacking.ui.downloadButton.text == "Download 283 MB"
+
+
+def test_a_download_can_be_cancelled(server: Server, lacking: Panel) -> None:
+    let_go = threading.Event()
+    server.answers = [stalled(b"x" * 100_000, let_go)]
+    lacking.click("downloadButton")
+    lacking.until(lambda: server.seen)
+    assert lacking.ui.downloadButton.text == "Cancel"
+    lacking.click("downloadButton")
+    lacking.until(lambda: lacking.ui.downloadButton.text != "Cancel", seconds=10)
+    let_go.set()
+    assert lacking.message == ""
+    assert lacking.ui.modelCombo.isEnabled()
+
+
+def test_a_file_that_is_none_is_refused_in_words(lacking: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = tmp_path / "letter.trch"
+    wrong.write_text("Dear all")
+    monkeypatch.setattr(lacking.qt.QFileDialog, "getOpenFileName", lambda *_: (str(wrong), ""))
+    lacking.click("importButton")
+    lacking.until(lambda: lacking.message)
+    assert "is not a whole file of weights" in lacking.message
+    assert not lacking.ui.weightsProgressBar.isVisibleTo(lacking.top)
+
+
+def test_weights_that_are_there_are_ready(server: Server, panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = panel.logic.models()
+    for card in listed:
+        if card["name"] == "unigradicon":
+            card["state"] = {"kind": "ready", "path": "somewhere", "bytes": 282739696}
+    monkeypatch.setattr(panel.logic, "models", lambda: listed)
+    panel.widget.modelPanel.refresh()
+    panel.choose("modelCombo", "uniGradICON")
+    assert panel.ui.weightsLabel.text == "Ready: its weights are here (283 MB)."
+    assert not panel.ui.downloadButton.isVisibleTo(panel.top)
+
+
+def test_without_weights_register_says_what_to_do(lacking: Panel, scene: Any) -> None:
+    from ..module.nodes import pair_nodes
+
+    pair_nodes(scene)
+    lacking.choose("fixedSelector", "fixed")
+    lacking.choose("movingSelector", "moving")
+    assert not lacking.ui.registerButton.isEnabled()
+    assert "The weights of uniGradICON are not here" in lacking.ui.progressLabel.text
