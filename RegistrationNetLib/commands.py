@@ -12,7 +12,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from . import report  # noqa: F401, once it is loaded a result also writes its page
-from .catalogue import Card, card_named, cards
+from .catalogue import Card, card_named, cards, models_folder
 from .checkpoint import check
 from .doctor import Finding, examine
 from .errors import InputError
@@ -29,7 +29,7 @@ from .quality import displacement, jacobian_image, jacobian_statistics, label_ov
 from .registration import Registration, register
 from .terminal import painted, progress_bar, table
 from .warping import warp_image
-from .weights import Check, download, import_file, megabytes, models_folder, remove, total_size, weights_state
+from .weights import Check, download, import_file, megabytes, remove, total_size, weights_state
 
 Command = Callable[[Namespace, Interruption], int]
 

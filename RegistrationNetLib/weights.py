@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .catalogue import Card
+from .catalogue import Card, models_folder, own_card_path
 from .errors import DownloadError, InputError, OutputError, ResourceError, WeightsError
 from .progress import ProgressCallback, Stages, silent
 from .transfer import Patience, transfer
@@ -59,20 +59,6 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
-def cache_folder() -> Path:
-    """Where this user's large files lie; it need not exist yet."""
-    if chosen := os.environ.get("REGISTRATIONNET_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    import platformdirs
-
-    return platformdirs.user_cache_path("registrationnet")
-
-
-def models_folder() -> Path:
-    """Where the weights of all models lie; it need not exist yet."""
-    return cache_folder() / "models"
-
-
 def weights_state(card: Card) -> WeightsState:
     """Whether the weights of `card` are there, at a glance: by the file's size, where `weights_file` looks at every byte."""
     if card.weights is None:
@@ -97,13 +83,12 @@ def weights_file(card: Card) -> Path:
     path = _path(card)
     if state.kind == "missing":
         raise WeightsError(
-            f"The weights of {card.name} are not on this machine (about {megabytes(state.size)}). "
-            f"Run `registrationnet models download {card.name}`. {_by_hand(card)}"
+            f"The weights of {card.name} are not on this machine (about {megabytes(state.size)}). {_by_download(card)}{_by_hand(card)}"
         )
     if state.kind == "damaged" or sha256(path) != _expected(card):
         raise WeightsError(
             f"The file {path} is not what was downloaded or imported for {card.name}; it is not used. "
-            f"Run `registrationnet models download {card.name}` to fetch it again. {_by_hand(card)}"
+            f"{_by_download(card)}{_by_hand(card)}"
         )
     return path
 
@@ -160,7 +145,7 @@ def import_file(card: Card, path: Path, check: Check) -> Path:
 
 
 def remove(card: Card) -> int:
-    """Remove the weights of `card` and forget their checksum; how many bytes that freed.
+    """Remove the weights of `card` and forget their checksum, and the card of an own model; how many bytes that freed.
 
     Raises:
         InputError: the card needs no weights.
@@ -171,6 +156,7 @@ def remove(card: Card) -> int:
         freed = path.stat().st_size if path.exists() else 0
         path.unlink(missing_ok=True)
         _pin_path(card).unlink(missing_ok=True)
+        own_card_path(card.name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
             f"Cannot remove {path}: {error.strerror or error}. Close what uses it, or remove it by hand."
@@ -189,8 +175,10 @@ def weights_url(card: Card) -> str:
     Raises:
         InputError: the card needs no weights.
     """
-    mirror = os.environ.get("REGISTRATIONNET_WEIGHTS_URL")
-    return f"{mirror.rstrip('/')}/{_path(card).name}" if mirror else str(_weights(card)["url"])
+    mirror, url = os.environ.get("REGISTRATIONNET_WEIGHTS_URL"), _weights(card)["url"]
+    if url is None:
+        raise InputError(f"The weights of {card.name} are not published; they come from a file of yours. {_by_hand(card)}")
+    return f"{mirror.rstrip('/')}/{_path(card).name}" if mirror else str(url)
 
 
 def sha256(path: Path) -> str:
@@ -235,7 +223,13 @@ def _is_intact(card: Card) -> bool:
     return weights_state(card).kind == "ready" and sha256(_path(card)) == _expected(card)
 
 
+def _by_download(card: Card) -> str:
+    return f"Run `registrationnet models download {card.name}`. " if _weights(card)["url"] else ""
+
+
 def _by_hand(card: Card) -> str:
+    if _weights(card)["url"] is None:
+        return f"Run `registrationnet models import {card.name} FILE`."
     return (
         f"Without a network: fetch {_weights(card)['url']} on another machine, "
         f"bring the file here and run `registrationnet models import {card.name} FILE`."
