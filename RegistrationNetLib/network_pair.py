@@ -19,7 +19,7 @@ from .fields import Fields, affine_of, field_on
 from .models.steps import BothWays, mapped_lattice
 from .overlap import one_hot
 from .prepare import Prepared, on_lattice
-from .space import Array, Grid
+from .space import Array, Grid, anatomical_grid
 from .target import Side
 
 # Every so many lattice points give the affine part of a map: enough for twelve numbers.
@@ -52,11 +52,18 @@ class NetworkPair:
 
 
 def network_pair(
-    fixed: Prepared, moving: Prepared, shape: Sequence[int], *, mirror_axis: int | None = None, alignment: Array | None = None
+    fixed: Prepared,
+    moving: Prepared,
+    shape: Sequence[int],
+    *,
+    orientation: str | None = None,
+    mirror_axis: int | None = None,
+    alignment: Array | None = None,
 ) -> NetworkPair:
     """Both images on lattices of `shape`.
 
     Args:
+        orientation: anatomical axes of the lattices, as for `space.anatomical_grid`; None leaves those of fixed.
         mirror_axis: the axis of the lattices that counts backwards, for a network that knows the other side of the body.
         alignment: world matrix moving_from_fixed through which moving is seen; None gives it its own extent.
 
@@ -67,10 +74,16 @@ def network_pair(
         raise InputError(
             f"This network takes images of {len(shape)} dimensions; got {fixed.grid.dim}. Choose another model: direct takes both."
         )
-    on_network = on_lattice(fixed, shape, mirror_axis=mirror_axis)
+    seen = on_lattice(_seen(fixed, orientation), shape, mirror_axis=mirror_axis)
     if alignment is None:
-        return NetworkPair(on_network, on_lattice(moving, shape, mirror_axis=mirror_axis))
-    return NetworkPair(on_network, moving.carried(on_network.grid.moved(alignment)))
+        return NetworkPair(seen, on_lattice(_seen(moving, orientation), shape, mirror_axis=mirror_axis))
+    return NetworkPair(seen, moving.carried(seen.grid.moved(alignment)))
+
+
+def _seen(image: Prepared, orientation: str | None) -> Prepared:
+    """What the network sees of `image`: its content, in the axes that it knows."""
+    content = image.cropped()
+    return content if orientation is None else content.towards(anatomical_grid(orientation))
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .catalogue import Card
+from .cropping import ranges_within_border
 from .errors import InputError
 from .inputs import SMALLEST_SIDE_VOX, Pair
 from .separable import apply_along_axes, on, resize_matrix
-from .space import Grid, bring_to_axes_of, grid_of, is_inside, tensor_of, values_on
+from .space import Grid, axes_towards, bring_to_axes_of, grid_of, is_inside, tensor_of, values_on
 
 Intensity = Mapping[str, Any]
 """How intensities become [0, 1], one of `RANGES` with its numbers: {"window": [-1000, 1000]}."""
@@ -25,13 +26,15 @@ Intensity = Mapping[str, Any]
 class Prepared:
     """One image of the pair as the methods see it: tensors on one grid, intensities in [0, 1].
 
-    `values`, `mask` and `labels` are [1, 1, *grid.shape]; the mask is boolean, True where the similarity counts.
+    `values`, `mask` and `labels` are [1, 1, *grid.shape]; the mask is boolean, True where the similarity counts. `content` is
+    where the image holds anything, one slice per axis, for those networks that see nothing else; None is everywhere.
     """
 
     values: Tensor
     grid: Grid
     mask: Tensor | None = None
     labels: Tensor | None = None
+    content: tuple[slice, ...] | None = None
 
     def carried(self, grid: Grid) -> Prepared:
         """The same image on `grid` of the same world, counted only where it has voxels."""
@@ -50,7 +53,29 @@ class Prepared:
         """The same on `device`."""
         mask = None if self.mask is None else self.mask.to(device)
         labels = None if self.labels is None else self.labels.to(device)
-        return Prepared(self.values.to(device), self.grid, mask, labels)
+        return Prepared(self.values.to(device), self.grid, mask, labels, self.content)
+
+    def cropped(self) -> Prepared:
+        """The image within its content."""
+        if self.content is None:
+            return self
+        every = (slice(None), slice(None), *self.content)
+        mask, labels = (None if one is None else one[every] for one in (self.mask, self.labels))
+        return Prepared(self.values[every], self.grid.cropped(self.content), mask, labels)
+
+    def towards(self, target: Grid) -> Prepared:
+        """The same voxels with their axes brought to the nearest ones of `target`; the content comes along as everywhere.
+
+        For an image that is `cropped` before.
+        """
+        order, flipped = axes_towards(self.grid, target)
+        places = [2 + axis for axis, is_flipped in enumerate(flipped) if is_flipped]
+
+        def rearranged(one: Tensor) -> Tensor:
+            return one.permute(0, 1, *(2 + axis for axis in order)).flip(places)
+
+        mask, labels = (None if one is None else rearranged(one) for one in (self.mask, self.labels))
+        return Prepared(rearranged(self.values), self.grid.rearranged(order, flipped), mask, labels)
 
 
 def resized(prepared: Prepared, spacing_mm: float) -> Prepared:
@@ -79,19 +104,31 @@ class Preparation:
         intensity: by modality; a modality that is missing cannot be taken.
         needs_mask: both images need a mask.
         zero_outside_mask: images are 0 outside their mask, rather than merely not counted there.
+        orientation: anatomical axes to which the network's lattices are brought, as for `space.anatomical_grid`; None leaves
+            those of fixed.
         mirror_axis: the axis of the network's lattice along which images of the other side of the body are mirrored.
+        crops_border: the network sees, and the window counts, what lies within the uniform border of an image.
     """
 
     intensity: Mapping[str, Intensity]
     needs_mask: bool = False
     zero_outside_mask: bool = False
+    orientation: str | None = None
     mirror_axis: int | None = None
+    crops_border: bool = False
 
     @classmethod
     def of(cls, card: Card) -> Preparation:
         """What the card's section `prepare` says."""
-        mask = card.prepare["mask"]
-        return cls(card.prepare["intensity"], mask == "required", mask != "optional", card.prepare["mirror_axis"])
+        said = card.prepare
+        return cls(
+            intensity=said["intensity"],
+            needs_mask=said["mask"] == "required",
+            zero_outside_mask=said["mask"] != "optional",
+            orientation=said["orientation"],
+            mirror_axis=said["mirror_axis"],
+            crops_border=said.get("crop_uniform_border", False),
+        )
 
 
 def prepared_pair(pair: Pair, preparation: Preparation) -> tuple[Prepared, Prepared]:
@@ -103,7 +140,8 @@ def prepared_pair(pair: Pair, preparation: Preparation) -> tuple[Prepared, Prepa
     sides = zip(("fixed", "moving"), pair.images, pair.modalities, pair.masks, pair.labels, strict=True)
     fixed, moving = (
         prepared(image, _intensity(preparation, modality, what), _needed(mask, preparation, what), labels, what=what,
-                 towards=grid_of(pair.fixed), zero_outside_mask=preparation.zero_outside_mask)
+                 towards=grid_of(pair.fixed),
+                 zero_outside_mask=preparation.zero_outside_mask, crops_border=preparation.crops_border)
         for what, image, modality, mask, labels in sides
     )  # fmt: skip
     return fixed, moving
@@ -136,30 +174,42 @@ def prepared(
     what: str = "the image",
     towards: Grid | None = None,
     zero_outside_mask: bool = False,
+    crops_border: bool = False,
 ) -> Prepared:
-    """The image in its intensity window with its mask and labels, its axes brought to the nearest ones of `towards`."""
+    """The image in its intensity window with its mask and labels, its axes brought to the nearest ones of `towards`.
+
+    With `crops_border` its content is what lies within its uniform border, and the window is found there.
+    """
     if towards is not None:
         image = bring_to_axes_of(image, towards)
         mask, labels = (None if one is None else bring_to_axes_of(one, towards) for one in (mask, labels))
+    content = ranges_within_border(sitk.GetArrayViewFromImage(image), what=what) if crops_border else None
     # Windowed in double precision: float32 would round a small contrast on a high level to nothing.
-    values = windowed(tensor_of(image, dtype=torch.float64), intensity, what=what).float()
+    values = windowed(tensor_of(image, dtype=torch.float64), intensity, content=content, what=what).float()
     counted = None if mask is None else tensor_of(mask) != 0
     return Prepared(
         values=values if counted is None or not zero_outside_mask else values * counted,
         grid=grid_of(image),
         mask=counted,
         labels=None if labels is None else tensor_of(labels, dtype=torch.int64),
+        content=content,
     )
 
 
-def windowed(values: Tensor, intensity: Intensity, *, what: str = "the image") -> Tensor:
-    """Intensities clamped to a range, one of `RANGES`, and scaled to [0, 1].
+def windowed(
+    values: Tensor, intensity: Intensity, *, content: tuple[slice, ...] | None = None, what: str = "the image"
+) -> Tensor:
+    """Intensities clamped to a range, one of `RANGES`, and scaled to [0, 1]; the range is that within `content`, if given.
 
     Raises:
         InputError: nothing is left between the range's ends.
     """
     ((kind, numbers),) = intensity.items()
-    low, high = RANGES[kind](values, numbers)
+    counted = values
+    if content is not None:
+        within = (slice(None), slice(None), *content)
+        counted = values[within]
+    low, high = RANGES[kind](counted, numbers)
     scaled = ((values - low) / (high - low)).clamp_(0, 1) if low < high else torch.zeros_like(values)
     if float(scaled.min()) == float(scaled.max()):
         raise InputError(

@@ -131,7 +131,10 @@ def _predicted(
     mirror_axis = options.preparation.mirror_axis if options.mirrored else None
     assert options.card.input_shape is not None
     assert options.network is not None
-    pair = network_pair(fixed, moving, options.card.input_shape, mirror_axis=mirror_axis, alignment=alignment)
+    pair = network_pair(
+        fixed, moving, options.card.input_shape,
+        orientation=options.preparation.orientation, mirror_axis=mirror_axis, alignment=alignment,
+    )  # fmt: skip
     notes: dict[str, Any] = {}
     if options.refine == "network":
         report = stages.begin("refine")

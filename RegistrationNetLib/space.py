@@ -84,6 +84,20 @@ class Grid:
         voxel_from_new[axis, axis], voxel_from_new[axis, -1] = -1, self.shape[axis] - 1
         return Grid(self.shape, self.world_from_voxel @ voxel_from_new)
 
+    def cropped(self, ranges: Sequence[slice]) -> Grid:
+        """The part of the lattice within `ranges`, one slice with both ends and step 1 per array axis."""
+        voxel_from_new = np.eye(self.dim + 1)
+        voxel_from_new[:-1, -1] = [one.start for one in ranges]
+        return Grid(tuple(one.stop - one.start for one in ranges), self.world_from_voxel @ voxel_from_new)
+
+    def rearranged(self, order: Sequence[int], flipped: Sequence[bool]) -> Grid:
+        """The same voxels with their array axes in another order, and those that are `flipped` (in the new order) backwards."""
+        voxel_from_new = np.eye(self.dim + 1)[:, [*order, self.dim]]
+        rearranged = Grid(tuple(self.shape[axis] for axis in order), self.world_from_voxel @ voxel_from_new)
+        for axis, is_flipped in enumerate(flipped):
+            rearranged = rearranged.mirrored(axis) if is_flipped else rearranged
+        return rearranged
+
     def moved(self, world_from_world: Array) -> Grid:
         """The same lattice carried through an affine map of the world."""
         return Grid(self.shape, world_from_world @ self.world_from_voxel)
@@ -149,6 +163,19 @@ def axes_towards(moving: Grid, fixed: Grid) -> tuple[tuple[int, ...], tuple[bool
     dim = fixed.dim
     order = max(itertools.permutations(range(dim)), key=lambda p: sum(abs(cosine[d, p[d]]) for d in range(dim)))
     return order, tuple(bool(cosine[d, order[d]] < 0) for d in range(dim))
+
+
+def anatomical_grid(orientation: str) -> Grid:
+    """A lattice of 2×2×2 voxels, 1 mm apart, in anatomical axes.
+
+    Args:
+        orientation: for the axes x, y and z (the last, middle and first of an array) the side of the body where each begins,
+            as ITK's older codes have it: "RAS" begins at the right, at the front and at the top.
+    """
+    steps = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "I": (0, 0, 1), "S": (0, 0, -1)}
+    world_from_voxel = np.eye(4)
+    world_from_voxel[:3, :3] = np.array([steps[letter] for letter in reversed(orientation)]).T
+    return Grid((2, 2, 2), world_from_voxel)
 
 
 def bring_to_axes_of(moving: sitk.Image, fixed: Grid) -> sitk.Image:

@@ -27,7 +27,7 @@ FLOORS = (
     ),
     ("measure", "mind", "mutual_information", "overlap", "similarity", "regularity", "target", "networks"),
     ("models",),
-    ("catalogue", "weights", "inputs", "prepare", "warping", "landmarks", "initial", "alignment", "fields", "refine"),
+    ("catalogue", "weights", "inputs", "cropping", "prepare", "warping", "landmarks", "initial", "alignment", "fields", "refine"),
     ("checkpoint", "predictor", "network_pair", "network_refine", "options", "solution"),
     ("quality", "marks", "known_map", "known_pair", "phantom", "views", "pictures", "registration"),
     ("training", "cohort", "report", "doctor"),
