@@ -144,6 +144,23 @@ def import_file(card: Card, path: Path, check: Check) -> Path:
     return target
 
 
+def import_own(card: Card, path: Path, check: Check) -> Path:
+    """As `import_file`, for a model of the user's own, whose card comes along: from now on it is one of `catalogue.cards()`.
+
+    Raises:
+        InputError, WeightsError, ResourceError, OutputError: as for `import_file`.
+    """
+    target = import_file(card, path, check)
+    own = own_card_path(card.name)
+    try:
+        arriving = own.with_suffix(".arriving")
+        arriving.write_text(json.dumps(card.as_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        arriving.replace(own)
+    except OSError as error:
+        raise OutputError(f"Cannot write {own}: {error.strerror or error}. Free some space.") from error
+    return target
+
+
 def remove(card: Card) -> int:
     """Remove the weights of `card` and forget their checksum, and the card of an own model; how many bytes that freed.
 

@@ -31,7 +31,7 @@ FLOORS = (
     ("checkpoint", "predictor", "network_pair", "network_refine", "options", "solution"),
     ("quality", "marks", "known_map", "known_pair", "phantom", "views", "pictures", "registration"),
     ("training", "cohort", "report", "doctor"),
-    ("commands", "cli", "worker", "client", "mrml"),
+    ("train_commands", "commands", "cli", "worker", "client", "mrml"),
 )
 # The package's front loads its public names on first use; __main__ is the command.
 DOORS = ("__init__", "__main__")

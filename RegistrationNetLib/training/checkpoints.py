@@ -22,7 +22,9 @@ def save_checkpoint(trainee: Trainee, path: Path, made_with: Mapping[str, Any]) 
     """
     save_file, _, error_type = _safetensors()
     # Parameters of a network may share memory or lie channels-last, which the format does not have.
-    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in trainee.tensors().items()}
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in trainee.tensors().items()
+    }
     notes = {"steps": str(trainee.steps), "made_with": json.dumps(made_with, sort_keys=True)}
     with staged(path) as temporary:
         try:

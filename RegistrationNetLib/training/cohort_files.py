@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,9 +60,9 @@ def folder_cohort(folder: Path, *, masks: Path | None = None, labels: Path | Non
     files = sorted(path for path in folder.rglob("*") if path.name.lower().endswith(SUFFIXES) and path.is_file())
     groups: dict[Path, list[Source]] = defaultdict(list)
     for path in files:
-        beside = (_beside(path, folder, other) for other in (masks, labels))
-        groups[path.parent].append(Source(path, *beside, modality=modality))
-    return _of_groups(groups, f"The folder {folder}")
+        mask, outlined = (_beside(path, folder, other) for other in (masks, labels))
+        groups[path.parent].append(Source(path, mask, outlined, modality))
+    return _of_groups(groups.values(), f"The folder {folder}")
 
 
 def _beside(path: Path, folder: Path, other: Path | None) -> Path | None:
@@ -116,7 +116,7 @@ def _listed_images(file: Path, rows: Sequence[Mapping[str, str]], modality: str)
     groups: dict[str, list[Source]] = defaultdict(list)
     for row in rows:
         groups[row.get("group", "")].append(_source(file, row, "image", "", modality))
-    return _of_groups(groups, str(file))
+    return _of_groups(groups.values(), str(file))
 
 
 def _source(file: Path, row: Mapping[str, str], image: str, prefix: str, modality: str) -> Source:
@@ -143,8 +143,8 @@ def _of_pairs(pairs: tuple[tuple[Source, Source], ...], what: str) -> Cohort:
     return _checked(Cohort(pairs=tuple((fixed, replace(moving, like=fixed.image)) for fixed, moving in pairs)), what)
 
 
-def _of_groups(groups: Mapping[object, Sequence[Source]], what: str) -> Cohort:
-    alike = (tuple(replace(one, like=group[0].image) for one in group) for group in groups.values() if len(group) > 1)
+def _of_groups(groups: Iterable[Sequence[Source]], what: str) -> Cohort:
+    alike = (tuple(replace(one, like=group[0].image) for one in group) for group in groups if len(group) > 1)
     return _checked(Cohort(groups=tuple(alike)), what)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from ..errors import InputError, RegistrationNetError
 from ..inputs import checked_image, checked_labels, checked_mask, read_image
+from ..network_pair import as_seen
 from ..prepare import Preparation, on_lattice, prepared
 from ..space import Grid, grid_of
 from .cohort_files import Cohort, Source
@@ -71,9 +72,10 @@ class Reader:
         towards = None if source.like is None else self._grid(source.like)
         ready = prepared(
             image, self.preparation.intensity[source.modality], mask, labels,
-            what=what, towards=towards, zero_outside_mask=self.preparation.zero_outside_mask,
+            what=what, towards=towards,
+            zero_outside_mask=self.preparation.zero_outside_mask, crops_border=self.preparation.crops_border,
         )  # fmt: skip
-        ready = on_lattice(ready, self.shape)
+        ready = on_lattice(as_seen(ready, self.preparation.orientation), self.shape)
         return Example(ready.values, ready.mask, ready.labels)
 
     def _grid(self, like: Path) -> Grid:
@@ -154,5 +156,7 @@ def surveyed(
             skipped[source] = Skipped(source.image, str(error))
     left = cohort.without(frozenset(skipped))
     if not (left.pairs or left.groups):
-        raise InputError(f"No pair of the cohort can be read; at least one is needed. The first: {next(iter(skipped.values())).reason}")
+        raise InputError(
+            f"No pair of the cohort can be read; at least one is needed. The first: {next(iter(skipped.values())).reason}"
+        )
     return CohortPairs(left, reader), tuple(skipped.values())

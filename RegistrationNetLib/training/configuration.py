@@ -1,32 +1,32 @@
 """A training as a TOML file describes it.
 
-    model = "unigradicon"            # the card that method, preparation and loss come from
-    name = "our-knees"               # of the model that comes out
-    out = "runs/our-knees"           # paths are relative to this file
-    shape = [96, 96, 96]             # of the network's lattice; default that of the card
-    start = "weights"                # "nothing" (default), "weights" of the model, or a file
-    device = "auto"
+model = "unigradicon"            # the card that method, preparation and loss come from
+name = "our-knees"               # of the model that comes out
+out = "runs/our-knees"           # paths are relative to this file
+shape = [96, 96, 96]             # of the network's lattice; default that of the card
+start = "weights"                # "nothing" (default), "weights" of the model, or a file
+device = "auto"
 
-    [learning]                       # see LearningOptions
-    steps = 10000
+[learning]                       # see LearningOptions
+steps = 10000
 
-    [augmentation]                   # see AugmentationOptions
-    affine = 0.05
+[augmentation]                   # see AugmentationOptions
+affine = 0.05
 
-    [loss]
-    similarity = "lncc"              # default: the card's
-    smoothness = 1.0                 # a factor on the card's weight of the regularity
+[loss]
+similarity = "lncc"              # default: the card's
+smoothness = 1.0                 # a factor on the card's weight of the regularity
 
-    [data]                           # one of: folder, list, pairs, synthetic
-    folder = "images"
-    masks = "masks"                  # with folder: files of the same names; so for labels
-    modality = "mr"
-    unreadable = "skip"              # or "stop" (default)
+[data]                           # one of: folder, list, pairs, synthetic
+folder = "images"
+masks = "masks"                  # with folder: files of the same names; so for labels
+modality = "mr"
+unreadable = "skip"              # or "stop" (default)
 
-    [validation]                     # as [data]; leave it out for no early look
+[validation]                     # as [data]; leave it out for no early look
 
-    [record]                         # see RecordOptions
-    validate_every = 500
+[record]                         # see RecordOptions
+validate_every = 500
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ class Configuration:
 
     def __post_init__(self) -> None:
         if card_named(self.model).weights is None:
-            raise InputError(f"{self.model} has no network; training needs one. Choose another model: see registrationnet models.")
+            raise InputError(
+                f"{self.model} has no network; training needs one. Choose another model: see registrationnet models."
+            )
         check_own_name(self.name)
 
     @property

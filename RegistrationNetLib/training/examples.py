@@ -45,9 +45,9 @@ class Pair:
     def sides(self) -> tuple[Side, Side]:
         """Fixed and moving as a loss wants them. Labels count where every pair of the batch has a class in common."""
         classes: tuple[Tensor | None, Tensor | None] = (None, None)
-        if self.fixed.labels is not None and self.moving.labels is not None:
-            if _share_a_class(self.fixed.labels, self.moving.labels):
-                classes = one_hot(self.fixed.labels, self.moving.labels)
+        one, other = self.fixed.labels, self.moving.labels
+        if one is not None and other is not None and _share_a_class(one, other):
+            classes = one_hot(one, other)
         return Side(self.fixed.values, self.fixed.mask, classes[0]), Side(self.moving.values, self.moving.mask, classes[1])
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -65,7 +65,7 @@ class LearningOptions:
     precision: Precision = "float32"
     keep_statistics: bool = False
     dice_weight: float = 1.0
-    augmentation: AugmentationOptions = AugmentationOptions()
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("batch", 1), ("seed", 0)):
@@ -119,7 +119,7 @@ class Step:
 
 def learning(
     trainee: Trainee, loss: TrainingLoss, pairs: Pairs, options: LearningOptions, *, processes: Processes = ALONE
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """Steps of training, from where `trainee` stands to `options.steps`; it changes in place, between one step and the next.
 
     Raises:
@@ -141,7 +141,8 @@ def learning(
             told = processes.mean(terms.detach())
             _check_finite(told, network, number + 1)
             trainee.step(options.learning_rate)
-            yield Step(number + 1, *told.tolist(), seconds=time.monotonic() - start)
+            total, similarity, regularity = told.tolist()
+            yield Step(number + 1, total, similarity, regularity, time.monotonic() - start)
 
 
 def drawn_batch(pairs: Pairs, options: LearningOptions, random: torch.Generator) -> Pair:

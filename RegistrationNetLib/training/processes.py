@@ -50,6 +50,11 @@ class Processes:
 ALONE = Processes()
 
 
+def is_first_process() -> bool:
+    """Is this the process that talks? Known before the processes have met."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def launched(device: torch.device) -> Iterator[tuple[Processes, torch.device]]:
     """The processes that `torchrun` has started, and the device of this one; this process alone where it has not.

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..deformation import jacobian_determinant, sample
 from ..errors import InputError
 from ..models.steps import both_ways
 from ..outputs import staged
 from .examples import Pair
 from .learning import Lesson, Step
 from .validation import Look, mapped_points
-from ..deformation import jacobian_determinant, sample
 
 Row = Mapping[str, float]
 
@@ -126,7 +126,13 @@ def draw_pair(lesson: Lesson, pair: Pair, path: Path) -> None:
     points, _ = mapped_points(maps, pair)
     fixed, moving = pair.fixed.values, pair.moving.values
     warped = sample(moving, points)
-    shown = {"fixed": fixed, "moving": moving, "warped": warped, "moving - fixed": moving - fixed, "warped - fixed": warped - fixed}
+    shown = {
+        "fixed": fixed,
+        "moving": moving,
+        "warped": warped,
+        "moving - fixed": moving - fixed,
+        "warped - fixed": warped - fixed,
+    }
     figure = _figure()(figsize=(15, 2.8), layout="constrained")
     panels = figure.subplots(1, 6)
     for axes, (name, values) in zip(panels, shown.items(), strict=False):

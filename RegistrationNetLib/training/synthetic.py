@@ -111,7 +111,9 @@ class AnatomyPairs:
 
     def __post_init__(self) -> None:
         if len(self.shape) not in (2, 3) or min(self.shape) < 8:
-            raise InputError(f"shape must be two or three sizes of at least 8 voxels; got {list(self.shape)}. Choose such a shape.")
+            raise InputError(
+                f"shape must be two or three sizes of at least 8 voxels; got {list(self.shape)}. Choose such a shape."
+            )
         require_in_range("classes", self.classes, minimum=2, is_minimum_allowed=True)
         require_in_range("roughness", self.roughness, minimum=0)
         for name in ("displacement", "blur_vox", "bias", "noise"):

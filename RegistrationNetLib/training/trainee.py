@@ -62,9 +62,7 @@ class Trainee:
         device = next(self.network.parameters()).device
         self.network.load_state_dict(_under("network.", tensors), strict=True)
         means, squares, counts = (_under(f"{kind}.", tensors) for kind in ("mean", "square", "count"))
-        self.moments = {
-            name: Moments(mean.to(device), squares[name].to(device), counts[name]) for name, mean in means.items()
-        }
+        self.moments = {name: Moments(mean.to(device), squares[name].to(device), counts[name]) for name, mean in means.items()}
         self.steps = steps
 
 

@@ -63,7 +63,9 @@ def _looked_at(lesson: Lesson, pair: Pair) -> list[float]:
 def mapped_points(maps: BothWays, pair: Pair) -> tuple[Tensor, Tensor]:
     """The lattice of the images by moving_from_fixed, and by fixed_from_moving: [B, dim, *shape] each."""
     like = pair.fixed.values
-    return mapped_lattice(maps.moving_from_fixed, like.shape[2:], like), mapped_lattice(maps.fixed_from_moving, like.shape[2:], like)
+    return mapped_lattice(maps.moving_from_fixed, like.shape[2:], like), mapped_lattice(
+        maps.fixed_from_moving, like.shape[2:], like
+    )
 
 
 def _similarity_loss(lesson: Lesson, pair: Pair, points: Tensor, back: Tensor) -> float:
