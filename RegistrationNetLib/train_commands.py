@@ -26,8 +26,8 @@ def run_train(options: Namespace, interruption: Interruption) -> int:
 
 def run_finetune(options: Namespace, interruption: Interruption) -> int:
     def data(what: Path, *, masks: Path | None = None, labels: Path | None = None) -> DataOptions:
-        kind = "folder" if what.is_dir() else "list"
-        return DataOptions(**{kind: what}, masks=masks, labels=labels, modality=options.modality, unreadable=options.unreadable)
+        folder, listed = (what, None) if what.is_dir() else (None, what)
+        return DataOptions(folder, listed, (), "", masks, labels, options.modality, options.unreadable)
 
     description = Configuration(
         model=options.model,
@@ -57,7 +57,7 @@ def _carry_out(description: Configuration, options: Namespace, interruption: Int
     is_talking = not options.quiet and is_first_process()
     checkpoint = description.out / CHECKPOINT
     try:
-        with progress_bar(is_wanted=is_talking) as callback:
+        with interruption.patient(), progress_bar(is_wanted=is_talking) as callback:
             trained = train(description, resume=options.resume, progress=interruption.checked(callback if is_talking else silent))
     except (KeyboardInterrupt, Cancelled):
         if not checkpoint.exists():

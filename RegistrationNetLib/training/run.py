@@ -7,7 +7,7 @@ The output folder receives `checkpoint.safetensors`, the model (`NAME.trch`, `NA
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import nn
 from ..catalogue import Card
 from ..checkpoint import load_into
 from ..devices import chosen_device
-from ..errors import InputError, RefinementError
+from ..errors import Cancelled, InputError, RefinementError
 from ..network_refine import NetworkOptions, network_options
 from ..outputs import check_folder_name, staged
 from ..predictor import untrained_network
@@ -29,7 +29,7 @@ from .checkpoints import load_checkpoint, save_checkpoint
 from .cohort_images import Skipped
 from .configuration import Configuration
 from .data import pairs_of
-from .examples import Pair, Pairs
+from .examples import Pair
 from .learning import Lesson, Step, TrainingLoss, learning
 from .own_model import own_card, write_model
 from .processes import Processes, launched
@@ -53,7 +53,7 @@ class Trained:
 def train(description: Configuration, *, resume: bool = False, progress: ProgressCallback = silent) -> Trained:
     """Train as `description` says.
 
-    Stopped by an exception of `progress`, it leaves a checkpoint and the model of the last whole step behind.
+    Stopped by `Cancelled` from `progress`, it leaves a checkpoint and the model of the last step behind.
 
     Args:
         resume: go on from the checkpoint in the output folder; the result is, bit for bit, that of a training in one go.
@@ -91,12 +91,13 @@ class _Run:
             self.looked_at, skipped = held_out.first(description.record.validation_pairs), skipped + more
         self.looked_at = [pair.to(device) for pair in self.looked_at]
         self.skipped = skipped
+        self.saved_at = -1
         self.options = _loss_options(description)
         self.trainee = Trainee(starting_network(description).to(device))
         self.lesson = Lesson(self.trainee.network, self.loss, description.learning.dice_weight)
         self.card = own_card(
             description.card, description.name, shape=description.lattice,
-            refine=_changed_loss(description), trained_on=_described(description, self.pairs),
+            refine=_changed_loss(description), trained_on=_described(description),
         )  # fmt: skip
 
     @property
@@ -110,19 +111,20 @@ class _Run:
     def carry_out(self) -> Trained:
         report = self.stages.begin("train")
         try:
-            for step in self._recorded():
-                report(step.number / self.description.learning.steps)
+            with closing(self._recorded()) as steps:
+                for step in steps:
+                    report(step.number / self.description.learning.steps)
         except RefinementError as error:
             kept = f"The last good checkpoint is kept in {self.checkpoint}." if self.checkpoint.exists() else "None was kept yet."
             raise RefinementError(f"{error} {kept}") from error
-        except BaseException:
-            self._save()
+        except Cancelled:
+            self._save()  # `report` raises between steps
             raise
         self._save()
         self.processes.together()
         return Trained(self.description.out / f"{self.card.name}.trch", self.card, self.trainee.steps, self.skipped)
 
-    def _recorded(self) -> Iterator[Step]:
+    def _recorded(self) -> Generator[Step, None, None]:
         """Steps, each of which is in the curves, with a look and a checkpoint when it is time."""
         wanted, options = self.description.record, self.description.learning
         steps = learning(self.trainee, self.loss, self.pairs, options, processes=self.processes)
@@ -142,7 +144,8 @@ class _Run:
                 yield step
 
     def _save(self) -> None:
-        if self.processes.is_first:
+        if self.processes.is_first and self.saved_at != self.trainee.steps:
+            self.saved_at = self.trainee.steps
             save_checkpoint(self.trainee, self.checkpoint, self.description.made_with())
             write_model(self.trainee.network, self.card, self.description.out)
 
@@ -184,7 +187,7 @@ def _changed_loss(description: Configuration) -> dict[str, object]:
     return changed
 
 
-def _described(description: Configuration, pairs: Pairs) -> str:
+def _described(description: Configuration) -> str:
     what = description.data.synthetic or description.data.folder or description.data.list or "listed pairs"
     started = f", starting from {description.start}" if description.start != "nothing" else ""
     return f"{what}, {description.learning.steps} steps of {description.learning.batch} pairs{started}."
