@@ -55,7 +55,7 @@ def _read(file: Path) -> list[Row]:
     if not file.is_file():
         return []
     with file.open(newline="", encoding="utf-8") as lines:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+        return [{name: int(value) if name == "step" else float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
 
 
 def _write(file: Path, rows: Sequence[Row]) -> None:
@@ -141,7 +141,7 @@ def draw_pair(lesson: Lesson, pair: Pair, path: Path) -> None:
         axes.set_title(name)
     folds = _middle((jacobian_determinant(points) <= 0).float()[:, 0])
     panels[-1].imshow(np.where(folds > 0, 1.0, np.nan), vmin=0, vmax=1, cmap="autumn", origin="upper")
-    across, down = (_middle(points[:, axis]) * (points.shape[2 + axis] - 1) for axis in (-1, -2))
+    across, down = (_middle(points[:, axis]) * (points.shape[axis] - 1) for axis in (-1, -2))
     for levels in (across, down):
         panels[-1].contour(levels, levels=np.arange(0, levels.max(), 4), colors="k", linewidths=0.5)
     panels[-1].set_title("grid, folds")
