@@ -137,9 +137,10 @@ def learning(
             random = step_random(options.seed, number, processes.rank)
             pair = drawn_batch(pairs, options, random).to(device)
             terms = torch.stack(spread(pair, random))
-            terms[0].backward()
             told = processes.mean(terms.detach())
-            _check_finite(told, network, number + 1)
+            _check_finite(told, "loss", number + 1)  # before its gradient: torch crashes where it samples at places that are NaN
+            terms[0].backward()
+            _check_finite(_largest_gradients(network), "gradient", number + 1)
             trainee.step(options.learning_rate)
             total, similarity, regularity = told.tolist()
             yield Step(number + 1, total, similarity, regularity, time.monotonic() - start)
@@ -157,13 +158,16 @@ def step_random(seed: int, number: int, rank: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(mixed >> np.uint64(1)))
 
 
-def _check_finite(terms: Tensor, network: nn.Module, number: int) -> None:
-    """On all processes alike, as gradients are shared; so all of them stop."""
+def _largest_gradients(network: nn.Module) -> Tensor:
     gradients = [one.grad for one in network.parameters() if one.grad is not None]
-    largest = torch.stack(torch._foreach_norm(gradients, math.inf)).max() if gradients else torch.zeros(())
-    if not (bool(torch.isfinite(terms).all()) and bool(torch.isfinite(largest))):
+    return torch.stack(torch._foreach_norm(gradients, math.inf)) if gradients else torch.zeros(1)
+
+
+def _check_finite(values: Tensor, what: str, number: int) -> None:
+    """What is looked at is shared by all processes, so that all of them stop."""
+    if not bool(torch.isfinite(values).all()):
         raise RefinementError(
-            f"The loss of step {number} is {float(terms[0]):g} and its largest gradient {float(largest):g}; both must be finite. "
+            f"The {what} of step {number} is not finite; it must be a number. "
             "Lower the learning rate, or look for images with odd values."
         )
 

@@ -160,7 +160,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
     trainee = Trainee(tiny_network())
     nn.init.constant_(trainee.network.get_parameter("net.last.bias"), math.nan)
     before = trainee.network.get_parameter("net.first.weight").clone()
-    with pytest.raises(RefinementError, match="step 1 is nan.*Lower the learning rate"):
+    with pytest.raises(RefinementError, match="loss of step 1 is not finite.*Lower the learning rate"):
         list(learning(trainee, LOSS, PAIRS, LearningOptions(steps=2)))
     assert torch.equal(trainee.network.get_parameter("net.first.weight"), before)
     assert trainee.steps == 0

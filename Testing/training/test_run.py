@@ -140,7 +140,7 @@ def test_a_loss_that_is_not_finite_stops_and_the_last_good_checkpoint_stays(
         return pair
 
     monkeypatch.setattr(learning_module, "drawn_batch", poisoned)
-    with pytest.raises(RefinementError, match=rf"step 4 is nan.*both must be finite.*last good checkpoint is kept in .*{CHECKPOINT}"):
+    with pytest.raises(RefinementError, match=rf"loss of step 4 is not finite.*last good checkpoint is kept in .*{CHECKPOINT}"):
         train(described(tmp_path))
     kept = weights(tmp_path / "out" / "tiny-own.trch")
     assert all(bool(torch.isfinite(value).all()) for value in kept.values())
