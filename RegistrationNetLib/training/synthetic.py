@@ -101,9 +101,9 @@ class AnatomyPairs:
     """
 
     shape: tuple[int, ...] = (48, 48, 48)
-    classes: int = 12
-    displacement: float = 0.08
-    roughness: float = 0.15
+    classes: int = 8
+    displacement: float = 0.12
+    roughness: float = 0.2
     one_contrast: bool = False
     blur_vox: float = 1.0
     bias: float = 0.3
@@ -141,7 +141,7 @@ class AnatomyPairs:
     def _labels(self, random: torch.Generator) -> Tensor:
         """Tissues 1 … classes within a body of random outline: [1, 1, *shape]."""
         size = min(self.shape)
-        tissues = smooth_noise(self.shape, size / 12, random, channels=self.classes).argmax(1, keepdim=True) + 1
+        tissues = smooth_noise(self.shape, size / 8, random, channels=self.classes).argmax(1, keepdim=True) + 1
         from_centre = vector_length(identity_points(self.shape, torch.zeros(())) - 0.5)
         outline = 0.38 + 0.04 * smooth_noise(self.shape, size / 6, random)
         return tissues * (from_centre < outline)

@@ -26,7 +26,7 @@ def test_nothing_is_changed_unless_asked() -> None:
 
 @pytest.mark.parametrize("options", [{"affine": 0.05}, {"flips": True}, {"gamma": 0.5}, {"noise": 0.1}])
 def test_every_option_changes_the_images_as_the_seed_says(options: dict[str, float | bool]) -> None:
-    one, again, other = (changed(seed, **options).fixed.values for seed in (3, 3, 5))
+    one, again, other = (changed(seed, **options).fixed.values for seed in (0, 0, 1))
     assert not torch.allclose(one, PAIR.fixed.values, atol=1e-3)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)

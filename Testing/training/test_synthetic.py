@@ -30,23 +30,25 @@ def test_a_seed_gives_one_pair_and_another_seed_another(pairs: ShapePairs | Anat
     assert [torch.equal(*(pair.fixed.values for pair in two)) for two in zip(pairs.first(2), pairs.first(2), strict=True)] == [True] * 2
 
 
-@pytest.mark.parametrize("shape", [(40, 48), (24, 26, 28)])
+@pytest.mark.parametrize("shape", [(40, 48), (36, 40, 44)])
 def test_the_known_map_takes_moving_onto_fixed(shape: tuple[int, ...]) -> None:
-    pairs = AnatomyPairs(shape, classes=4, blur_vox=0, bias=0, noise=0, one_contrast=True)
+    pairs = AnatomyPairs(
+        shape, classes=4, displacement=0.15, roughness=0.25, blur_vox=0, bias=0, noise=0, one_contrast=True
+    )
     for seed in range(3):
         pair, moving_from_fixed, fixed_from_moving = pairs.known(seeded(seed))
         lattice = identity_points(shape, pair.fixed.values)
         points = moving_from_fixed(lattice)
         before, after = (float((sample(pair.moving.values, at) - pair.fixed.values).abs().mean()) for at in (lattice, points))
         assert after < 0.35 * before
-        assert overlap(pair, points) > max(0.85, overlap(pair, lattice) + 0.1)
+        assert overlap(pair, points) > max(0.8, overlap(pair, lattice) + 0.1)
         assert float((fixed_from_moving(points) - lattice).abs().mean()) < 0.1 / max(shape)
         assert float(jacobian_determinant(points).min()) > 0
 
 
 def test_every_option_of_anatomies_changes_them() -> None:
     options = {
-        "classes": 6, "displacement": 0.02, "roughness": 0.3, "one_contrast": False, "blur_vox": 2.0, "bias": 0.5, "noise": 0.2,
+        "classes": 6, "displacement": 0.02, "roughness": 0.4, "one_contrast": False, "blur_vox": 2.0, "bias": 0.5, "noise": 0.2,
     }  # fmt: skip
     plain = CLEAN.draw(seeded())
     for name, value in options.items():
