@@ -55,7 +55,9 @@ def _read(file: Path) -> list[Row]:
     if not file.is_file():
         return []
     with file.open(newline="", encoding="utf-8") as lines:
-        return [{name: int(value) if name == "step" else float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+        return [
+            {name: int(value) if name == "step" else float(value) for name, value in row.items()} for row in csv.DictReader(lines)
+        ]
 
 
 def _write(file: Path, rows: Sequence[Row]) -> None:

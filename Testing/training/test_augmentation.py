@@ -36,7 +36,11 @@ def test_flips_are_exact_and_alike_for_both_images() -> None:
     seen = set()
     for seed in range(12):
         flipped = changed(seed, flips=True)
-        axes = [axes for axes in ((), (2,), (3,), (2, 3)) if torch.allclose(flipped.fixed.values, PAIR.fixed.values.flip(axes), atol=1e-5)]
+        axes = [
+            axes
+            for axes in ((), (2,), (3,), (2, 3))
+            if torch.allclose(flipped.fixed.values, PAIR.fixed.values.flip(axes), atol=1e-5)
+        ]
         seen |= set(axes)
         assert len(axes) == 1
         torch.testing.assert_close(flipped.moving.values, PAIR.moving.values.flip(axes[0]), atol=1e-5, rtol=0)
@@ -68,7 +72,10 @@ def test_labels_and_mask_go_along_with_the_image() -> None:
 
 
 def test_affine_maps_leave_the_pair_registrable() -> None:
-    points = torch.nn.functional.affine_grid(torch.eye(2, 3)[None], [1, 1, 24, 30], align_corners=True).movedim(-1, 1).flip(1) / 2 + 0.5
+    points = (
+        torch.nn.functional.affine_grid(torch.eye(2, 3)[None], [1, 1, 24, 30], align_corners=True).movedim(-1, 1).flip(1) / 2
+        + 0.5
+    )
     assert overlap(changed(affine=0.02), points) > 0.3
 
 

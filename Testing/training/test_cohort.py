@@ -29,7 +29,10 @@ def test_any_two_images_of_a_subfolder_form_a_pair(tmp_path: Path) -> None:
     write_images(tmp_path, "one/a.nii.gz", "one/b.nii.gz", "two/c.nrrd", "two/d.mha", "two/e.nii", "alone/f.nii.gz")
     (tmp_path / "images" / "notes.txt").write_text("no image")
     cohort = folder_cohort(tmp_path / "images")
-    assert [[source.image.name for source in group] for group in cohort.groups] == [["a.nii.gz", "b.nii.gz"], ["c.nrrd", "d.mha", "e.nii"]]
+    assert [[source.image.name for source in group] for group in cohort.groups] == [
+        ["a.nii.gz", "b.nii.gz"],
+        ["c.nrrd", "d.mha", "e.nii"],
+    ]
     pairs = pairs_of(cohort)
     names = {id(pairs.reader.example(source)): source.image.name for source in cohort.sources()}
     random, seen = torch.Generator().manual_seed(0), set()
@@ -57,10 +60,17 @@ def test_masks_and_labels_lie_in_folders_of_their_own(tmp_path: Path) -> None:
 
 def test_a_list_of_pairs_gives_those_pairs_in_their_order(tmp_path: Path) -> None:
     write_images(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
-    lines = ["fixed,moving,fixed_labels,moving_labels,moving_modality", "images/a.nii.gz,images/b.nii.gz,labels/a.nii.gz,labels/b.nii.gz,ct", "images/c.nii.gz,images/a.nii.gz,,,"]
+    lines = [
+        "fixed,moving,fixed_labels,moving_labels,moving_modality",
+        "images/a.nii.gz,images/b.nii.gz,labels/a.nii.gz,labels/b.nii.gz,ct",
+        "images/c.nii.gz,images/a.nii.gz,,,",
+    ]
     (tmp_path / "list.csv").write_text("\n".join(lines))
     cohort = listed_cohort(tmp_path / "list.csv")
-    assert [(fixed.image.name, moving.image.name) for fixed, moving in cohort.pairs] == [("a.nii.gz", "b.nii.gz"), ("c.nii.gz", "a.nii.gz")]
+    assert [(fixed.image.name, moving.image.name) for fixed, moving in cohort.pairs] == [
+        ("a.nii.gz", "b.nii.gz"),
+        ("c.nii.gz", "a.nii.gz"),
+    ]
     assert [one.modality for one in cohort.pairs[0]] == ["other", "ct"]
     first, second = pairs_of(cohort).first(9)
     assert first.moving.labels is not None
@@ -69,7 +79,9 @@ def test_a_list_of_pairs_gives_those_pairs_in_their_order(tmp_path: Path) -> Non
 
 def test_a_list_of_images_pairs_those_of_a_group(tmp_path: Path) -> None:
     write_images(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz", "d.nii.gz")
-    rows = "".join(f"images/{name}.nii.gz,{group},masks/{name}.nii.gz\n" for name, group in (("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")))
+    rows = "".join(
+        f"images/{name}.nii.gz,{group},masks/{name}.nii.gz\n" for name, group in (("a", "x"), ("b", "y"), ("c", "x"), ("d", "y"))
+    )
     (tmp_path / "list.csv").write_text("image,group,mask\n" + rows)
     cohort = listed_cohort(tmp_path / "list.csv")
     assert [[one.image.name[0] for one in group] for group in cohort.groups] == [["a", "c"], ["b", "d"]]
@@ -104,7 +116,9 @@ def test_images_come_to_the_axes_of_the_first_of_their_group(tmp_path: Path) -> 
 
 def test_a_window_is_that_of_the_modality(tmp_path: Path) -> None:
     write_images(tmp_path, "a.nii.gz", "b.nii.gz")
-    one, other = (pairs_of(folder_cohort(tmp_path / "images", modality=modality)).first(1)[0].fixed.values for modality in ("ct", "other"))
+    one, other = (
+        pairs_of(folder_cohort(tmp_path / "images", modality=modality)).first(1)[0].fixed.values for modality in ("ct", "other")
+    )
     assert not torch.equal(one, other)
     with pytest.raises(InputError, match=r"a\.nii\.gz has the modality 'mr'; this model takes other, ct"):
         pairs_of(folder_cohort(tmp_path / "images", modality="mr")).first(1)
@@ -124,7 +138,10 @@ def test_a_model_that_needs_masks_says_so(tmp_path: Path) -> None:
     [
         (lambda path: path.write_bytes(b"nothing"), "cannot be read as an image"),
         (lambda path: sitk.WriteImage(sitk.Image(20, 16, sitk.sitkFloat32), str(path)), "one value everywhere"),
-        (lambda path: sitk.WriteImage(sitk.GaussianSource(size=[9] * 3, mean=[4] * 3), str(path)), "has 3 dimensions, and the network 2"),
+        (
+            lambda path: sitk.WriteImage(sitk.GaussianSource(size=[9] * 3, mean=[4] * 3), str(path)),
+            "has 3 dimensions, and the network 2",
+        ),
     ],
 )
 def test_files_that_cannot_be_used_stop_or_are_skipped_as_asked(tmp_path: Path, spoil: object, match: str) -> None:

@@ -72,7 +72,9 @@ def test_labels_add_the_dice_loss_of_both_directions() -> None:
     without = Lesson(network, LOSS).terms(maps, bare, random)
     once, twice = (Lesson(network, LOSS, weight).terms(maps, pair, random) for weight in (1.0, 2.0))
     assert 0 < float(once.similarity - without.similarity) < 2
-    assert float(twice.similarity - without.similarity) == pytest.approx(2 * float(once.similarity - without.similarity), rel=1e-4)
+    assert float(twice.similarity - without.similarity) == pytest.approx(
+        2 * float(once.similarity - without.similarity), rel=1e-4
+    )
 
 
 def test_what_a_mask_leaves_out_does_not_count() -> None:

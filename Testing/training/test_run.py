@@ -20,7 +20,6 @@ from RegistrationNetLib.cli import main
 from RegistrationNetLib.errors import Cancelled, InputError, RefinementError, WeightsError
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.training import learning as learning_module
-from RegistrationNetLib.training.configuration import Configuration
 from RegistrationNetLib.training.run import CHECKPOINT, starting_network, train
 
 from .tiny import described, write_images
@@ -246,7 +245,13 @@ train(described(Path(sys.argv[1]), learning={"steps": 3, "batch": 1}), resume=le
 def processes(folder: Path, count: int, port: int) -> None:
     """What torchrun does: so many processes that know each other."""
     folder.mkdir(exist_ok=True)
-    shared = {**os.environ, "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    shared = {
+        **os.environ,
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
     started = [
         subprocess.Popen(
             [sys.executable, "-c", SCRIPT, str(folder)],
@@ -270,11 +275,15 @@ def test_two_processes_train_one_model_on_the_pairs_of_both(tmp_path: Path, free
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
-    script = SCRIPT.replace("train(described", "from RegistrationNetLib.cli import main; sys.exit(main(['train', sys.argv[1]]))\ntrain(described")
+    script = SCRIPT.replace(
+        "train(described", "from RegistrationNetLib.cli import main; sys.exit(main(['train', sys.argv[1]]))\ntrain(described"
+    )
     (tmp_path / "run.toml").write_text(
         'model = "tiny"\nname = "stopped"\nout = "out"\n[learning]\nsteps = 1000000\n[data]\nsynthetic = "anatomy"\n[record]\npictures = false\n'
     )
-    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "run.toml")], cwd=ROOT, stderr=subprocess.PIPE, text=True) as one:
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "run.toml")], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as one:
         while not (tmp_path / "out" / "steps.csv").exists():
             assert one.poll() is None
         one.send_signal(signal.SIGINT)

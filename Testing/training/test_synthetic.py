@@ -17,7 +17,9 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("pairs", [ShapePairs(32), ShapePairs(32, hollow=True), AnatomyPairs((24, 20)), AnatomyPairs((16, 18, 20))])
+@pytest.mark.parametrize(
+    "pairs", [ShapePairs(32), ShapePairs(32, hollow=True), AnatomyPairs((24, 20)), AnatomyPairs((16, 18, 20))]
+)
 def test_a_seed_gives_one_pair_and_another_seed_another(pairs: ShapePairs | AnatomyPairs) -> None:
     one, again, other = (pairs.draw(seeded(seed)) for seed in (0, 0, 1))
     assert torch.equal(one.fixed.values, again.fixed.values)
@@ -27,14 +29,14 @@ def test_a_seed_gives_one_pair_and_another_seed_another(pairs: ShapePairs | Anat
         assert 0 <= float(example.values.min()) < float(example.values.max()) <= 1
         assert example.labels is not None
         assert example.labels.shape == example.values.shape
-    assert [torch.equal(*(pair.fixed.values for pair in two)) for two in zip(pairs.first(2), pairs.first(2), strict=True)] == [True] * 2
+    assert [torch.equal(*(pair.fixed.values for pair in two)) for two in zip(pairs.first(2), pairs.first(2), strict=True)] == [
+        True
+    ] * 2
 
 
 @pytest.mark.parametrize("shape", [(40, 48), (36, 40, 44)])
 def test_the_known_map_takes_moving_onto_fixed(shape: tuple[int, ...]) -> None:
-    pairs = AnatomyPairs(
-        shape, classes=4, displacement=0.15, roughness=0.25, blur_vox=0, bias=0, noise=0, one_contrast=True
-    )
+    pairs = AnatomyPairs(shape, classes=4, displacement=0.15, roughness=0.25, blur_vox=0, bias=0, noise=0, one_contrast=True)
     for seed in range(3):
         pair, moving_from_fixed, fixed_from_moving = pairs.known(seeded(seed))
         lattice = identity_points(shape, pair.fixed.values)
@@ -72,7 +74,9 @@ def test_each_tissue_has_its_own_intensity_in_each_image_unless_they_share_one()
 
 
 def test_a_solid_circle_has_the_area_of_its_radius_and_a_hollow_one_less() -> None:
-    areas = {hollow: [float(pair.fixed.values.mean()) for pair in ShapePairs(64, hollow=hollow).first(12)] for hollow in (False, True)}
+    areas = {
+        hollow: [float(pair.fixed.values.mean()) for pair in ShapePairs(64, hollow=hollow).first(12)] for hollow in (False, True)
+    }
     assert all(0.5 * one > other - one + one * 0.4 for one, other in zip(areas[False], areas[True], strict=True))
     assert all(0.03 < area < math.pi * 0.3**2 + 0.02 for area in areas[False])
 

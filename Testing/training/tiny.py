@@ -46,9 +46,7 @@ def tiny_network(_: Card | None = None) -> nn.Module:
 def tiny_card() -> Card:
     card = card_named("unigradicon")
     network = {**card.refine["network"], "sigma_vox": 2}
-    return replace(
-        card, name="tiny", method="tiny", parameters={}, input_shape=SHAPE, refine={**card.refine, "network": network}
-    )
+    return replace(card, name="tiny", method="tiny", parameters={}, input_shape=SHAPE, refine={**card.refine, "network": network})
 
 
 def install(patch: Callable[..., None] | None = None) -> None:
