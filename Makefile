@@ -44,6 +44,7 @@ $(VENV)/.test: $(VENV)/.library
 	@$(INSTALL) -e ".[test]"
 	@$(INSTALL) matplotlib
 	@$(INSTALL) --no-deps icon_registration unigradicon
+	@$(INSTALL) -e ".[slicer]" || echo "no slicer-core for this Python: the tests of the scene will be skipped"
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.test

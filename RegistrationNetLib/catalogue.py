@@ -78,7 +78,7 @@ def cards() -> Mapping[str, Card]:
 
 @cache
 def _published_cards() -> Mapping[str, Card]:
-    files = sorted((resource_folder() / "Models").glob("*.json"))
+    files = sorted((resource_folder() / "Models").glob("*.json"), key=lambda file: file.stem)
     return {file.stem: _card(file) for file in files}
 
 

@@ -21,6 +21,9 @@ from .layered_sampling import FEWEST_POINTS, SampledByLayers
 
 Outside = Literal["border", "zeros"]
 
+# Points that a flow is squared at a time where no gradient is asked for.
+POINTS_AT_A_TIME = 2**15
+
 # An inversion ends when the mean residual has not come below this fraction within so many iterations.
 STALL_ITERATIONS, STALLED = 4, 0.9
 
@@ -37,11 +40,12 @@ def identity_points(shape: Sequence[int], like: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
 
 
-def sample(image: Tensor, points: Tensor, *, outside: Outside = "border", nearest: bool = False) -> Tensor:
+def sample(image: Tensor, points: Tensor, *, outside: Outside = "border", nearest: bool = False, rounded: bool = False) -> Tensor:
     """Values of `image` [B, C, *shape] at `points` [B, dim, *out], by (multi-)linear interpolation: [B, C, *out].
 
     Outside the cube the value is that of the nearest border point, or zero (falling linearly over one voxel). A batch of 1,
-    of the image or of the points, serves every entry of the other. `nearest` has no gradient in the points.
+    of the image or of the points, serves every entry of the other. `nearest` has no gradient in the points. `rounded` allows to
+    move a point by 0.000125 voxels, which makes volumes twice as fast on the CPU; not for differences of neighbouring points.
     """
     dim, out = points.shape[1], points.shape[2:]
     assert image.dim() == dim + 2, "points and image differ in dimension"
@@ -53,7 +57,7 @@ def sample(image: Tensor, points: Tensor, *, outside: Outside = "border", neares
     flat = points.flatten(2)
     if outside == "zeros":
         image, flat = _with_zeros_around(image, flat)
-    values: Tensor = SampledByLayers.apply(image, flat)  # type: ignore[no-untyped-call]
+    values: Tensor = SampledByLayers.apply(image, flat, rounded)  # type: ignore[no-untyped-call]
     return values.unflatten(2, out)
 
 
@@ -109,20 +113,20 @@ def _split_first_axis(lattice: Tensor, parts: int) -> tuple[Tensor, int]:
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """x ↦ A x + b; `matrix` is [dim, dim + 1], the last column being b."""
+    """x ↦ A x + b; `matrix` is [dim, dim + 1], the last column being b, or [B, dim, dim + 1], one for each entry of the batch."""
 
     matrix: Tensor
 
     def __call__(self, points: Tensor) -> Tensor:
         dim = points.shape[1]
         flat = points.reshape(points.shape[0], dim, -1)
-        moved = self.matrix[:, :dim] @ flat + self.matrix[:, dim:]
-        return moved.reshape(points.shape)
+        moved = self.matrix[..., :dim] @ flat + self.matrix[..., dim:]
+        return moved.reshape(-1, *points.shape[1:])
 
     def inverse(self) -> Affine:
-        dim = self.matrix.shape[0]
-        inverted = torch.linalg.inv(self.matrix[:, :dim])
-        return Affine(torch.cat([inverted, -inverted @ self.matrix[:, dim:]], dim=1))
+        dim = self.matrix.shape[-2]
+        inverted = torch.linalg.inv(self.matrix[..., :dim])
+        return Affine(torch.cat([inverted, -inverted @ self.matrix[..., dim:]], dim=-1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +159,7 @@ class VelocityField:
     def displacement_field(self) -> DisplacementField:
         displacement = self.velocity / 2**self.squarings
         for _ in range(self.squarings):
-            step = DisplacementField(displacement)
-            displacement = displacement + sample(displacement, step.on_lattice())
+            displacement = _for_twice_the_time(displacement)
         return DisplacementField(displacement)
 
     def __call__(self, points: Tensor) -> Tensor:
@@ -164,6 +167,18 @@ class VelocityField:
 
     def inverse(self) -> VelocityField:
         return VelocityField(-self.velocity, self.squarings)
+
+
+def _for_twice_the_time(displacement: Tensor) -> Tensor:
+    """u + u∘(id + u); where no gradient is asked for, a few layers at a time, whose temporaries stay in the processor's cache."""
+    lattice = identity_points(displacement.shape[2:], displacement)
+    if torch.is_grad_enabled() or displacement.device.type != "cpu":
+        return displacement + sample(displacement, lattice + displacement)
+    doubled = torch.empty_like(displacement)
+    layers = max(1, POINTS_AT_A_TIME // displacement[0, 0, 0].numel())
+    for to, start, place in zip(*(one.split(layers, dim=2) for one in (doubled, displacement, lattice)), strict=True):
+        torch.add(start, sample(displacement, place + start, rounded=True), out=to)
+    return doubled
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ Every message has four parts: what is wrong, the rule, what came, what to do. Ca
     ├── DownloadError
     ├── OutputError
     ├── RefinementError
+    ├── WorkerError
     └── Cancelled
 """
 
@@ -48,6 +49,10 @@ class OutputError(RegistrationNetError):
 
 class RefinementError(RegistrationNetError):
     """The optimization produced numbers that are not finite."""
+
+
+class WorkerError(RegistrationNetError):
+    """The background process failed inside, ended before it answered, or could not be started. The next request starts a new one."""
 
 
 class Cancelled(RegistrationNetError):

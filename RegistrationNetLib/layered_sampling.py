@@ -1,8 +1,9 @@
 """Trilinear interpolation on the CPU, by pictures.
 
 torch's `grid_sample` handles one point of a volume at a time, but sixteen of a picture. So a volume's layers are taken as one
-picture with the rows of all of them, which is sampled twice: in the layer before each point, and in the one behind it. That
-is four times faster than in 3-D, and its gradient six times.
+picture with the rows of all of them, which is sampled once for each of the four rows around a point. With `rounded` it is sampled
+between rows, once in the layer before each point and once in the layer behind it, but a point's place is rounded along the rows.
+The gradient is torch's own, of the volume: it touches each point's surroundings once.
 
 # B batch, C channel, P points; D H W layers, rows and columns of a volume
 """
@@ -18,56 +19,66 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Points that a thread samples at a time, at most and at least. With few their temporaries stay in the processor's cache, with more
-# the gradient of the image is made in fewer parts; with very few, finding their layers takes longer than it saves.
-MOST_POINTS, MOST_POINTS_BACKWARD, FEWEST_POINTS = 2**16, 2**17, 2**12
-# Half as many steps between rows are 1 in the unit of `grid_sample`: a power of 2, so that nothing is rounded but the place of a
-# point among the rows, by 0.00025 voxels at most.
-MOST_STEPS = 2**13
+# Points that a thread samples at a time, at most and at least: their temporaries stay in the processor's cache, and they lie in
+# few layers. With fewer, finding those layers takes longer than it saves.
+MOST_POINTS, FEWEST_POINTS = 2**16, 2**12
+# Half as many steps between rows are 1 in the unit of `grid_sample`: a power of 2, so that the number of a row is not rounded.
+# A place between rows is, by 0.000125 voxels at most, and where there are more steps it is not looked up between rows.
+MOST_STEPS_ROUNDED, MOST_STEPS = 2**12, 2**14
 _LINEAR, _BORDER = 0, 1  # torch's numbers for these options of its backward functions
 
 
 class SampledByLayers(torch.autograd.Function):
-    """Values [B, C, P] of an image [B, C, D, H, W] at points [B, 3, P] of the unit cube; outside, those of its border.
+    """Values [B, C, P] of an image [B, C, D, H, W] at points [B, 3, P] of the unit cube, which may be `rounded`; outside, those of its border.
 
     No axis may have length 1. Differentiable once; nothing is kept for the gradient but image and points.
     """
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, points: Tensor) -> Tensor:
+    def forward(ctx: Any, image: Tensor, points: Tensor, rounded: bool) -> Tensor:
         ctx.save_for_backward(image, points)
         values = image.new_empty(*image.shape[:2], points.shape[2])
-        for part, place in _places(points, image.shape[2:], MOST_POINTS):
+        for part, place in _places(points, image.shape[2:], rounded):
             few = _spread(values[..., part])
             few.copy_(place.values(image.expand(len(few), *image.shape[1:])))
         return values
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         image, points = ctx.saved_tensors
-        by_image = torch.zeros_like(image, memory_format=torch.contiguous_format) if ctx.needs_input_grad[0] else None
-        by_points = torch.empty_like(points) if ctx.needs_input_grad[1] else None
-        for part, place in _places(points, image.shape[2:], MOST_POINTS_BACKWARD):
-            pull = _spread(upstream[..., part])
-            pulled = place.pull_back(
-                pull, image.expand(len(pull), *image.shape[1:]), by_image, is_point_wanted=by_points is not None
-            )
-            if by_points is not None:
-                _spread(by_points[..., part]).copy_(pulled)
-        return by_image, by_points
+        few, pull = (_spread(_multiple_of_threads(values)) for values in (points, upstream))
+        wanted = list(ctx.needs_input_grad[:2])
+        by_image, by_lattice = torch.ops.aten.grid_sampler_3d_backward(
+            pull[..., None, None],
+            image.expand(len(few), *image.shape[1:]),
+            lattice_of(few),
+            _LINEAR,
+            _BORDER,
+            True,
+            [wanted[0], True],
+        )
+        if wanted[0] and len(by_image) > len(image):
+            by_image = by_image.sum(0, keepdim=True)
+        by_points = _gathered(2 * by_lattice[:, 0, 0].transpose(1, 2).flip(1), points) if wanted[1] else None
+        return by_image if wanted[0] else None, by_points, None
 
 
-def _places(points: Tensor, shape: Sequence[int], most: int) -> Iterator[tuple[slice, _AmongRows | _AmongVoxels]]:
+def lattice_of(points: Tensor) -> Tensor:
+    """Points [B, 3, P] as `grid_sample` wants them, [B, 1, 1, P, 3]: -1 … 1, last axis first."""
+    return (2 * points.flip(1) - 1)[:, :, None, None].movedim(1, -1)
+
+
+def _places(points: Tensor, shape: Sequence[int], rounded: bool) -> Iterator[tuple[slice, _BetweenRows | _OnRows | _AmongVoxels]]:
     """The points [B, 3, P] of a volume of `shape`, part by part: which they are, and where they lie."""
     threads = torch.get_num_threads() if len(points) == 1 else 1
     start, count = 0, points.shape[2]
     while start < count:
-        whole = step = threads * min(most, max(1, (count - start) // threads))
-        place = _among_rows(_spread(points[..., start : start + step]), shape)
+        whole = step = threads * min(MOST_POINTS, max(1, (count - start) // threads))
+        place = _among_rows(_spread(points[..., start : start + step]), shape, rounded)
         while place is None and step >= 2 * threads * FEWEST_POINTS:
             step = step // (2 * threads) * threads
-            place = _among_rows(_spread(points[..., start : start + step]), shape)
+            place = _among_rows(_spread(points[..., start : start + step]), shape, rounded)
         step = step if place else whole
         part = slice(start, start + step)
         yield part, place or _AmongVoxels(_spread(points[..., part]))
@@ -82,82 +93,85 @@ def _spread(values: Tensor) -> Tensor:
     return values[0].unflatten(1, (threads, -1)).transpose(0, 1)
 
 
-def _among_rows(points: Tensor, shape: Sequence[int]) -> _AmongRows | None:
+def _multiple_of_threads(values: Tensor) -> Tensor:
+    """`values` [B, C, P] and zeros, so that one entry can be shared among the threads."""
+    padding = -values.shape[2] % torch.get_num_threads() if len(values) == 1 else 0
+    return F.pad(values, (0, padding)) if padding else values
+
+
+def _gathered(values: Tensor, points: Tensor) -> Tensor:
+    """What `_spread` and `_multiple_of_threads` made of the `points` [B, 3, P], the other way round."""
+    if len(values) == len(points):
+        return values[..., : points.shape[2]]
+    return values.transpose(0, 1).flatten(1)[None, :, : points.shape[2]]
+
+
+def _among_rows(points: Tensor, shape: Sequence[int], rounded: bool) -> _BetweenRows | _OnRows | None:
     """Where points [B, 3, P] lie in a volume of `shape`; None if in too many layers."""
     depth, height = shape[:2]
     z, y = (F.hardtanh(points[:, axis] * (size - 1), 0, size - 1) for axis, size in enumerate((depth, height)))
     layer = z.floor().clamp_(max=depth - 2)
     first, last = (int(end) for end in layer.nan_to_num().aminmax())
     steps = 2 ** math.ceil(math.log2((last - first + 1) * height - 1))
-    first_row = min(first * height, (depth - 1) * height - steps - 1)
+    rounded = rounded and steps <= MOST_STEPS_ROUNDED
+    # Not so far on that a picture would end behind the last row: one layer further on, and one row where the lattice lies on rows.
+    first_row = min(first * height, (depth - 1) * height - steps - 1 - (not rounded))
     if first_row < 0 or steps > MOST_STEPS:
         return None
-    row = (layer * height).sub_(first_row).add_(y)
+    row = (layer * height).sub_(first_row)
+    fractions: tuple[Tensor, ...]
+    if rounded:
+        row += y
+        fractions = (z.sub_(layer)[:, None],)
+    else:
+        whole = y.floor().clamp_(max=height - 2)
+        row += whole
+        fractions = (z.sub_(layer)[:, None], y.sub_(whole)[:, None])
     lattice = torch.stack([2 * points[:, 2] - 1, row.mul_(2 / steps).sub_(1)], dim=1)
-    return _AmongRows(points, tuple(shape), lattice[..., None].movedim(1, -1), z.sub_(layer)[:, None], first_row, steps)
+    kind = _BetweenRows if rounded else _OnRows
+    return kind(height, lattice[..., None].movedim(1, -1), fractions, first_row, steps)
 
 
 @dataclass(frozen=True)
 class _AmongRows:
-    """Points [B, 3, P] in a volume of `shape`, in the picture of `steps` + 1 of its rows, from `first_row` on.
+    """Points [B, 3, P] in a volume with layers of `height` rows, in the picture of `steps` + 1 of them, from `first_row` on.
 
     `lattice` [B, P, 1, 2] is their place there, in the layer before them, and also in the picture one layer further on, there
-    in the layer behind them; `fraction` [B, 1, P] is how much of the way they have gone from the one to the other.
+    in the layer behind them; `fractions` [B, 1, P] are how much of the way they have gone from the one to the other, and from one
+    row to the next where the lattice does not say that.
     """
 
-    points: Tensor
-    shape: tuple[int, ...]
+    height: int
     lattice: Tensor
-    fraction: Tensor
+    fractions: tuple[Tensor, ...]
     first_row: int
     steps: int
 
-    def values(self, image: Tensor) -> Tensor:
-        before, behind = (self._sampled(self._picture(image, step)) for step in (0, 1))
-        return before.lerp_(behind, self.fraction)
+    def _picture(self, image: Tensor, further: int) -> Tensor:
+        """The rows `further` on, [B, C, steps + 1, W]: a view."""
+        return image.flatten(2, 3).narrow(2, self.first_row + further, self.steps + 1)
 
-    def pull_back(self, pull: Tensor, image: Tensor, by_image: Tensor | None, *, is_point_wanted: bool) -> Tensor:
-        """Adds the gradient with respect to the image to `by_image`; gives that with respect to the points, [B, 3, P], if wanted.
-
-        `pull` [B, C, P] is the gradient with respect to the values.
-        """
-        behind = pull * self.fraction
-        by_lattice = [
-            self._picture_pulled_back(share, image, step, by_image, is_point_wanted)
-            for step, share in enumerate((pull - behind, behind))
-        ]
-        if not is_point_wanted:
-            return by_lattice[0]
-        by_x, by_row = by_lattice[0].add_(by_lattice[1])[:, :, 0].unbind(2)
-        values = [self._sampled(self._picture(image, step)) for step in (0, 1)]
-        by_z = (values[1].sub_(values[0])).mul_(pull).sum(1)
-        depth, height = self.shape[:2]
-        is_inside = (self.points[:, :2] > 0) & (self.points[:, :2] < 1)
-        by_y = by_row * (2 * (height - 1) / self.steps)
-        return torch.stack([by_z.mul_(is_inside[:, 0]).mul_(depth - 1), by_y.mul_(is_inside[:, 1]), 2 * by_x], dim=1)
-
-    def _picture_pulled_back(
-        self, pull: Tensor, image: Tensor, step: int, by_image: Tensor | None, is_point_wanted: bool
-    ) -> Tensor:
-        by_picture, by_lattice = torch.ops.aten.grid_sampler_2d_backward(
-            pull[..., None],
-            self._picture(image, step),
-            self.lattice,
-            _LINEAR,
-            _BORDER,
-            True,
-            [by_image is not None, is_point_wanted],
-        )
-        if by_image is not None:
-            _add_entries(self._picture(by_image, step), by_picture)
-        return by_lattice
-
-    def _picture(self, image: Tensor, step: int) -> Tensor:
-        """The rows before (step 0) or behind (1) the points, [B, C, steps + 1, W]: a view."""
-        return image.flatten(2, 3).narrow(2, self.first_row + step * self.shape[1], self.steps + 1)
-
-    def _sampled(self, picture: Tensor) -> Tensor:
+    def _sampled(self, image: Tensor, further: int) -> Tensor:
+        picture = self._picture(image, further)
         return F.grid_sample(picture, self.lattice, padding_mode="border", align_corners=True)[..., 0]
+
+
+class _BetweenRows(_AmongRows):
+    """The lattice lies between rows: their places are rounded."""
+
+    def values(self, image: Tensor) -> Tensor:
+        return self._sampled(image, 0).lerp_(self._sampled(image, self.height), self.fractions[0])
+
+
+class _OnRows(_AmongRows):
+    """The lattice lies on rows: nothing is rounded."""
+
+    def values(self, image: Tensor) -> Tensor:
+        z, y = self.fractions
+        before, behind = (
+            self._sampled(image, further).lerp_(self._sampled(image, further + 1), y) for further in (0, self.height)
+        )
+        return before.lerp_(behind, z)
 
 
 @dataclass(frozen=True)
@@ -167,22 +181,4 @@ class _AmongVoxels:
     points: Tensor
 
     def values(self, image: Tensor) -> Tensor:
-        return F.grid_sample(image, self._lattice(), padding_mode="border", align_corners=True)[..., 0, 0]
-
-    def pull_back(self, pull: Tensor, image: Tensor, by_image: Tensor | None, *, is_point_wanted: bool) -> Tensor:
-        del is_point_wanted  # torch gives it at no further cost
-        by_voxels, by_lattice = torch.ops.aten.grid_sampler_3d_backward(
-            pull[..., None, None], image, self._lattice(), _LINEAR, _BORDER, True, [by_image is not None, True]
-        )
-        if by_image is not None:
-            _add_entries(by_image, by_voxels)
-        return 2 * by_lattice[:, :, 0, 0].transpose(1, 2).flip(1)
-
-    def _lattice(self) -> Tensor:
-        return (2 * self.points.flip(1) - 1)[..., None, None].movedim(1, -1)
-
-
-def _add_entries(total: Tensor, values: Tensor) -> None:
-    """Adds `values` [B, …] to `total`, [B, …] or of one entry."""
-    for entry, one in enumerate(values):
-        total[min(entry, len(total) - 1)].add_(one)
+        return F.grid_sample(image, lattice_of(self.points), padding_mode="border", align_corners=True)[:, :, 0, 0]

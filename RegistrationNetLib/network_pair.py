@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .deformation import DisplacementField, identity_points
+from .deformation import Composition, DisplacementField, Map, identity_points
 from .errors import InputError
 from .fields import Fields, affine_of, field_on
 from .models.steps import BothWays, mapped_lattice
@@ -88,10 +88,14 @@ def as_seen(image: Prepared, orientation: str | None) -> Prepared:
 
 @dataclass(frozen=True)
 class Placed:
-    """Maps in the world: a world matrix `alignment` after a deformation of fixed (`fields`, both ways)."""
+    """Maps in the world: a world matrix `alignment` after a deformation of fixed (`fields`, both ways).
+
+    `fixed_from_moving` is the map of the network for the reverse, in the unit cube of the fields, but not put on a lattice.
+    """
 
     alignment: Array
     fields: Fields
+    fixed_from_moving: Map
 
 
 @torch.no_grad()
@@ -115,6 +119,7 @@ def placed(maps: BothWays, pair: NetworkPair, grid: Grid) -> Placed:
     return Placed(
         moving_cube @ affine @ np.linalg.inv(fixed_cube),
         Fields(grid, field_on(grid, (outer, forward, inner)), field_on(grid, (back_outer, backward, back_inner))),
+        Composition((back_outer, maps.fixed_from_moving, back_inner)),
     )
 
 

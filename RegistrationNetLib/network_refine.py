@@ -18,10 +18,11 @@ from torch.optim.adam import adam
 
 from .catalogue import Card
 from .errors import RefinementError
+from .models.constricon import VelocityDiffusionLoss
 from .models.gradicon import GradICONLoss
 from .models.icon import ICONLoss
 from .models.losses import Loss, loss_of_targets
-from .models.steps import BothWays, both_ways, recomputed
+from .models.steps import BothWays, both_ways
 from .predictor import watched
 from .progress import StageReport
 from .similarity import Measure, measure_named
@@ -33,7 +34,11 @@ LEAST_GAIN = 1e-4
 DECAYS = (0.9, 0.999)
 EPSILON = 1e-8
 
-LOSSES: dict[str, type[GradICONLoss] | type[ICONLoss]] = {"gradicon": GradICONLoss, "icon": ICONLoss}
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "gradicon": GradICONLoss,
+    "icon": ICONLoss,
+    "velocity-diffusion": VelocityDiffusionLoss,
+}
 # What a similarity means at the resolution of the networks, where a card has not its own.
 NETWORK_MEASURES: dict[str, Mapping[str, Any]] = {"lncc": {"sigma_vox": 5}, "lncc2": {"sigma_vox": 5}, "mind": {"radius": 2}}
 
@@ -114,7 +119,7 @@ def refine_network(
     def tick(_: float = 0.0) -> None:
         report(len(losses) / options.steps)
 
-    with torch.enable_grad(), recomputed(), watched(changed, tick):
+    with torch.enable_grad(), watched(changed, tick):
         for value in _adam(list(changed.parameters()), loss, rate=options.learning_rate):
             losses.append(value)
             tick()

@@ -13,6 +13,8 @@ from torch import nn
 
 from .catalogue import Card, card_named
 from .checkpoint import load_into
+from .models.carl import carl_network
+from .models.constricon import constricon_network
 from .models.gradicon import gradicon_network
 from .models.icon import KneeNetwork
 from .progress import StageReport
@@ -21,6 +23,8 @@ from .weights import weights_file
 NETWORKS: dict[str, Callable[[Card], nn.Module]] = {
     "gradicon": lambda card: gradicon_network(len(card.input_shape or ()), **card.parameters),
     "icon-knee": lambda _: KneeNetwork(),
+    "carl": lambda card: carl_network(dim=len(card.input_shape or ()), **card.parameters),
+    "constricon": lambda card: constricon_network(len(card.input_shape or ()), **card.parameters),
 }
 
 

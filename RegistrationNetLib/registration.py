@@ -225,9 +225,13 @@ def _forward(start: Initial, solution: Solution) -> sitk.CompositeTransform:
 
 def _inverse(start: Initial, solution: Solution) -> sitk.CompositeTransform:
     fields, moving = solution.fields, grid_of(start.pair.moving)
-    fixed = fields.grid
     inverse = inverse_transform_from_map(
-        fields.moving_from_fixed, fixed, _not_finer(moving, fixed), solution.alignment, start=fields.fixed_from_moving
+        fields.moving_from_fixed,
+        fields.grid,
+        _not_finer(moving, fields.grid),
+        solution.alignment,
+        start=solution.inverse or fields.fixed_from_moving,
+        is_exact=solution.inverse is not None,
     )
     return inverse if start.carried_from_moving is None else _chained(inverse, start.carried_from_moving)
 

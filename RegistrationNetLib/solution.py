@@ -16,20 +16,23 @@ import torch
 from torch import nn
 
 from .alignment import align
-from .deformation import sample
+from .deformation import Map, sample
 from .devices import memory_kept
 from .errors import GeometryError
 from .fields import Fields
 from .initial import Initial
-from .models.steps import both_ways
-from .network_pair import Placed, network_pair, placed
-from .network_refine import refine_network
+from .models.constricon import InverseConsistent
+from .models.resolution import check_resolved
+from .models.steps import BothWays, both_ways
+from .network_pair import NetworkPair, Placed, network_pair, placed
+from .network_refine import NetworkRefined, refine_network
 from .options import Options
 from .predictor import trained_network, watched
 from .prepare import Prepared, prepared_pair
-from .progress import Stages
+from .progress import StageReport, Stages
 from .refine import memory_mb, refine_field
 from .space import Array, Grid, is_inside
+from .sparing import prediction_ways, refinement_ways, sparingly
 from .target import both_targets
 
 STAGE_NAMES = ("prepare", "align", "network", "refine", "finish")
@@ -53,12 +56,14 @@ PREDICTION_SECONDS_PER_VOXEL, NETWORK_SECONDS_PER_VOXEL_AND_STEP = 1.5e-6, 6e-6
 class Solution:
     """An alignment (world matrix), the deformation of fixed that goes before it, and the similarity before and after.
 
-    `notes` say for the report what turned out otherwise than asked.
+    `inverse` is that of the deformation, in the unit cube of the fields, where the method knows it by construction. `notes` say
+    for the report how the work was done.
     """
 
     alignment: Array
     fields: Fields
     similarity: tuple[float, float]
+    inverse: Map | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -110,8 +115,10 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
         alignment = begun.alignment
     aligned = _on_fixed(moving, fixed.grid, alignment)
     counted = _counted(fixed, moving.grid, alignment)
+    inverse: Map | None = None
     if begun is not None and not options.field.steps:
         fields = begun.fields
+        inverse = begun.fixed_from_moving if isinstance(trained, InverseConsistent) else None
     else:
         fields = refine_field(
             counted, aligned, options.field, stages.begin("refine"),
@@ -120,7 +127,7 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
     after = wide.similarity(
         sample(aligned.values, fields.on(fixed.grid).moving_from_fixed.on_lattice()), fixed.values, fixed.mask
     )
-    return Solution(alignment, fields, (float(before), float(after)), notes)
+    return Solution(alignment, fields, (float(before), float(after)), inverse, notes)
 
 
 def _predicted(
@@ -135,16 +142,40 @@ def _predicted(
         fixed, moving, options.card.input_shape,
         orientation=options.preparation.orientation, mirror_axis=mirror_axis, alignment=alignment,
     )  # fmt: skip
-    notes: dict[str, Any] = {}
     if options.refine == "network":
-        report = stages.begin("refine")
-        targets = both_targets(*pair.sides(), options.network.targets(pair.moving_volume))
-        refined = refine_network(trained, targets, options.network, seed=options.seed, report=report)
-        maps, notes["steps_done"] = refined.maps, refined.steps
+        maps, notes = _refined_network(trained, pair, options, stages.begin("refine"))
     else:
-        with torch.no_grad(), watched(trained, report):
-            maps = both_ways(trained, pair.moving.values, pair.fixed.values)
+        maps, notes = _prediction(trained, pair, options.device, report)
+    if isinstance(trained, InverseConsistent):
+        check_resolved(maps)
     return placed(maps, pair, fixed.grid.resized(options.card.input_shape)), notes
+
+
+def _prediction(
+    trained: nn.Module, pair: NetworkPair, device: torch.device, report: StageReport
+) -> tuple[BothWays, dict[str, Any]]:
+    def work() -> BothWays:
+        with torch.no_grad(), watched(trained, report):
+            return both_ways(trained, pair.moving.values, pair.fixed.values)
+
+    maps, way = sparingly(prediction_ways(device), device, work, remedy="Choose the device cpu.")
+    return maps, {"execution": way.name}
+
+
+def _refined_network(
+    trained: nn.Module, pair: NetworkPair, options: Options, report: StageReport
+) -> tuple[BothWays, dict[str, Any]]:
+    assert options.network is not None
+    network, device = options.network, options.device
+
+    def work() -> NetworkRefined:
+        targets = both_targets(*pair.sides(), network.targets(pair.moving_volume))
+        return refine_network(trained, targets, network, seed=options.seed, report=report)
+
+    refined, way = sparingly(
+        refinement_ways(device), device, work, remedy="Choose the refinement field or none, or the device cpu."
+    )
+    return refined.maps, {"execution": way.name, "steps_done": refined.steps}
 
 
 def _on_fixed(moving: Prepared, fixed: Grid, alignment: Array) -> Prepared:

@@ -319,13 +319,13 @@ def transform_from_map(map_: Map, fixed: Grid, moving: Grid, *, like: Tensor | N
 
 
 def inverse_transform_from_map(
-    field: DisplacementField, fixed: Grid, moving: Grid, alignment: Array, *, start: Map | None = None
+    field: DisplacementField, fixed: Grid, moving: Grid, alignment: Array, *, start: Map | None = None, is_exact: bool = False
 ) -> sitk.CompositeTransform:
     """The inverse of alignment ∘ field as a transform of the world, points of moving → points of fixed.
 
     It is the inverted `alignment` after a displacement field on `moving`, found by `invert` on that lattice, so that it
     holds wherever moving has voxels. `field` maps the unit cube of `fixed`; `alignment` is the world matrix that follows;
-    `start` is an estimate of the field's inverse.
+    `start` is an estimate of the field's inverse, or that inverse itself where it `is_exact`.
     """
     back = np.linalg.inv(alignment)
     like = field.displacement
@@ -334,6 +334,9 @@ def inverse_transform_from_map(
     estimate = None
     if start is not None:
         estimate = Composition((moving_from_fixed, start, fixed_from_moving))(identity_points(moving.shape, like))
+        if is_exact:
+            known = DisplacementField(estimate - identity_points(moving.shape, like))
+            return transform_from_map(known, moving, moving.moved(back), like=like)
     conjugate = Composition((moving_from_fixed, field, fixed_from_moving))
     inverse = invert(conjugate, moving.shape, like=like, start=estimate, scale=moving.extent_mm, tolerance=INVERSION_TOLERANCE_MM)
     return transform_from_map(inverse.field, moving, moving.moved(back), like=like)

@@ -82,13 +82,10 @@ def weights_file(card: Card) -> Path:
     state = weights_state(card)
     path = _path(card)
     if state.kind == "missing":
-        raise WeightsError(
-            f"The weights of {card.name} are not on this machine (about {megabytes(state.size)}). {_by_download(card)}{_by_hand(card)}"
-        )
+        raise WeightsError(f"The weights of {card.name} are not on this machine (about {megabytes(state.size)}). {_remedy(card)}")
     if state.kind == "damaged" or sha256(path) != _expected(card):
         raise WeightsError(
-            f"The file {path} is not what was downloaded or imported for {card.name}; it is not used. "
-            f"{_by_download(card)}{_by_hand(card)}"
+            f"The file {path} is not what was downloaded or imported for {card.name}; it is not used. {_remedy(card)}"
         )
     return path
 
@@ -191,11 +188,14 @@ def weights_url(card: Card) -> str:
 
     Raises:
         InputError: the card needs no weights.
+        WeightsError: none are published for it.
     """
     mirror, url = os.environ.get("REGISTRATIONNET_WEIGHTS_URL"), _weights(card)["url"]
+    if mirror:
+        return f"{mirror.rstrip('/')}/{_path(card).name}"
     if url is None:
-        raise InputError(f"The weights of {card.name} are not published; they come from a file of yours. {_by_hand(card)}")
-    return f"{mirror.rstrip('/')}/{_path(card).name}" if mirror else str(url)
+        raise WeightsError(f"There is nothing to download for {card.name}. {_remedy(card)}")
+    return str(url)
 
 
 def sha256(path: Path) -> str:
@@ -240,13 +240,15 @@ def _is_intact(card: Card) -> bool:
     return weights_state(card).kind == "ready" and sha256(_path(card)) == _expected(card)
 
 
-def _by_download(card: Card) -> str:
-    return f"Run `registrationnet models download {card.name}`. " if _weights(card)["url"] else ""
+def _remedy(card: Card) -> str:
+    """How the weights of `card` get here."""
+    url = _weights(card)["url"]
+    if url is None:
+        return f"None are published for it: run `registrationnet models import {card.name} FILE` with a file of your own."
+    return f"Run `registrationnet models download {card.name}`. {_by_hand(card)}"
 
 
 def _by_hand(card: Card) -> str:
-    if _weights(card)["url"] is None:
-        return f"Run `registrationnet models import {card.name} FILE`."
     return (
         f"Without a network: fetch {_weights(card)['url']} on another machine, "
         f"bring the file here and run `registrationnet models import {card.name} FILE`."

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from RegistrationNetLib import deformation
 from RegistrationNetLib.deformation import (
     Affine,
     Composition,
@@ -240,6 +241,42 @@ def test_flow_of_a_smooth_velocity_undoes_the_flow_of_its_opposite(dim: int) -> 
     moved = flow.inverse()(points)
     assert (moved - points).norm(dim=1).max() > 0.02
     assert (flow(moved) - points).norm(dim=1).max() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (9, 12, 10), (2, 3, 2), (40, 33, 37), (1, 4, 5)])
+@pytest.mark.parametrize("size", [0.02, 0.6])
+def test_flow_with_and_without_gradients_is_one(shape: tuple[int, ...], size: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where points leave the cube."""
+    monkeypatch.setattr(deformation, "POINTS_AT_A_TIME", 3000)
+    flow = VelocityField(size * (2 * torch.rand(2, len(shape), *shape, dtype=torch.float64) - 1))
+    with torch.no_grad():
+        found = flow.displacement_field().displacement
+    torch.testing.assert_close(found, flow.displacement_field().displacement)
+
+
+def test_flow_in_single_precision_errs_by_less_than_a_thousandth_of_a_voxel() -> None:
+    velocity = smooth(3, 48, 0.1)
+    expected = VelocityField(velocity).displacement_field().displacement
+    with torch.no_grad():
+        found = VelocityField(velocity.float()).displacement_field().displacement
+    assert (found - expected).abs().max() * 47 < 1e-3
+
+
+def test_flow_of_numbers_that_are_not_finite_stays_so() -> None:
+    velocity = torch.zeros(1, 3, 4, 4, 4)
+    velocity[0, 0, 2, 2, 2] = torch.nan
+    with torch.no_grad():
+        assert VelocityField(velocity).displacement_field().displacement.isnan().any()
+
+
+def test_an_affine_of_a_batch_is_one_for_each_entry() -> None:
+    matrices = torch.randn(2, 3, 4, dtype=torch.float64)
+    points = uniform(2, 3, 5)
+    found = Affine(matrices)(points)
+    for entry in range(2):
+        torch.testing.assert_close(found[entry], Affine(matrices[entry])(points[entry : entry + 1])[0])
+    torch.testing.assert_close(Affine(matrices).inverse()(found), points)
+    torch.testing.assert_close(Affine(matrices)(points[:1])[1], Affine(matrices[1])(points[:1])[0])
 
 
 def test_flow_does_not_fold_where_the_displacement_of_the_same_size_would() -> None:

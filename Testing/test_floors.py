@@ -12,7 +12,19 @@ PACKAGE = Path(__file__).resolve().parents[1] / "RegistrationNetLib"
 
 # Lowest floor first; a room imports only from floors below, or from rooms named before it on its own floor.
 FLOORS = (
-    ("version", "errors", "progress", "native", "interop", "colours", "transfer"),
+    (
+        "version",
+        "errors",
+        "progress",
+        "native",
+        "interop",
+        "colours",
+        "transfer",
+        "nrrd",
+        "messages",
+        "dependencies",
+        "interpreter",
+    ),
     (
         "separable",
         "noise",
@@ -27,20 +39,49 @@ FLOORS = (
     ),
     ("measure", "mind", "mutual_information", "overlap", "similarity", "regularity", "target", "networks"),
     ("models",),
-    ("catalogue", "weights", "inputs", "cropping", "prepare", "warping", "landmarks", "initial", "alignment", "fields", "refine"),
-    ("checkpoint", "predictor", "network_pair", "network_refine", "options", "solution"),
+    (
+        "catalogue",
+        "weights",
+        "model_list",
+        "inputs",
+        "cropping",
+        "prepare",
+        "warping",
+        "landmarks",
+        "initial",
+        "alignment",
+        "fields",
+        "refine",
+    ),
+    ("sparing", "checkpoint", "predictor", "network_pair", "network_refine", "options", "solution"),
     ("quality", "marks", "known_map", "known_pair", "phantom", "views", "pictures", "registration"),
     ("training", "cohort", "report", "doctor"),
-    ("train_commands", "commands", "cli", "worker", "client", "mrml"),
+    ("services", "worker", "client", "mrml", "scene_inputs", "scene_display", "scene_results", "train_commands", "commands", "cli"),
 )
 # The package's front loads its public names on first use; __main__ is the command.
 DOORS = ("__init__", "__main__")
 
 # cli → commands: what is heavy is imported where Ctrl-C is already a clean end.
-INNER_IMPORTS = {("cli", "commands")}
+# worker → services: it must listen before the heavy imports are done.
+INNER_IMPORTS = {("cli", "commands"), ("worker", "services")}
 
 # Slicer's own process imports these; they must not bring torch.
-LIGHT = ("errors", "progress", "version", "transfer", "catalogue", "weights", "cli", "client", "mrml")
+LIGHT = (
+    "errors",
+    "progress",
+    "version",
+    "transfer",
+    "catalogue",
+    "weights",
+    "model_list",
+    "cli",
+    "messages",
+    "interpreter",
+    "dependencies",
+    "worker",
+)
+# Some of these work in Slicer only.
+IN_SLICER = ("client", "mrml", "scene_inputs", "scene_display", "scene_results")
 
 
 def rooms() -> list[str]:
@@ -118,6 +159,15 @@ import {PACKAGE.name}{module}
 heavy = {{"torch", "SimpleITK", "itk", "numpy", "scipy", "matplotlib", "vtk", "qt", "slicer", "PySide6", "PyQt5", "requests"}}
 print(" ".join(heavy & set(sys.modules)))
 """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("module", IN_SLICER)
+def test_what_slicer_imports_brings_no_torch(module: str) -> None:
+    if module != "client":
+        pytest.importorskip("slicer")
+    script = f"import sys, {PACKAGE.name}.{module}; print(*{{'torch', 'SimpleITK', 'qt', 'PySide6'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert done.stdout.strip() == ""
 

@@ -18,7 +18,6 @@ SHAPES = [(20, 21, 19), (33, 8, 5), (2, 9, 7), (9, 2, 2)]
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layered_sampling, "MOST_POINTS", 700)
-    monkeypatch.setattr(layered_sampling, "MOST_POINTS_BACKWARD", 1000)
     monkeypatch.setattr(layered_sampling, "FEWEST_POINTS", 40)
 
 
@@ -47,18 +46,19 @@ def volumes_sampled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
+@pytest.mark.parametrize("rounded", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("outside", ["border", "zeros"])
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_and_gradients_are_those_of_sampling_in_the_volume(
-    shape: Sequence[int], batch: int, outside: Outside, threads: int, monkeypatch: pytest.MonkeyPatch
+    shape: Sequence[int], batch: int, outside: Outside, threads: int, rounded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     image = torch.randn(batch, 2, *shape, dtype=torch.float64, requires_grad=True)
     points = displaced_lattice((17, 13, 11), batch=batch).requires_grad_()
     weight = torch.randn(batch, 2, 17, 13, 11, dtype=torch.float64)
-    found, expected = sample(image, points, outside=outside), plainly(image, points, outside)
+    found, expected = sample(image, points, outside=outside, rounded=rounded), plainly(image, points, outside)
     torch.testing.assert_close(found, expected)
     gradients = (torch.autograd.grad((values * weight).sum(), (image, points)) for values in (found, expected))
     for mine, theirs in zip(*gradients, strict=True):
@@ -103,11 +103,14 @@ def test_points_in_any_order_keep_their_precision(volumes_sampled: list[int]) ->
     assert sum(volumes_sampled) == 2 * 9000
 
 
-def test_a_place_is_right_to_three_ten_thousandths_of_a_voxel() -> None:
+@pytest.mark.parametrize(("rounded", "precision"), [(False, 2e-5), (True, 2e-4)])
+def test_a_place_is_right_to_two_ten_thousandths_of_a_voxel_or_ten_times_better(rounded: bool, precision: float) -> None:
     shape = (175, 175, 9)
     rows = identity_points(shape, torch.zeros(()))[:, 1:2] * 174
     points = displaced_lattice(shape, size=0.01).float().clamp(0, 1)
-    torch.testing.assert_close(sample(rows, points), points[:, 1:2] * 174, rtol=0, atol=3e-4)
+    error = (sample(rows, points, rounded=rounded) - points[:, 1:2] * 174).abs().max().item()
+    assert error < precision
+    assert error > 5e-5 or not rounded
 
 
 def test_points_that_are_no_numbers_give_values_that_are_none() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from RegistrationNetLib.dependencies import TORCH, requirements
 from RegistrationNetLib.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,6 +76,58 @@ def test_the_wheel_works_away_from_the_source_tree(wheel: Path, tmp_path: Path) 
     assert installed == {path.stem for path in (ROOT / "Resources" / "Models").glob("*.json")}
 
 
+INSTALLED = Path("lib", "Slicer-5.12", "qt-scripted-modules")
+
+
+@pytest.fixture(scope="module")
+def extension(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the Extension Manager's package holds, built with stand-ins for Slicer's macros."""
+    if not shutil.which("cmake"):
+        pytest.skip("no cmake here")
+    build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("prefix")
+    macros = ROOT / "Testing" / "host" / "cmake"
+    configure = ["cmake", "-S", str(ROOT), "-B", str(build), f"-DSlicer_DIR={macros}", f"-DCMAKE_INSTALL_PREFIX={prefix}"]
+    for command in (configure, ["cmake", "--install", str(build)]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return prefix
+
+
+def test_the_extension_holds_the_module_and_what_the_wheel_holds(wheel: Path, extension: Path) -> None:
+    module = {"RegistrationNet.py"} | {
+        path.relative_to(ROOT / "RegistrationNet").as_posix() for path in files_under(ROOT / "RegistrationNet" / "Resources")
+    }
+    library = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    # Beside the modules, where Slicer has the resources of all of them, not within the library.
+    library = {name.removeprefix("RegistrationNetLib/") if "/Resources/" in name else name for name in library}
+    held = {path.relative_to(extension / INSTALLED).as_posix() for path in files_under(extension)}
+    assert held == module | library
+    for name in library:
+        source = ROOT / name
+        assert (extension / INSTALLED / name).read_bytes() == source.read_bytes()
+
+
+def test_the_library_of_the_extension_finds_its_resources(extension: Path, tmp_path: Path) -> None:
+    script = "from RegistrationNetLib.catalogue import cards; print(*cards())"
+    environment = {**os.environ, "PYTHONPATH": str(extension / INSTALLED)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.split()) == {path.stem for path in (ROOT / "Resources" / "Models").glob("*.json")}
+
+
+def test_slicer_installs_what_the_library_needs_but_torch_and_what_it_has() -> None:
+    """torch comes by the PyTorch extension; numpy and SimpleITK are Slicer's own and are never touched."""
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.search(r"^dependencies = \[(.*?)^\]", pyproject, re.MULTILINE | re.DOTALL)
+    assert listed is not None
+    declared = set(re.findall(r'"([^"]+)"', listed[1]))
+    own = {one for one in declared if one.startswith(("numpy", "SimpleITK", "torch"))}
+    assert len(own) == 3
+    assert set(requirements(ROOT / "RegistrationNet" / "Resources" / "requirements.txt")) == declared - own
+    assert TORCH in own
+
+
 def test_the_version_is_written_once() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert 'dynamic = ["version"]' in pyproject
@@ -90,5 +144,7 @@ def test_what_the_library_imports_is_what_it_declares() -> None:
         for path in PACKAGE.rglob("*.py")
         for name in re.findall(r"^ *(?:from|import) ([A-Za-z_][\w.]*)", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    foreign = imported - {name.lower() for name in sys.stdlib_module_names} - {"registrationnetlib", "itk"}  # itk is an extra
+    foreign = (
+        imported - {name.lower() for name in sys.stdlib_module_names} - {"registrationnetlib", "itk", "slicer", "vtk"}
+    )  # extras, and the host
     assert {"pillow" if name == "pil" else name for name in foreign} == declared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
-from RegistrationNetLib import register, solution
+from RegistrationNetLib import register, solution, space
 from RegistrationNetLib.catalogue import Card
 from RegistrationNetLib.errors import Cancelled, InputError, ResourceError, WeightsError
 from RegistrationNetLib.interop import itk_from_simpleitk
@@ -352,3 +353,39 @@ def test_the_memory_of_the_network_counts_before_the_start(monkeypatch: pytest.M
     monkeypatch.setattr(solution, "NETWORK_BASE_MB", 10**9)
     with pytest.raises(ResourceError, match="needs about .* GB on cpu"):
         predicted(weights)
+
+
+# inverse by construction
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Card, Path]]:
+    """A network whose maps are inverse to each other by construction, and its weights."""
+    card = replace(small_card("constricon", shape=FLAT), name="exact")
+    file = random_weights(card, tmp_path_factory.mktemp("weights") / "exact.trch", displacement=0.003)
+    yield card, file
+    file.unlink()
+
+
+def test_the_inverse_of_constricon_is_its_map_for_the_reversed_pair(
+    monkeypatch: pytest.MonkeyPatch, exact: tuple[Card, Path]
+) -> None:
+    card, file = exact
+    install(monkeypatch, card)
+    monkeypatch.setattr(space, "invert", lambda *_, **__: pytest.fail("nothing is to be inverted numerically"))
+    fixed, moving = pair()
+    given: dict[str, Any] = {"model": "exact", "weights": file, "refine": "none", **MR}
+    there, back = register(fixed, moving, **given), register(moving, fixed, **given)
+    points = points_in(moving)
+    np.testing.assert_allclose(mapped(there.fixed_from_moving, points), mapped(back.moving_from_fixed, points), atol=1.0)
+    assert there.quality.inverse_consistency_mm.p95 < 0.1 * min(there.quality.voxel_mm)
+
+
+def test_velocities_that_are_not_resolved_are_refused(
+    monkeypatch: pytest.MonkeyPatch, exact: tuple[Card, Path], tmp_path: Path
+) -> None:
+    card, _ = exact
+    install(monkeypatch, card)
+    wild = random_weights(card, tmp_path / "wild.trch", displacement=0.5)
+    with pytest.raises(InputError, match="squarings|lattice"):
+        register(*pair(), model="exact", weights=wild, refine="none", **MR)

@@ -374,3 +374,13 @@ def test_what_cannot_be_removed_is_told(cache: Path) -> None:
     (cache / "unigradicon.trch").mkdir(parents=True)
     with pytest.raises(OutputError, match="Cannot remove"):
         remove(card_at("https://example.org"))
+
+
+def test_a_model_without_published_weights_asks_for_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRATIONNET_CACHE", str(tmp_path))
+    monkeypatch.delenv("REGISTRATIONNET_WEIGHTS_URL", raising=False)
+    card = card_named("constricon")
+    with pytest.raises(WeightsError, match="None are published for it: run `registrationnet models import constricon FILE`"):
+        weights_file(card)
+    with pytest.raises(WeightsError, match="nothing to download for constricon"):
+        download(card, lambda _: None)

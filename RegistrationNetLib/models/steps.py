@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -95,21 +96,30 @@ class Downsample(nn.Module):
 
 @dataclass(frozen=True)
 class BothWays:
-    """The maps that a network gives for a pair and for its reverse; they are inverse to each other only as far as it learnt."""
+    """The maps that a network gives for a pair and for its reverse; inverse to each other as far as it learnt, or by construction."""
 
     moving_from_fixed: Composition
     fixed_from_moving: Composition
 
 
+@runtime_checkable
+class GivesBothWays(Protocol):
+    """A network that works out both directions together; they may be inverse to each other by construction (`constricon`)."""
+
+    def both_ways(self, moving: Tensor, fixed: Tensor) -> BothWays: ...
+
+
 def both_ways(net: nn.Module, moving: Tensor, fixed: Tensor) -> BothWays:
     """The maps of `net` for the pair and for its reverse.
 
-    The two directions are one batch, which is faster. In training mode they are not, so that the statistics of batch
-    normalization are those of each direction, as published; nor within `recomputed`, to spare memory.
+    A network that `GivesBothWays` is asked for them. Else the two directions are one batch, which is faster. In training mode
+    they are not, so that the statistics of batch normalization are those of each direction, as published; nor within
+    `recomputed`, to spare memory.
 
     Args:
         net: a step of this file, or a network made of them.
-        moving: image [B, C, *shape], as the network's preparation leaves it; under `torch.no_grad` nothing is kept for gradients.
+        moving: image [B, C, *shape], as the network's preparation leaves it; under `torch.no_grad` nothing is kept for gradients,
+            and under `torch.autocast(device, torch.bfloat16)` the convolutions work in half precision.
         fixed: image of the same shape.
 
     Raises:
@@ -119,6 +129,8 @@ def both_ways(net: nn.Module, moving: Tensor, fixed: Tensor) -> BothWays:
         raise InputError(
             f"moving and fixed must have one shape here; got {list(moving.shape)} and {list(fixed.shape)}. Resize them to the network's."
         )
+    if isinstance(net, GivesBothWays):
+        return net.both_ways(moving, fixed)
     if net.training or _is_recomputing():
         return BothWays(net(moving, fixed), net(fixed, moving))
     count = moving.shape[0]
@@ -133,7 +145,7 @@ def _entries(composition: Composition, which: slice) -> Composition:
 
 def _field_entries(field: Map, which: slice) -> Map:
     assert isinstance(field, DisplacementField)
-    return DisplacementField(field.displacement[which])
+    return replace(field, displacement=field.displacement[which])
 
 
 def mapped_lattice(composition: Composition, shape: torch.Size | tuple[int, ...], like: Tensor) -> Tensor:
@@ -148,7 +160,16 @@ def _mapped_lattice(composition: Composition, shape: torch.Size | tuple[int, ...
     first = composition.maps[-1]
     if not isinstance(first, DisplacementField):
         return _by_slabs(composition, identity_points(shape, like))
-    return _by_slabs(Composition(composition.maps[:-1]), _displaced_lattice(first.displacement, shape))
+    others = Composition(tuple(_rounded(one) for one in composition.maps[:-1]))
+    return _by_slabs(others, _displaced_lattice(first.displacement, shape))
+
+
+def _rounded(one: Map) -> Map:
+    """The map, which may move points by 0.000125 voxels of its lattice before it looks up their displacements."""
+    if not isinstance(one, DisplacementField):
+        return one
+    displacement = one.displacement
+    return lambda points: points + sample(displacement, points, rounded=True)
 
 
 def warped(moving: Tensor, composition: Composition) -> Tensor:
@@ -156,7 +177,7 @@ def warped(moving: Tensor, composition: Composition) -> Tensor:
 
     def sampled() -> Tensor:
         points = _mapped_lattice(composition, moving.shape[2:], moving)
-        return _by_slabs(lambda slab: sample(moving, slab), points)
+        return _by_slabs(lambda slab: sample(moving, slab, rounded=True), points)
 
     return _kept_or_recomputed(sampled)
 

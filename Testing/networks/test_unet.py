@@ -106,6 +106,19 @@ def test_displacement_with_and_without_gradients_is_one(shape: Sequence[int]) ->
     torch.testing.assert_close(net(moving, fixed), expected)
 
 
+@pytest.mark.parametrize("shape", [(40, 37), (33, 36, 34)])
+@torch.no_grad()
+def test_half_precision_under_autocast_changes_the_displacement_by_some_percent(shape: Sequence[int]) -> None:
+    net = TallUNet(len(shape)).eval()
+    randomize(net)
+    moving, fixed = images(shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = net(moving, fixed)
+    expected = net(moving, fixed)
+    assert found.dtype == torch.float32
+    assert 1e-4 < (found - expected).norm() / expected.norm() < 0.05
+
+
 @torch.no_grad()
 def test_images_of_several_channels_are_those_of_the_published_network() -> None:
     networks = pytest.importorskip("icon_registration.networks")

@@ -1,0 +1,428 @@
+"""RegistrationNet in 3D Slicer: the module, its parameters, its widget and its logic. The work is RegistrationNetLib's."""
+
+import enum
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+# In the source tree the library lies beside the module's folder; installed, beside this file, and is found already.
+if (Path(__file__).parents[1] / "RegistrationNetLib" / "__init__.py").is_file():
+    sys.path.append(str(Path(__file__).parents[1]))
+
+from RegistrationNetLib import dependencies, mrml, scene_display
+from RegistrationNetLib.client import Client, Job
+from RegistrationNetLib.errors import Cancelled, InputError, RegistrationNetError
+from RegistrationNetLib.model_list import listed_models
+from RegistrationNetLib.progress import Progress
+from RegistrationNetLib.scene_inputs import Inputs
+from RegistrationNetLib.scene_results import ResultNodes, all_or_none, placed
+from RegistrationNetLib.version import __version__
+
+POLL_MSEC = 20
+REQUIREMENTS = Path(__file__).parent / "Resources" / "requirements.txt"
+
+# What the choice means to `register`; None leaves it to the model.
+ALIGNMENTS = {
+    "default": None,
+    "none": (),
+    "centre": ("centre",),
+    "rigid": ("centre", "rigid"),
+    "affine": ("centre", "rigid", "affine"),
+}
+REFINEMENTS = {"default": None, "none": "none", "field": "field", "network": "network"}
+SIMILARITIES = ("auto", "lncc", "lncc2", "ncc", "ssd", "mind", "mi")
+MODALITIES = ("other", "ct", "mr")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+Mask = Union[slicer.vtkMRMLLabelMapVolumeNode, slicer.vtkMRMLSegmentationNode]
+
+
+class RegistrationNet(ScriptedLoadableModule):
+    """What Slicer shows of the module before it is opened."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("RegistrationNet")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Registration")]
+        parent.dependencies = []
+        parent.contributors = ["The RegistrationNet developers"]
+        parent.helpText = _(
+            "Registers two volumes by deep networks or direct optimization, and says in numbers whether to trust the result."
+        )
+        parent.acknowledgementText = _("The published networks are named with their papers in the list of models.")
+
+
+@parameterNodeWrapper
+class RegistrationNetParameterNode:
+    """The choices of the panel, saved with the scene."""
+
+    fixedVolume: slicer.vtkMRMLScalarVolumeNode
+    movingVolume: slicer.vtkMRMLScalarVolumeNode
+    fixedMask: Mask
+    movingMask: Mask
+    fixedLabels: Mask
+    movingLabels: Mask
+    fixedLandmarks: slicer.vtkMRMLMarkupsFiducialNode
+    movingLandmarks: slicer.vtkMRMLMarkupsFiducialNode
+    initialTransform: slicer.vtkMRMLTransformNode
+    model: str = "direct"
+    alignment: Annotated[str, Choice(list(ALIGNMENTS))] = "default"
+    refinement: Annotated[str, Choice(list(REFINEMENTS))] = "default"
+    hasOwnSteps: bool = False
+    steps: Annotated[int, WithinRange(0, 1000)] = 50
+    similarity: Annotated[str, Choice(list(SIMILARITIES))] = "auto"
+    fixedModality: Annotated[str, Choice(list(MODALITIES))] = "other"
+    movingModality: Annotated[str, Choice(list(MODALITIES))] = "other"
+    smoothness: Annotated[float, WithinRange(0.1, 10.0)] = 1.0
+    device: Annotated[str, Choice(list(DEVICES))] = "auto"
+    separateParts: bool = False
+
+
+class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+
+    def setup(self) -> None:
+        ScriptedLoadableModuleWidget.setup(self)
+        self.logic = RegistrationNetLogic()
+        self.layout.addWidget(qt.QLabel(_("RegistrationNet {version}").format(version=__version__)))
+        self.layout.addStretch(1)
+
+    def cleanup(self) -> None:
+        self.logic.close()
+        self.removeObservers()
+
+
+class JobState(enum.Enum):
+    """Where a registration stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class RegistrationResult:
+    """The nodes of a registered pair; names as in `ResultNodes` with "Node" behind them, and the two volumes."""
+
+    def __init__(self, nodes: ResultNodes, fixedNode: Any, movingNode: Any, report: Any) -> None:
+        self.fixedNode, self.movingNode, self.report = fixedNode, movingNode, report
+        self.transformNode, self.inverseTransformNode = nodes.transform, nodes.inverse
+        self.warpedNode, self.jacobianNode = nodes.warped, nodes.jacobian
+        self.tableNode, self.histogramNode, self.chartNode = nodes.table, nodes.histogram, nodes.chart
+        self.affineNode, self.deformableNode = nodes.affine, nodes.deformable
+
+
+class RegistrationJob:
+    """A registration under way. `onChanged(job)` is called when it has got on, and when it has ended."""
+
+    def __init__(self, logic: "RegistrationNetLogic", inputs: Inputs, onChanged: Callable[["RegistrationJob"], None]) -> None:
+        self.state = JobState.RUNNING
+        self.progress: Progress | None = None
+        self.result: RegistrationResult | None = None
+        self.error: Exception | None = None
+        self._logic, self._onChanged = logic, onChanged
+        self._inputs: Inputs | None = inputs
+        self._job: Job | None = None
+
+    @property
+    def isFinished(self) -> bool:
+        return self.state is not JobState.RUNNING
+
+    def begin(self, options: dict, separateParts: bool) -> None:
+        """Send what the scene holds now on its way."""
+        inputs = self._inputs
+        volumes = inputs.volumes()
+        self._job = self._logic.client.register(
+            volumes,
+            initial=inputs.initial_on(volumes["fixed"]),
+            options={**options, **inputs.landmarks()},
+            with_parts=separateParts,
+            receive=mrml.with_ras_displacements,
+            watch=self._onWorker,
+        )
+
+    def cancel(self, error: RegistrationNetError | None = None) -> None:
+        """Stop, for the reason `error`; the scene stays as it is."""
+        self.error = self.error or error
+        self._job.cancel()
+
+    def wait(self) -> RegistrationResult:
+        """The result, once it is there; the application lives on meanwhile. Raises what went wrong."""
+        while not self.isFinished:
+            self._logic.poll()
+            slicer.app.processEvents()
+            time.sleep(0.005)
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+    def endIfNodesAreGone(self) -> None:
+        """Without its nodes there is nowhere to put a result."""
+        gone = [name for name, node in self._inputs.nodes() if not slicer.mrmlScene.IsNodePresent(node)]
+        if gone:
+            names = " and ".join(gone).replace("_", " ")
+            self.cancel(
+                InputError(
+                    f"The node of {names} went from the scene during the registration, which needs it to the end. Register again."
+                )
+            )
+
+    def _onWorker(self, job: Job) -> None:
+        self.progress = job.progress
+        if job.is_finished and not self.isFinished:
+            self._finish(job)
+        self._onChanged(self)
+
+    def _finish(self, job: Job) -> None:
+        self.error = self.error or job.error
+        if self.error is None:
+            try:
+                nodes = placed(slicer.mrmlScene, job.answer, fixed=self._inputs.fixed, moving=self._inputs.moving)
+                self.result = RegistrationResult(nodes, self._inputs.fixed, self._inputs.moving, job.answer.report)
+            except Exception as error:  # noqa: BLE001, a timer has nobody to raise to; who waits for the job is told
+                self.error = error
+        self.state = (
+            JobState.DONE if self.error is None else JobState.CANCELLED if isinstance(self.error, Cancelled) else JobState.FAILED
+        )
+        self._inputs = None
+
+
+class RegistrationNetLogic(ScriptedLoadableModuleLogic):
+    """Registration for the console and the panel. One worker process serves it, started when it is first needed."""
+
+    def __init__(self) -> None:
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.client = Client()
+        self._jobs: list[RegistrationJob] = []
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MSEC)
+        self._timer.connect("timeout()", self.poll)
+        self._scene = slicer.mrmlScene
+        self._sceneTag = self._scene.AddObserver(self._scene.StartCloseEvent, self._onSceneStartClose)
+
+    def close(self) -> None:
+        """End the worker; registrations under way are cancelled."""
+        self._timer.stop()
+        self.client.close()
+        self._scene.RemoveObserver(self._sceneTag)
+
+    def getParameterNode(self) -> RegistrationNetParameterNode:
+        return RegistrationNetParameterNode(super().getParameterNode())
+
+    def register(self, fixedNode: Any, movingNode: Any, **keywords: Any) -> RegistrationResult:
+        """Register movingNode to fixedNode and wait for the result; the application stays responsive.
+
+        Takes what `startRegistration` takes and raises what went wrong.
+        """
+        return self.startRegistration(fixedNode, movingNode, **keywords).wait()
+
+    def startRegistration(
+        self,
+        fixedNode: Any,
+        movingNode: Any,
+        *,
+        separateParts: bool = False,
+        onChanged: Callable[[RegistrationJob], None] = lambda _: None,
+        **keywords: Any,
+    ) -> RegistrationJob:
+        """Start to register movingNode to fixedNode and return at once.
+
+        Args:
+            separateParts: the affine and the deformable part come as transform nodes of their own too.
+            onChanged: called with the job when it has got on, and when it has ended.
+            keywords: nodes (fixedMask, movingMask, fixedLabels, movingLabels, fixedLandmarks, movingLandmarks, initial,
+                and the names fixedMaskSegment, movingMaskSegment), and the options of `RegistrationNetLib.register` (model,
+                refine, steps, similarity, fixedModality, movingModality, align, device, smoothness, seed).
+
+        Raises:
+            InputError: a node is none of what it should be.
+            ResourceError: the user does not want what must be installed.
+        """
+        given = {_inSnakeCase(name): value for name, value in keywords.items()}
+        nodes = {one.name: given.pop(one.name) for one in fields(Inputs) if one.name in given}
+        inputs = Inputs(fixedNode, movingNode, **nodes)
+        dependencies.ensure(REQUIREMENTS, slicer)
+        job = RegistrationJob(self, inputs, onChanged)
+        job.begin(given, separateParts)
+        self._jobs.append(job)
+        self._timer.start()
+        return job
+
+    def startFromParameters(self, **keywords: Any) -> RegistrationJob:
+        """Start what the parameter node asks for."""
+        chosen = self.getParameterNode()
+        sides = [f"{side}{what}" for what in ("Mask", "Labels", "Landmarks") for side in ("fixed", "moving")]
+        asked = {
+            "align": ALIGNMENTS[chosen.alignment],
+            "refine": REFINEMENTS[chosen.refinement],
+            "steps": chosen.steps if chosen.hasOwnSteps else None,
+            "initial": chosen.initialTransform,
+            **{name: getattr(chosen, name) for name in sides},
+        }
+        always = ("model", "similarity", "fixedModality", "movingModality", "smoothness", "device", "separateParts")
+        return self.startRegistration(
+            chosen.fixedVolume,
+            chosen.movingVolume,
+            **{name: value for name, value in asked.items() if value is not None},
+            **{name: getattr(chosen, name) for name in always},
+            **keywords,
+        )
+
+    def models(self) -> list:
+        """Every model card, with the state of its weights. Starts no worker."""
+        return listed_models()
+
+    def devices(self) -> list:
+        """What the worker can compute on; the application lives on while it is asked."""
+        return self.client.devices().wait(meanwhile=slicer.app.processEvents)
+
+    def startDownload(self, model: str, onChanged: Callable[[Job], None] = lambda _: None) -> Job:
+        """Start to download the weights of a model; the job has progress, cancel() and error."""
+        job = self.client.download(model, onChanged)
+        self._timer.start()
+        return job
+
+    def applyTransform(self, nodes: Any, transformNode: Any, harden: bool = False) -> None:
+        """Place nodes (volumes, label maps, segmentations, models, markups) under a transform of the world.
+
+        What a node lies under already stays between the two, as a copy, so that nothing else moves.
+
+        Raises:
+            InputError: a node cannot be transformed.
+        """
+        nodes = [nodes] if isinstance(nodes, slicer.vtkMRMLNode) else list(nodes)
+        for node in nodes:
+            _checkTransformable(node, transformNode)
+        with all_or_none(slicer.mrmlScene):
+            for node in nodes:
+                between = _copyOfParent(node, transformNode)
+                node.SetAndObserveTransformNodeID((between or transformNode).GetID())
+                if harden:
+                    node.HardenTransform()
+                    if between is not None:
+                        slicer.mrmlScene.RemoveNode(between)
+
+    def showResult(self, result: RegistrationResult, view: str) -> None:
+        """Show a result in the slice views: "fixed", "moving", "warped", "difference", "checkerboard", "jacobian" or "grid".
+
+        Raises:
+            InputError: there is no such view.
+        """
+        if view not in VIEWS:
+            raise InputError(f"There is no view {view!r}; the views are {', '.join(VIEWS)}. Choose one of them.")
+        background, foreground = VIEWS[view](result)
+        slicer.util.setSliceViewerLayers(background=background, foreground=foreground, foregroundOpacity=0.5)
+        # Last, because a legend looks at the layers when it is itself modified, not when they are.
+        legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(result.jacobianNode)
+        legend.SetVisibility(view == "jacobian")
+        legend.Modified()
+        grid = result.transformNode.GetDisplayNode()
+        grid.SetVisibility(view == "grid")
+        grid.SetVisibility2D(view == "grid")
+
+    def poll(self) -> None:
+        """Let jobs get on; called by a timer while there are any."""
+        for job in self._jobs:
+            if not job.isFinished:
+                job.endIfNodesAreGone()
+        self.client.poll()
+        self._jobs = [job for job in self._jobs if not job.isFinished]
+        if not self.client.unfinished:
+            self._timer.stop()
+
+    def _onSceneStartClose(self, *_caller: Any) -> None:
+        for job in self._jobs:
+            job.cancel(Cancelled("cancelled; the scene was closed"))
+
+
+def _comparison(result: RegistrationResult, name: str, fill: Callable) -> Any:
+    """The volume that compares fixed and warped, made when it is first wanted."""
+    role = f"RegistrationNet.{name}"
+    node = result.warpedNode.GetNodeReference(role)
+    if node is None:
+        with all_or_none(slicer.mrmlScene):
+            title = slicer.mrmlScene.GenerateUniqueName(f"{result.warpedNode.GetName()}, {name}")
+            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", title)
+            both = [(mrml.volume_of(one, "the volume"), one.GetDisplayNode()) for one in (result.fixedNode, result.warpedNode)]
+            fill(node, *both)
+        result.warpedNode.SetNodeReferenceID(role, node.GetID())
+    return node
+
+
+VIEWS = {
+    "fixed": lambda result: (result.fixedNode, None),
+    "moving": lambda result: (result.movingNode, None),
+    "warped": lambda result: (result.warpedNode, None),
+    "difference": lambda result: (_comparison(result, "difference", scene_display.set_difference), None),
+    "checkerboard": lambda result: (_comparison(result, "checkerboard", scene_display.set_checkerboard), None),
+    "jacobian": lambda result: (result.fixedNode, result.jacobianNode),
+    "grid": lambda result: (result.warpedNode, None),
+}
+
+
+def _inSnakeCase(name: str) -> str:
+    """fixed_mask of fixedMask."""
+    return re.sub(r"(?<=[a-z])([A-Z])", lambda letter: f"_{letter[1].lower()}", name)
+
+
+def _checkTransformable(node: Any, transformNode: Any) -> None:
+    if transformNode is None or not transformNode.IsA("vtkMRMLTransformNode"):
+        raise InputError("There is no transform to apply; a transform node is needed. Choose one.")
+    if node is None or not node.IsA("vtkMRMLTransformableNode") or not node.CanApplyNonLinearTransforms():
+        name = "Nothing" if node is None else node.GetName()
+        raise InputError(f"{name} cannot be deformed; volumes, segmentations, models and markups can. Choose one of these.")
+    if node is transformNode or (node.IsA("vtkMRMLTransformNode") and transformNode.IsTransformNodeMyParent(node)):
+        raise InputError(f"{node.GetName()} cannot be placed under itself. Choose another node.")
+
+
+def _copyOfParent(node: Any, transformNode: Any) -> Any:
+    """A transform node under transformNode that does what the node's parents do; None where it has none."""
+    parent = node.GetParentTransformNode()
+    if parent is None or parent is transformNode:
+        return None
+    toWorld = vtk.vtkGeneralTransform()
+    parent.GetTransformToWorld(toWorld)
+    name = slicer.mrmlScene.GenerateUniqueName(f"{parent.GetName()} (of {node.GetName()})")
+    kind = "vtkMRMLLinearTransformNode" if parent.IsTransformToWorldLinear() else "vtkMRMLTransformNode"
+    copy = slicer.mrmlScene.AddNewNodeByClass(kind, name)
+    if parent.IsTransformToWorldLinear():
+        matrix = vtk.vtkMatrix4x4()
+        parent.GetMatrixTransformToWorld(matrix)
+        copy.SetMatrixTransformToParent(matrix)
+    else:
+        copy.SetAndObserveTransformToParent(toWorld)
+    copy.SetAndObserveTransformNodeID(transformNode.GetID())
+    return copy
+
+
+class RegistrationNetTest(ScriptedLoadableModuleTest):
+    """What runs inside Slicer by its own test runner."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+
+    def test_moduleIsLoadedAndListsItsModels(self) -> None:
+        self.assertIn("direct", [model["name"] for model in slicer.util.getModuleLogic("RegistrationNet").models()])

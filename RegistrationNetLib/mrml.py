@@ -1,0 +1,332 @@
+"""Slicer's nodes as volumes and points of the world, and back: the only place that knows RAS.
+
+What the user sees is what is taken: parent transforms are part of the geometry. Everything leaves here in LPS mm of the world.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from numpy.typing import NDArray
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+from .client import Result
+from .errors import GeometryError, InputError
+from .nrrd import Volume
+
+Node = Any
+Array = NDArray[np.float64]
+
+LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# As wide as what the library takes for orthogonal.
+ORTHOGONAL_WITHIN = 1e-3
+SAME_GRID_WITHIN_VOX = 1e-3
+# Points per axis at which a non-linear transform is followed to see how far a volume reaches under it.
+BOUNDS_POINTS = 9
+
+
+def volume_of(node: Node, what: str) -> Volume:
+    """The voxels of a volume node where the user sees them; `what` names it in messages ("fixed").
+
+    Under a linear transform that keeps the axes orthogonal no voxel is changed. Otherwise (shear, or a non-linear transform) the
+    volume is resampled linearly on an orthogonal lattice of the same spacing that covers it.
+
+    Raises:
+        InputError: no volume, or one without voxels.
+        GeometryError: its axes span no volume.
+    """
+    if node is None or not node.IsA("vtkMRMLVolumeNode"):
+        raise InputError(f"{what} is {_described(node)}; a volume is needed. Choose one.")
+    image, local_from_index = node.GetImageData(), _ijk_to_ras(node)
+    if image is None or image.GetPointData().GetScalars() is None:
+        raise InputError(
+            f"{what} ({node.GetName()}) holds no voxels; a volume with voxels is needed. Load its file, or choose another."
+        )
+    if not (np.isfinite(local_from_index).all() and abs(np.linalg.det(local_from_index[:3, :3])) > 1e-12):
+        raise GeometryError(
+            f"The axes of {what} ({node.GetName()}) span no volume; they must be independent. Repair its directions."
+        )
+    parent = node.GetParentTransformNode()
+    if parent is None or parent.IsTransformToWorldLinear():
+        ras_from_index = _world_from_local(parent) @ local_from_index
+        if _is_orthogonal(ras_from_index):
+            return Volume(_voxels(image), LPS_FROM_RAS @ ras_from_index)
+    lattice = _covering(image.GetDimensions(), local_from_index, parent)
+    return _sampled(image, local_from_index, parent, lattice, is_label=False)
+
+
+def mask_of(node: Node, like: Volume, *, segment: str | None = None) -> Volume:
+    """1 inside and 0 outside on the lattice of `like`: a label map where it is not 0, a segmentation as the union of its segments.
+
+    Args:
+        segment: name or ID of the one segment to take.
+
+    Raises:
+        InputError: neither of these, or no such segment.
+    """
+    if node.IsA("vtkMRMLSegmentationNode"):
+        chosen = _segment_ids(node) if segment is None else [_segment_named(node, segment)]
+        inside = [_segment_on(node, one, like).values != 0 for one in chosen]
+        return replace(like, values=np.any(inside, axis=0).astype(np.uint8) if inside else np.zeros(like.values.shape, np.uint8))
+    return replace(like, values=(_label_map_on(node, like).values != 0).astype(np.uint8))
+
+
+def labels_of(fixed: Node, moving: Node, *, like: tuple[Volume, Volume]) -> tuple[Volume, Volume]:
+    """The labels of both on the lattices of `like`, numbered alike: two segmentations by the names of their segments.
+
+    A label map keeps its numbers, and beside one a segmentation takes the label values of its segments. Where segments overlap
+    the later one counts.
+
+    Raises:
+        InputError: neither label map nor segmentation.
+    """
+    both = (fixed, moving)
+    numbers: Mapping[str, int] | None = None
+    if all(node.IsA("vtkMRMLSegmentationNode") for node in both):
+        names = sorted({_segment(node, one).GetName() for node in both for one in _segment_ids(node)})
+        numbers = {name: number for number, name in enumerate(names, start=1)}
+    one, two = (_labels_on(node, lattice, numbers) for node, lattice in zip(both, like, strict=True))
+    return one, two
+
+
+def points_of(node: Node, what: str) -> Array:
+    """The control points of a markups node, [N, 3] LPS mm of the world.
+
+    Raises:
+        InputError: no markups, or a point that has not been placed.
+    """
+    if node is None or not node.IsA("vtkMRMLMarkupsNode"):
+        raise InputError(f"{what} are {_described(node)}; a list of markups points is needed. Choose one.")
+    points = []
+    for index in range(node.GetNumberOfControlPoints()):
+        if node.GetNthControlPointPositionStatus(index) != node.PositionDefined:
+            raise InputError(
+                f"Point {index + 1} of {what} ({node.GetNthControlPointLabel(index)}) has no place; every point needs one. Place or delete it."
+            )
+        points.append(node.GetNthControlPointPositionWorld(index))
+    return np.array(points, dtype=np.float64).reshape(-1, 3) @ LPS_FROM_RAS[:3, :3]
+
+
+def transform_of(node: Node, like: Volume) -> list[list[float]] | Volume:
+    """Where a transform node takes points of fixed when moving is placed under it: a matrix [4, 4], or displacements on `like`.
+
+    Raises:
+        InputError: no transform node.
+    """
+    if node is None or not node.IsA("vtkMRMLTransformNode"):
+        raise InputError(f"The initial transform is {_described(node)}; a transform is needed. Choose one.")
+    if node.IsTransformToWorldLinear():
+        matrix: list[list[float]] = (LPS_FROM_RAS @ np.linalg.inv(_world_from_local(node)) @ LPS_FROM_RAS).tolist()
+        return matrix
+    image = vtk.vtkImageData()
+    image.SetDimensions(like.size)
+    ras_from_index = _vtk_matrix(LPS_FROM_RAS @ like.world_from_index)
+    slicer.vtkSlicerTransformLogic.GetTransformedPointSamplesAsVectorImage(image, node, ras_from_index, False)
+    return Volume(_voxels(image).astype(np.float32) * np.array([-1, -1, 1], np.float32), like.world_from_index)
+
+
+def with_ras_displacements(result: Result) -> Result:
+    """The same result, its displacements ready for `set_displacements`. Slow; for the thread in which results arrive."""
+    for volume in result.volumes.values():
+        if volume.values.ndim == 4:
+            np.negative(volume.values[..., :2], out=volume.values[..., :2])
+    return result
+
+
+def set_voxels(node: Node, volume: Volume) -> None:
+    """Give a volume node these voxels at their place; the array is used, not copied."""
+    image = vtk.vtkImageData()
+    image.SetDimensions(volume.size)
+    image.GetPointData().SetScalars(_vtk_array(volume.values))
+    node.SetIJKToRASMatrix(_vtk_matrix(LPS_FROM_RAS @ volume.world_from_index))
+    node.SetAndObserveImageData(image)
+
+
+def set_displacements(node: Node, volume: Volume) -> None:
+    """Make these displacements (from `with_ras_displacements`) the *from parent* side of a grid transform node; not copied."""
+    ras_from_index = LPS_FROM_RAS @ volume.world_from_index
+    spacing = np.linalg.norm(ras_from_index[:3, :3], axis=0)
+    image = vtk.vtkImageData()
+    image.SetDimensions(volume.size)
+    image.SetOrigin(ras_from_index[:3, 3])
+    image.SetSpacing(spacing)
+    image.GetPointData().SetScalars(_vtk_array(volume.values))
+    directions = np.eye(4)
+    directions[:3, :3] = ras_from_index[:3, :3] / spacing
+    transform = slicer.vtkOrientedGridTransform()
+    transform.SetGridDirectionMatrix(_vtk_matrix(directions))
+    transform.SetDisplacementGridData(image)
+    node.SetAndObserveTransformFromParent(transform)
+
+
+def set_matrix(node: Node, moving_from_fixed: Sequence[Sequence[float]]) -> None:
+    """Make this matrix (LPS) the *from parent* side of a linear transform node."""
+    node.SetMatrixTransformFromParent(_vtk_matrix(LPS_FROM_RAS @ np.array(moving_from_fixed) @ LPS_FROM_RAS))
+
+
+def _described(node: Node) -> str:
+    return "not chosen" if node is None else f"{node.GetName()} ({node.GetNodeTagName()})"
+
+
+def _voxels(image: Any) -> NDArray[Any]:
+    """[D, H, W] or [D, H, W, C], a view."""
+    scalars = image.GetPointData().GetScalars()
+    channels = scalars.GetNumberOfComponents()
+    shape = (*image.GetDimensions()[::-1], *([channels] if channels > 1 else []))
+    values: NDArray[Any] = vtk_to_numpy(scalars).reshape(shape)
+    return values
+
+
+def _vtk_array(values: NDArray[Any]) -> Any:
+    channels = values.shape[3] if values.ndim == 4 else 1
+    return numpy_to_vtk(
+        np.ascontiguousarray(values).reshape(-1, channels) if channels > 1 else np.ascontiguousarray(values).reshape(-1)
+    )
+
+
+def _vtk_matrix(values: NDArray[Any]) -> Any:
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy(values.ravel().tolist())
+    return matrix
+
+
+def _numpy_matrix(matrix: Any) -> Array:
+    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+
+
+def _ijk_to_ras(node: Node) -> Array:
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return _numpy_matrix(matrix)
+
+
+def _world_from_local(parent: Node | None) -> Array:
+    """RAS of the world from RAS under the linear transform node `parent`."""
+    matrix = vtk.vtkMatrix4x4()
+    if parent is not None:
+        parent.GetMatrixTransformToWorld(matrix)
+    return _numpy_matrix(matrix)
+
+
+def _is_orthogonal(world_from_index: Array) -> bool:
+    columns = world_from_index[:3, :3] / np.linalg.norm(world_from_index[:3, :3], axis=0)
+    return bool(np.allclose(columns.T @ columns, np.eye(3), atol=ORTHOGONAL_WITHIN))
+
+
+def _covering(size: Sequence[int], local_from_index: Array, parent: Node | None) -> Volume:
+    """An orthogonal lattice without voxels, along the axes and in the spacing of a volume, over all that it covers under `parent`."""
+    axes = [np.linspace(-0.5, count - 0.5, BOUNDS_POINTS) for count in size]
+    indices = np.stack([one.ravel() for one in np.meshgrid(*axes, indexing="ij")] + [np.ones(BOUNDS_POINTS**3)])
+    local = local_from_index @ indices
+    if parent is None or parent.IsTransformToWorldLinear():
+        frame, ras = _world_from_local(parent) @ local_from_index, (_world_from_local(parent) @ local)[:3]
+    else:
+        to_world = vtk.vtkGeneralTransform()
+        parent.GetTransformToWorld(to_world)
+        frame, ras = local_from_index, np.array([to_world.TransformPoint(point) for point in local[:3].T.tolist()]).T
+    spacing = np.linalg.norm(frame[:3, :3], axis=0)
+    left, _, right = np.linalg.svd(frame[:3, :3] / spacing)
+    # The nearest orthogonal axes.
+    directions = left @ right
+    along = directions.T @ ras
+    low, high = along.min(axis=1), along.max(axis=1)
+    counts = [max(1, math.ceil(length - 1e-3)) for length in (high - low) / spacing]
+    ras_from_index = np.eye(4)
+    ras_from_index[:3, :3] = directions * spacing
+    ras_from_index[:3, 3] = directions @ (low + 0.5 * spacing)
+    return Volume(np.empty((*counts[::-1], 0)), LPS_FROM_RAS @ ras_from_index)
+
+
+def _sampled(image: Any, local_from_index: Array, parent: Node | None, lattice: Volume, *, is_label: bool) -> Volume:
+    """`image`, that lies under `parent`, at the lattice; outside it is 0 for labels, else the image's smallest value."""
+    index_from_index = vtk.vtkGeneralTransform()
+    index_from_index.PostMultiply()
+    index_from_index.Concatenate(_vtk_matrix(LPS_FROM_RAS @ lattice.world_from_index))
+    if parent is not None:
+        from_world = vtk.vtkGeneralTransform()
+        parent.GetTransformFromWorld(from_world)
+        index_from_index.Concatenate(from_world)
+    index_from_index.Concatenate(_vtk_matrix(np.linalg.inv(local_from_index)))
+    reslice = vtk.vtkImageReslice()
+    reslice.SetInputData(_in_index_space(image))
+    reslice.SetResliceTransform(index_from_index)
+    reslice.SetOutputOrigin(0, 0, 0)
+    reslice.SetOutputSpacing(1, 1, 1)
+    reslice.SetOutputExtent([bound for count in lattice.size for bound in (0, count - 1)])
+    reslice.SetInterpolationMode(vtk.VTK_RESLICE_NEAREST if is_label else vtk.VTK_RESLICE_LINEAR)
+    reslice.SetBackgroundLevel(0 if is_label else image.GetScalarRange()[0])
+    reslice.Update()
+    return replace(lattice, values=_voxels(reslice.GetOutput()))
+
+
+def _in_index_space(image: Any) -> Any:
+    """The same voxels with the geometry of their indices."""
+    plain = vtk.vtkImageData()
+    plain.SetExtent(image.GetExtent())
+    plain.GetPointData().SetScalars(image.GetPointData().GetScalars())
+    return plain
+
+
+def _label_map_on(node: Node, like: Volume) -> Volume:
+    """A volume's values on the lattice of `like`, by nearest neighbour where its own is another one."""
+    if not node.IsA("vtkMRMLVolumeNode") or node.GetImageData() is None:
+        raise InputError(
+            f"{_described(node)} is no label map with voxels and no segmentation; one of these is needed. Choose another."
+        )
+    parent = node.GetParentTransformNode()
+    if parent is None or parent.IsTransformToWorldLinear():
+        world_from_index = LPS_FROM_RAS @ _world_from_local(parent) @ _ijk_to_ras(node)
+        if node.GetImageData().GetDimensions() == like.size and _is_same(world_from_index, like.world_from_index):
+            return Volume(_voxels(node.GetImageData()), like.world_from_index)
+    return _sampled(node.GetImageData(), _ijk_to_ras(node), parent, like, is_label=True)
+
+
+def _is_same(one: Array, other: Array) -> bool:
+    return bool(np.abs(np.linalg.inv(other) @ one - np.eye(4)).max() < SAME_GRID_WITHIN_VOX)
+
+
+def _labels_on(node: Node, like: Volume, numbers: Mapping[str, int] | None) -> Volume:
+    if not node.IsA("vtkMRMLSegmentationNode"):
+        return _label_map_on(node, like)
+    values = np.zeros(like.values.shape[:3], np.int16)
+    for one in _segment_ids(node):
+        number = _segment(node, one).GetLabelValue() if numbers is None else numbers[_segment(node, one).GetName()]
+        values[_segment_on(node, one, like).values != 0] = number
+    return replace(like, values=values)
+
+
+def _segment_ids(node: Node) -> Iterator[str]:
+    segmentation = node.GetSegmentation()
+    return (segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments()))
+
+
+def _segment(node: Node, segment_id: str) -> Any:
+    return node.GetSegmentation().GetSegment(segment_id)
+
+
+def _segment_named(node: Node, name: str) -> str:
+    """The ID of the segment with this ID or name."""
+    names = {one: _segment(node, one).GetName() for one in _segment_ids(node)}
+    if name in names:
+        return name
+    if name not in names.values():
+        raise InputError(
+            f"{node.GetName()} has no segment {name!r}; its segments are {', '.join(names.values()) or 'none'}. Choose one of them."
+        )
+    return next(one for one, other in names.items() if other == name)
+
+
+def _segment_on(node: Node, segment_id: str, like: Volume) -> Volume:
+    image = slicer.vtkOrientedImageData()
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    if not logic.GetSegmentBinaryLabelmapRepresentation(node, segment_id, image, False) or image.IsEmpty():
+        return replace(like, values=np.zeros(like.values.shape[:3], np.uint8))
+    local_from_index = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(local_from_index)
+    return _sampled(image, _numpy_matrix(local_from_index), node.GetParentTransformNode(), like, is_label=True)

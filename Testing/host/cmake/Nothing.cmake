@@ -1,0 +1,1 @@
+# Configuration files and packages are not looked at here.

@@ -1,0 +1,486 @@
+"""Makes `import slicer` (slicer-core's real MRML) look like the application's, for tests."""
+
+import importlib
+import importlib.util
+import os
+import pathlib
+import sys
+import tempfile
+import types
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+import ctk
+import qt
+import shiboken6
+import slicer
+import vtk
+from ctk import _attribute
+from PySide6 import QtCore, QtWidgets
+from PySide6.QtCore import Property, Signal
+
+# --- qMRML widgets ---------------------------------------------------------------------------
+
+
+class qMRMLWidget(QtWidgets.QWidget):
+    mrmlSceneChanged = Signal(object)
+    pythonSignals = ("mrmlSceneChanged(vtkMRMLScene*)",)
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._scene = None
+
+    def mrmlScene(self):
+        return self._scene
+
+    def setMRMLScene(self, scene):
+        if scene is not self._scene:
+            self._scene = scene
+            self.mrmlSceneChanged.emit(scene)
+
+
+class qSlicerWidget(qMRMLWidget):
+    pass
+
+
+class _SceneCombo(QtWidgets.QWidget):
+    """What the node selectors share: the nodes of a scene that pass the filters, by ID, live."""
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._scene, self._tags, self._attributes = None, [], []
+        self.setEnabled(False)
+
+    def mrmlScene(self):
+        return self._scene
+
+    def setMRMLScene(self, scene):
+        if scene is self._scene:
+            return
+        for tag in self._tags:
+            self._scene.RemoveObserver(tag)
+        self._scene, self._tags = scene, []
+        self.setEnabled(scene is not None)
+        if scene is not None:
+            for event in (
+                scene.NodeAddedEvent,
+                scene.NodeRemovedEvent,
+                scene.EndCloseEvent,
+                scene.EndImportEvent,
+                scene.EndBatchProcessEvent,
+            ):
+                self._tags.append(scene.AddObserver(event, self._onScene))
+        self._refresh()
+
+    def _onScene(self, caller, event):
+        if shiboken6.isValid(self):
+            self._refresh()
+        else:  # the C++ widget is gone, this Python half is not
+            for tag in self._tags:
+                caller.RemoveObserver(tag)
+            self._tags = []
+
+    def addAttribute(self, nodeType, name, value=None):
+        self._attributes.append((nodeType, name, value))
+        self._refresh()
+
+    def removeAttribute(self, nodeType, name):
+        self._attributes = [a for a in self._attributes if a[:2] != (nodeType, name)]
+        self._refresh()
+
+    def _accepts(self, node):
+        if node.GetHideFromEditors() and not self.showHidden:
+            return False
+        for nodeType in self.nodeTypes:
+            if node.IsA(nodeType) if self.showChildNodeTypes else node.GetClassName() == nodeType:
+                break
+        else:
+            return False
+        if any(node.IsA(t) for t in self.hideChildNodeTypes):
+            return False
+        for nodeType, name, value in self._attributes:
+            if node.IsA(nodeType) and (
+                node.GetAttribute(name) is None or (value is not None and node.GetAttribute(name) != value)
+            ):
+                return False
+        return True
+
+    def nodes(self):
+        if self._scene is None or self._scene.IsClosing():
+            return []
+        return [n for i in range(self._scene.GetNumberOfNodes()) for n in [self._scene.GetNthNode(i)] if self._accepts(n)]
+
+    def nodeCount(self):
+        return len(self.nodes())
+
+    def nodeFromIndex(self, index):
+        nodes = self.nodes()
+        return nodes[index] if 0 <= index < len(nodes) else None
+
+    def _setNodeTypes(self, value):
+        self._nodeTypes = tuple(value)
+        self._refresh()
+
+    nodeTypes = Property("QStringList", lambda s: getattr(s, "_nodeTypes", ()), _setNodeTypes)  # PythonQt: a tuple
+    setNodeTypes = _setNodeTypes
+    _refreshing = lambda self, value: self._refresh()
+    showHidden, setShowHidden = _attribute("showHidden", bool, False, _refreshing)
+    showChildNodeTypes, setShowChildNodeTypes = _attribute("showChildNodeTypes", bool, True, _refreshing)
+    hideChildNodeTypes, setHideChildNodeTypes = _attribute("hideChildNodeTypes", "QStringList", [], _refreshing)
+
+
+class qMRMLNodeComboBox(_SceneCombo):
+    currentNodeChanged = Signal(object)
+    currentNodeIDChanged = Signal(str)
+    nodeActivated = Signal(object)
+    nodeAdded = Signal(object)
+    nodeAddedByUser = Signal(object)
+    pythonSignals = (
+        "currentNodeChanged(vtkMRMLNode*)",
+        "currentNodeChanged(bool)",
+        "currentNodeIDChanged(QString)",
+        "nodeActivated(vtkMRMLNode*)",
+        "nodeAdded(vtkMRMLNode*)",
+        "nodeAddedByUser(vtkMRMLNode*)",
+    )
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._combo = QtWidgets.QComboBox()
+        layout.addWidget(self._combo)
+        self._currentID, self._filling = "", False
+        self._combo.activated.connect(self._onActivated)
+
+    def _refresh(self):
+        if not hasattr(self, "_combo"):
+            return
+        self._filling = True
+        self._combo.clear()
+        if self.noneEnabled:
+            self._combo.addItem(self.noneDisplay, "")
+        nodes = self.nodes()
+        for node in nodes:
+            self._combo.addItem(node.GetName(), node.GetID())
+        typeName = self.nodeTypes[0].replace("vtkMRML", "").replace("Node", "") if self.nodeTypes else ""
+        if self.addEnabled and self._scene is not None:
+            self._combo.addItem(f"Create new {typeName}", "<add>")
+        if self.renameEnabled and self._currentID:
+            self._combo.addItem(f"Rename current {typeName}", "<rename>")
+        if self.removeEnabled and self._currentID:
+            self._combo.addItem(f"Delete current {typeName}", "<remove>")
+        self._filling = False
+        ids = [n.GetID() for n in nodes]
+        if self._currentID not in ids:
+            self._select("")  # Slicer's own test: nodes that are added are not selected by themselves
+        else:
+            self._combo.setCurrentIndex(self._combo.findData(self._currentID))
+
+    def _select(self, nodeID):
+        index = self._combo.findData(nodeID)
+        self._combo.setCurrentIndex(index if nodeID or self.noneEnabled else -1)
+        if nodeID != self._currentID:
+            self._currentID = nodeID
+            self.currentNodeChanged.emit(self.currentNode())
+            self.currentNodeIDChanged.emit(nodeID)
+
+    def _onActivated(self, index):
+        data = self._combo.itemData(index)
+        if data == "<add>":
+            node = self.addNode()
+            self.nodeAddedByUser.emit(node)
+        elif data == "<remove>":
+            self.removeCurrentNode()
+        elif data == "<rename>":
+            self._refresh()
+        else:
+            self._select(data or "")
+            self.nodeActivated.emit(self.currentNode())
+
+    def currentNode(self):
+        return self._scene.GetNodeByID(self._currentID) if self._scene is not None and self._currentID else None
+
+    def setCurrentNode(self, node):
+        self.setCurrentNodeID(node.GetID() if node is not None else "")
+
+    def setCurrentNodeID(self, nodeID):
+        self._refresh()
+        self._select(nodeID if nodeID in [n.GetID() for n in self.nodes()] else "")
+
+    def setCurrentNodeIndex(self, index):
+        self.setCurrentNode(self.nodeFromIndex(index))
+
+    def addNode(self, nodeType=None):
+        nodeType = nodeType or self.nodeTypes[0]
+        node = self._scene.CreateNodeByClass(nodeType)
+        node.UnRegister(None)
+        node.SetName(self._scene.GenerateUniqueName(self.baseName or node.GetNodeTagName()))
+        for type_, name, value in self._attributes:
+            if node.IsA(type_):
+                node.SetAttribute(name, value)
+        self._scene.AddNode(node)
+        if self.selectNodeUponCreation:
+            self.setCurrentNode(node)
+        self.nodeAdded.emit(node)
+        return node
+
+    def setNodeTypeLabel(self, label, nodeType):
+        pass
+
+    def removeCurrentNode(self):
+        self._scene.RemoveNode(self.currentNode())
+
+    _refreshing = lambda self, value: self._refresh()
+    currentNodeID = Property(str, lambda s: s._currentID, setCurrentNodeID)
+    noneEnabled, setNoneEnabled = _attribute("noneEnabled", bool, False, _refreshing)
+    addEnabled, setAddEnabled = _attribute("addEnabled", bool, True, _refreshing)
+    removeEnabled, setRemoveEnabled = _attribute("removeEnabled", bool, True, _refreshing)
+    editEnabled, setEditEnabled = _attribute("editEnabled", bool, False)
+    renameEnabled, setRenameEnabled = _attribute("renameEnabled", bool, False, _refreshing)
+    selectNodeUponCreation, setSelectNodeUponCreation = _attribute("selectNodeUponCreation", bool, True)
+    noneDisplay, setNoneDisplay = _attribute("noneDisplay", str, "None", _refreshing)
+    baseName, setBaseName = _attribute("baseName", str, "")
+
+
+class qMRMLCheckableNodeComboBox(_SceneCombo):
+    checkedNodesChanged = Signal()
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        layout = QtWidgets.QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._list = QtWidgets.QListWidget()
+        self._list.setMaximumHeight(60)
+        layout.addWidget(self._list)
+        self._list.itemChanged.connect(lambda *_: self.checkedNodesChanged.emit())
+
+    def _refresh(self):
+        if not hasattr(self, "_list"):
+            return
+        checked = {n.GetID() for n in self.checkedNodes()}
+        self._list.blockSignals(True)
+        self._list.clear()
+        for node in self.nodes():
+            item = QtWidgets.QListWidgetItem(node.GetName())
+            item.setData(QtCore.Qt.ItemDataRole.UserRole, node.GetID())
+            item.setCheckState(QtCore.Qt.CheckState.Checked if node.GetID() in checked else QtCore.Qt.CheckState.Unchecked)
+            self._list.addItem(item)
+        self._list.blockSignals(False)
+
+    def _items(self):
+        return [self._list.item(i) for i in range(self._list.count)]
+
+    def checkedNodes(self):
+        ids = [i.data(QtCore.Qt.ItemDataRole.UserRole) for i in self._items() if i.checkState() == QtCore.Qt.CheckState.Checked]
+        return [n for n in map(self._scene.GetNodeByID, ids) if n] if self._scene else []
+
+    def setCheckState(self, node, state):
+        for item in self._items():
+            if item.data(QtCore.Qt.ItemDataRole.UserRole) == node.GetID():
+                item.setCheckState(state)
+
+    noneEnabled, setNoneEnabled = _attribute("noneEnabled", bool, False)
+
+
+class qMRMLSliderWidget(ctk.ctkSliderWidget):
+    def setMRMLScene(self, scene):
+        pass
+
+
+class qMRMLSpinBox(ctk.ctkDoubleSpinBox):
+    def setMRMLScene(self, scene):
+        pass
+
+
+class qMRMLRangeWidget(ctk.ctkRangeWidget):
+    def setMRMLScene(self, scene):
+        pass
+
+
+class qMRMLCollapsibleButton(ctk.ctkCollapsibleButton):
+    def setMRMLScene(self, scene):
+        pass
+
+
+class qMRMLSegmentationShow3DButton(QtWidgets.QPushButton):
+    def setSegmentationNode(self, node):
+        pass
+
+    def setMRMLScene(self, scene):
+        pass
+
+
+for _cls in (
+    qMRMLCollapsibleButton,
+    qMRMLSegmentationShow3DButton,
+    qMRMLWidget,
+    qSlicerWidget,
+    qMRMLNodeComboBox,
+    qMRMLCheckableNodeComboBox,
+    qMRMLSliderWidget,
+    qMRMLSpinBox,
+    qMRMLRangeWidget,
+):
+    qt.registerCustomWidget(_cls)
+    setattr(slicer, _cls.__name__, _cls)
+
+
+# --- application -----------------------------------------------------------------------------
+
+
+class ModuleManager(QtCore.QObject):
+    moduleLoaded = Signal(str)
+    moduleAboutToBeUnloaded = Signal(str)
+    pythonSignals = ("moduleLoaded(QString)", "moduleAboutToBeUnloaded(QString)")
+
+    def module(self, name):
+        return getattr(slicer.modules, name.lower(), None)
+
+    def modulesNames(self):
+        return [m.name for m in vars(slicer.modules).values() if isinstance(m, Module)]
+
+
+class App(QtCore.QObject):
+    startupCompleted = Signal()
+    applicationName, mainApplicationName = "Slicer", "Slicer"
+    applicationVersion, majorVersion, minorVersion, revision, os, arch = "5.12.3", 5, 12, "34567", "linux", "amd64"
+    pythonSignals = ("aboutToQuit()", "lastWindowClosed()")
+
+    def __init__(self):
+        self.qapp = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["Slicer"])
+        super().__init__()
+        self.aboutToQuit = self.qapp.aboutToQuit
+        self.qapp.setOrganizationName("stand-in")
+        qt.QSettings.setDefaultFormat(qt.QSettings.IniFormat)
+        self.temporaryPath = tempfile.mkdtemp(prefix="host-")
+        qt.QSettings.setPath(qt.QSettings.IniFormat, qt.QSettings.UserScope, self.temporaryPath)
+        self._testing, self._manager, self.cursors = False, ModuleManager(), 0
+        self.slicerHome = self.temporaryPath
+        self.slicerUserSettingsFilePath = self.temporaryPath + "/Slicer.ini"
+        self.documentationBaseUrl = "https://slicer.readthedocs.io/en/latest/"
+
+    def testingEnabled(self):
+        return self._testing
+
+    def processEvents(self, *a):
+        self.qapp.processEvents(*a)
+
+    def setOverrideCursor(self, c):
+        self.cursors += 1
+
+    def restoreOverrideCursor(self):
+        self.cursors -= 1
+
+    def topLevelWidgets(self):
+        return self.qapp.topLevelWidgets()
+
+    def moduleManager(self):
+        return self._manager
+
+    def layoutManager(self):
+        return None
+
+    def mrmlScene(self):
+        return slicer.mrmlScene
+
+    def applicationLogic(self):
+        return self._applicationLogic
+
+    def userSettings(self):
+        return qt.QSettings()
+
+    settings = revisionUserSettings = userSettings
+
+    def translate(self, context, text):
+        return text
+
+    def moduleDocumentationUrl(self, name):
+        return self.documentationBaseUrl + name
+
+    def startupEnvironment(self):
+        return qt.QProcessEnvironment.systemEnvironment()
+
+    def restart(self):
+        raise RuntimeError("restart asked")
+
+
+class Module:
+    """slicer.modules.<name>, as qSlicerScriptedLoadableModule shows it to the module."""
+
+    def __init__(self, name, path):
+        self.name, self.path = name, str(path)
+        self.title = self.categories = self.dependencies = self.contributors = self.helpText = self.acknowledgementText = None
+        self.icon, self.hidden, self.index = None, False, -1
+
+    def widgetRepresentation(self):
+        if not hasattr(self, "_representation"):
+            parent = qSlicerWidget()
+            parent.setLayout(qt.QVBoxLayout())
+            parent.setMRMLScene(slicer.mrmlScene)
+            parent.isEntered = False
+            self.widget = getattr(sys.modules[self.name], self.name + "Widget")(parent)
+            setattr(slicer.modules, self.name + "Widget", self.widget)
+            parent.self = lambda: self.widget
+            self._representation = parent
+            self.widget.setup()
+        return self._representation
+
+    def enter(self):
+        self.widgetRepresentation().isEntered = True
+        getattr(self.widget, "enter", lambda: None)()
+
+    def exit(self):
+        self.widgetRepresentation().isEntered = False
+        getattr(self.widget, "exit", lambda: None)()
+
+
+def start(pure=None, testing=False):
+    """`pure`: a folder with Slicer's own pure-Python slicer/* files to use under the stand-in."""
+    slicer.app = App()
+    slicer.app._testing = testing
+    scene = slicer.vtkMRMLScene()
+    slicer.mrmlScene = scene
+    slicer.app._applicationLogic = slicer.vtkMRMLApplicationLogic()
+    slicer.app._applicationLogic.SetMRMLScene(scene)
+    for name in ("modules", "moduleNames"):
+        module = types.ModuleType("slicer." + name)
+        sys.modules["slicer." + name] = module
+        setattr(slicer, name, module)
+    if pure:
+        slicer.__path__.append(str(pure))
+    return slicer
+
+
+def loadModule(path):
+    path = pathlib.Path(path)
+    name = path.stem
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
+    python = importlib.util.module_from_spec(spec)
+    sys.modules[name] = python
+    spec.loader.exec_module(python)
+    module = Module(name, path)
+    setattr(slicer.modules, name.lower(), module)
+    setattr(slicer.modules, name + "Instance", getattr(python, name)(module))
+    slicer.app.moduleManager().moduleLoaded.emit(name)
+    return module
+
+
+def inLoop(function):
+    """Run `function` inside a running event loop, as everything in Slicer does (deleteLater before exec_ needs it)."""
+    result = {}
+
+    def body():
+        try:
+            result["value"] = function()
+        except BaseException as error:  # noqa: BLE001 - handed on below
+            result["error"] = error
+        slicer.app.qapp.exit()
+
+    QtCore.QTimer.singleShot(0, body)
+    slicer.app.qapp.exec()
+    if "error" in result:
+        raise result["error"]
+    return result["value"]

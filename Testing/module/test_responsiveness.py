@@ -1,0 +1,84 @@
+"""How long the application stands still at 256³: while a registration starts, and when its result arrives."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import slicer
+from PySide6 import QtCore
+
+from RegistrationNetLib.client import Client
+from RegistrationNetLib.nrrd import Volume
+
+from .conftest import ROOT
+from .nodes import volume_node
+from .test_scene_results import REPORT
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="a script stands in for the Python")]
+
+SIDE = 256
+STANDING_STILL_SECONDS = 0.1
+
+# Answers at once with results of full size, so that only the two ends of the way are measured.
+WORKER = f"""#!{sys.executable}
+import json, sys
+from pathlib import Path
+import numpy as np
+from RegistrationNetLib.nrrd import Volume, read_volume, write_volume
+for line in sys.stdin:
+    request = json.loads(line)
+    folder = Path(request["folder"])
+    fixed = read_volume(Path(request["images"]["fixed"]))
+    shape = fixed.values.shape
+    volumes = {{"warped": fixed.values, "jacobian": np.ones(shape, np.float32)}}
+    volumes.update(dict.fromkeys(("moving_from_fixed", "fixed_from_moving"), np.ones((*shape, 3), np.float32)))
+    files = {{name: str(folder / f"{{name}}.nrrd") for name in volumes}}
+    for name, values in volumes.items():
+        write_volume(Volume(values, fixed.world_from_index), Path(files[name]))
+    result = {{"files": files, "alignment": np.eye(4).tolist(), "report": {REPORT!r}, "histogram": {{"determinant": [1.0], "voxels": [2.0]}}}}
+    print(json.dumps({{"id": request["id"], "event": "result", "result": result}}), flush=True)
+"""
+
+
+def test_the_application_never_stands_still_for_a_tenth_of_a_second(scene: Any, host: Any, tmp_path: Path) -> None:
+    python = tmp_path / "python-stand-in"
+    python.write_text(WORKER)
+    python.chmod(0o700)
+    host.loadModule(ROOT / "RegistrationNet" / "RegistrationNet.py")
+    module = sys.modules["RegistrationNet"]
+    logic = module.RegistrationNetLogic()
+    logic.client.close()
+    logic.client = Client(str(python))
+    values = np.random.default_rng(0).integers(0, 1000, (SIDE,) * 3, dtype=np.int16)
+    fixed, moving = (volume_node(scene, Volume(values, np.eye(4)), name) for name in ("fixed", "moving"))
+    ticks: list[float] = []
+
+    def body() -> Any:
+        timer = QtCore.QTimer()
+        timer.setInterval(10)
+        timer.timeout.connect(lambda: ticks.append(time.monotonic()))
+        timer.start()
+        slicer.app.processEvents()
+        ticks.append(time.monotonic())
+        job = logic.startRegistration(fixed, moving)
+        ticks.append(time.monotonic())
+        while not job.isFinished:
+            slicer.app.processEvents()
+            time.sleep(0.001)
+        slicer.app.processEvents()
+        ticks.append(time.monotonic())
+        timer.stop()
+        return job
+
+    try:
+        job = host.inLoop(body)
+    finally:
+        logic.close()
+    assert job.error is None
+    still = np.diff(ticks)
+    print(f"longest standstill {1000 * still.max():.0f} ms, whole {ticks[-1] - ticks[0]:.2f} s")
+    assert still.max() < STANDING_STILL_SECONDS

@@ -1,0 +1,61 @@
+"""Which Python runs the worker, in which environment."""
+
+import os
+import stat
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from RegistrationNetLib import interpreter
+from RegistrationNetLib.errors import WorkerError
+from RegistrationNetLib.interpreter import started, worker_environment, worker_python
+
+ROOT = str(Path(__file__).resolve().parents[1])
+
+
+def test_a_plain_python_uses_itself() -> None:
+    assert worker_python() == sys.executable
+
+
+def test_slicer_uses_its_pythonslicer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "PythonSlicer.exe" if os.name == "nt" else "PythonSlicer"
+    launcher = tmp_path / name
+    launcher.write_text("")
+    launcher.chmod(launcher.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert worker_python() == sys.executable
+    slicer = ModuleType("slicer")
+    slicer.app = object()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "slicer", slicer)
+    assert worker_python() == str(launcher)
+
+
+@pytest.mark.parametrize("program", ["/opt/Slicer/bin/SlicerApp-real", ""])
+def test_a_program_that_is_no_python_is_never_started_again(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpreter.sys, "executable", program)
+    with pytest.raises(WorkerError, match="No Python was found"):
+        worker_python()
+
+
+def test_the_environment_finds_this_library_first_and_is_clean() -> None:
+    given = {"PYTHONPATH": "/else", "PYTHONHOME": "/odd", "PYTHONSTARTUP": "/x.py", "HOME": "/home/me"}
+    environment = worker_environment(given)
+    assert environment["PYTHONPATH"] == os.pathsep.join([ROOT, "/else"])
+    assert not {"PYTHONHOME", "PYTHONSTARTUP"} & set(environment)
+    assert environment["HOME"] == "/home/me"
+    assert environment["PYTHONUTF8"] == "1"
+    assert given["PYTHONHOME"] == "/odd"
+
+
+def test_without_one_the_environment_is_that_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRATIONNET_PROBE", "1")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert worker_environment()["REGISTRATIONNET_PROBE"] == "1"
+    assert worker_environment()["PYTHONPATH"] == ROOT
+
+
+def test_a_python_that_cannot_run_is_told(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match="cannot be started with"):
+        started(str(tmp_path / "python"), tmp_path, worker_environment())
