@@ -56,7 +56,18 @@ FLOORS = (
     ("sparing", "checkpoint", "predictor", "network_pair", "network_refine", "options", "solution"),
     ("quality", "marks", "known_map", "known_pair", "phantom", "views", "pictures", "registration"),
     ("training", "cohort", "report", "doctor"),
-    ("services", "worker", "client", "mrml", "scene_inputs", "scene_display", "scene_results", "train_commands", "commands", "cli"),
+    (
+        "services",
+        "worker",
+        "client",
+        "mrml",
+        "scene_inputs",
+        "scene_display",
+        "scene_results",
+        "train_commands",
+        "commands",
+        "cli",
+    ),
 )
 # The package's front loads its public names on first use; __main__ is the command.
 DOORS = ("__init__", "__main__")

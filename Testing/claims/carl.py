@@ -8,10 +8,10 @@ from statistics import fmean
 
 import torch
 import torch.nn.functional as F
-from RegistrationNetLib.models.carl import carl_network
 from torch import Tensor
 
 from RegistrationNetLib.deformation import Outside, identity_points
+from RegistrationNetLib.models.carl import carl_network
 from RegistrationNetLib.models.gradicon import GradICONLoss
 from RegistrationNetLib.models.losses import LossTerms, loss_of_images
 from RegistrationNetLib.models.steps import BothWays, both_ways, mapped_lattice

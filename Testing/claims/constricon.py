@@ -1,7 +1,6 @@
 """ConstrICON: the inverse by construction, at equal Dice."""
 
 from RegistrationNetLib.models.constricon import VelocityDiffusionLoss, constricon_network
-
 from RegistrationNetLib.models.gradicon import GradICONLoss
 
 from .gradicon import GRADICON
