@@ -88,7 +88,7 @@ def test_curves_drop_what_comes_after_the_step_they_go_on_from(tmp_path: Path) -
 def test_pictures_of_curves_and_of_a_pair_are_drawn(tmp_path: Path, shape: tuple[int, ...]) -> None:
     class Still(torch.nn.Module):
         def forward(self, moving: torch.Tensor, fixed: torch.Tensor) -> Composition:
-            zeros = moving.new_zeros(moving.shape[0], moving.dim() - 2, *moving.shape[2:])
+            zeros = fixed.new_zeros(moving.shape[0], moving.dim() - 2, *moving.shape[2:])
             return Composition((DisplacementField(zeros),))
 
     pairs, lesson = AnatomyPairs(shape, classes=3), Lesson(Still(), LOSS)
