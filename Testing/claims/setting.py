@@ -88,6 +88,7 @@ class Setting:
         steps: int,
         rate: float = 5e-4,
         seed: int = 0,
+        batch: int = BATCH,
         look_every: int | None = None,
         augmentation: AugmentationOptions = AugmentationOptions(),
     ) -> Learnt:
@@ -95,7 +96,7 @@ class Setting:
         trainee = Trainee(make())
         lesson, held_out = Lesson(trainee.network, loss, dice_weight=0.0), pairs.first(HELD_OUT)
         options = LearningOptions(
-            steps=self.steps(steps), batch=BATCH, learning_rate=rate, seed=seed, dice_weight=0.0, augmentation=augmentation
+            steps=self.steps(steps), batch=batch, learning_rate=rate, seed=seed, dice_weight=0.0, augmentation=augmentation
         )
         start, every = time.monotonic(), self.steps(look_every or steps)
         curve = [
