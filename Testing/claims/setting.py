@@ -94,7 +94,7 @@ class Setting:
     ) -> Learnt:
         torch.manual_seed(seed)
         trainee = Trainee(make())
-        lesson, held_out = Lesson(trainee.network, loss, dice_weight=0.0), pairs.first(HELD_OUT)
+        lesson, held_out = Lesson(trainee.network, loss, dice_weight=0.0), pairs.first(max(2, round(self.share * HELD_OUT)))
         options = LearningOptions(
             steps=self.steps(steps), batch=batch, learning_rate=rate, seed=seed, dice_weight=0.0, augmentation=augmentation
         )
