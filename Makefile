@@ -1,4 +1,4 @@
-# make demo | test | check | bench | clean. Needs Python ≥ 3.10 with pip, and a package index; everything goes into $(VENV).
+# make demo | test | check | bench | claims | clean. Needs Python ≥ 3.10 with pip, and a package index; everything goes into $(VENV).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench claims clean
 
 demo: $(VENV)/.library
 	$(VENV)/bin/registrationnet demo demo-output
@@ -22,6 +22,10 @@ check: $(VENV)/.check
 
 bench: $(VENV)/.bench
 	$(RUN) -m Testing.benchmarks.accuracy $(BENCH)
+
+# About an hour on two idle cores; CLAIMS=--quick shows in minutes that everything runs.
+claims: $(VENV)/.test
+	$(RUN) -m Testing.claims $(CLAIMS)
 
 clean:
 	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -91,6 +91,8 @@ def parser() -> Parser:
     _add_models(commands)
     _add_json(_add(commands, "doctor", "say whether this machine is ready, and what to do if not"))
     _add_demo(commands)
+    _add_train(commands)
+    _add_finetune(commands)
     return top
 
 
@@ -193,7 +195,9 @@ def _add_models(commands: Commands) -> None:
     _add_json(_add_model(what, "show", "show the card of one model"))
     _add_quiet(_add_model(what, "download", "fetch the weights of one model"))
     importing = _add_model(what, "import", "take the weights of one model from a file, where there is no network")
-    importing.add_argument("file", metavar="FILE", type=Path, help="as published; `show` tells where")
+    importing.add_argument(
+        "file", metavar="FILE", type=Path, help="as published (`show` tells where), or of your own training, its card beside it"
+    )
     _add_quiet(importing)
     _add_quiet(_add_model(what, "remove", "delete the weights of one model from this machine"))
 
@@ -209,6 +213,44 @@ def _add_demo(commands: Commands) -> None:
     one.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="receives the pair and the results")
     one.add_argument("--seed", type=_whole, default=0, metavar="N", help="another seed is another pair; default %(default)s")
     one.add_argument("--quiet", action="store_true", help="print nothing")
+
+
+def _add_train(commands: Commands) -> None:
+    one = _add(commands, "train", "train a network as CONFIG says; under torchrun on several devices")
+    one.add_argument("config", metavar="CONFIG", type=Path, help="TOML file; see docs/training.md")
+    _add_resume(one)
+
+
+def _add_finetune(commands: Commands) -> None:
+    one = _add(commands, "finetune", "train a model further on images of your own")
+    one.add_argument("--model", required=True, metavar="NAME", help="which to start from; see `registrationnet models`")
+    one.add_argument("--name", required=True, help="of the model that comes out")
+    one.add_argument("--data", required=True, type=Path, metavar="WHAT", help="folder of images, or CSV file that lists pairs")
+    one.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="receives weights, checkpoint, curves, pictures")
+    one.add_argument("--masks", type=Path, metavar="FOLDER", help="where similarity counts: files named as the images")
+    one.add_argument("--labels", type=Path, metavar="FOLDER", help="outlined structures: files named as the images")
+    one.add_argument("--modality", choices=MODALITIES, default="other")
+    one.add_argument("--unreadable", choices=("stop", "skip"), default="stop", help="at a file that cannot be used; default stop")
+    one.add_argument("--validation", type=Path, metavar="WHAT", help="as --data, for an early look; masks and labels by a list")
+    one.add_argument("--weights", type=Path, metavar="FILE", help="start from these instead of the model's own")
+    one.add_argument("--steps", type=_whole, default=1000, metavar="N", help="default %(default)s")
+    one.add_argument("--batch", type=_whole, default=1, metavar="N", help="pairs of a step; default %(default)s")
+    one.add_argument("--learning-rate", type=_positive, default=2e-5, metavar="X", help="default %(default)s")
+    one.add_argument("--similarity", default="", metavar="NAME", help="default: the model's own")
+    one.add_argument(
+        "--smoothness", type=_positive, default=1.0, metavar="X", help="factor on the regularity; default %(default)s"
+    )
+    one.add_argument("--dice-weight", type=_positive, default=1.0, metavar="X", help="of the labels; default %(default)s")
+    one.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    one.add_argument("--device", choices=DEVICES, default="auto")
+    one.add_argument("--seed", type=_whole, default=0, metavar="N")
+    one.add_argument("--no-pictures", action="store_true", help="draw none; matplotlib is then not needed")
+    _add_resume(one)
+
+
+def _add_resume(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
+    _add_quiet(one)
 
 
 def _add_transform(one: argparse.ArgumentParser, *, is_required: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from . import report  # noqa: F401, once it is loaded a result also writes its page
-from .catalogue import Card, card_named, cards
+from .catalogue import OWN_SUFFIX, Card, card_named, cards, models_folder, read_own_card
 from .checkpoint import check
 from .doctor import Finding, examine
 from .errors import InputError
@@ -28,8 +28,9 @@ from .predictor import untrained_network
 from .quality import displacement, jacobian_image, jacobian_statistics, label_overlap, landmark_errors
 from .registration import Registration, register
 from .terminal import painted, progress_bar, table
+from .train_commands import run_finetune, run_train
 from .warping import warp_image
-from .weights import Check, download, import_file, megabytes, models_folder, remove, total_size, weights_state
+from .weights import Check, download, import_file, import_own, megabytes, remove, total_size, weights_state
 
 Command = Callable[[Namespace, Interruption], int]
 
@@ -211,8 +212,13 @@ def run_models_download(options: Namespace, interruption: Interruption) -> int:
 
 
 def run_models_import(options: Namespace, interruption: Interruption) -> int:
-    card = card_named(options.name)
-    path = import_file(card, options.file, _check_of(card))
+    beside = options.file.with_name(f"{options.name}{OWN_SUFFIX}")
+    if options.name not in cards() and beside.is_file():
+        card = read_own_card(beside)
+        path = import_own(card, options.file, _check_of(card))
+    else:
+        card = card_named(options.name)
+        path = import_file(card, options.file, _check_of(card))
     interruption.too_late()
     if not options.quiet:
         print(f"{card.name} is ready: {path}")
@@ -291,4 +297,6 @@ COMMANDS: dict[str, Command] = {
     "models remove": run_models_remove,
     "doctor": run_doctor,
     "demo": run_demo,
+    "train": run_train,
+    "finetune": run_finetune,
 }

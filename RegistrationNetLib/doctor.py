@@ -15,9 +15,9 @@ import psutil
 import SimpleITK as sitk
 import torch
 
-from .catalogue import cards
+from .catalogue import cache_folder, cards
 from .version import __version__
-from .weights import cache_folder, weights_state
+from .weights import weights_state
 
 MIB = 2**20
 NEEDED_MEMORY_MIB = 2000

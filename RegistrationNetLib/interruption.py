@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any
@@ -27,6 +29,7 @@ class Interruption:
     is_requested: bool = False
     _requested_at: float = -GRACE_SECONDS
     _is_deaf: bool = False
+    _is_patient: bool = False
     _previous: dict[signal.Signals, Any] = field(default_factory=dict)
 
     def __enter__(self) -> Interruption:
@@ -45,8 +48,19 @@ class Interruption:
         now = time.monotonic()
         if self._is_deaf or now - self._requested_at < GRACE_SECONDS:
             return
+        is_first = not self.is_requested
         self.is_requested, self._requested_at = True, now
-        raise KeyboardInterrupt
+        if not (self._is_patient and is_first):
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Inside, the first signal waits for the next check: for work that stops well only between its steps."""
+        self._is_patient = True
+        try:
+            yield
+        finally:
+            self._is_patient = False
 
     def check(self) -> None:
         """Raise `Cancelled` if the user has asked to stop and a library swallowed it."""

@@ -74,13 +74,13 @@ def network_pair(
         raise InputError(
             f"This network takes images of {len(shape)} dimensions; got {fixed.grid.dim}. Choose another model: direct takes both."
         )
-    seen = on_lattice(_seen(fixed, orientation), shape, mirror_axis=mirror_axis)
+    seen = on_lattice(as_seen(fixed, orientation), shape, mirror_axis=mirror_axis)
     if alignment is None:
-        return NetworkPair(seen, on_lattice(_seen(moving, orientation), shape, mirror_axis=mirror_axis))
+        return NetworkPair(seen, on_lattice(as_seen(moving, orientation), shape, mirror_axis=mirror_axis))
     return NetworkPair(seen, moving.carried(seen.grid.moved(alignment)))
 
 
-def _seen(image: Prepared, orientation: str | None) -> Prepared:
+def as_seen(image: Prepared, orientation: str | None) -> Prepared:
     """What the network sees of `image`: its content, in the axes that it knows."""
     content = image.cropped()
     return content if orientation is None else content.towards(anatomical_grid(orientation))

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .catalogue import Card
+from .catalogue import Card, models_folder, own_card_path
 from .errors import DownloadError, InputError, OutputError, ResourceError, WeightsError
 from .progress import ProgressCallback, Stages, silent
 from .transfer import Patience, transfer
@@ -57,20 +57,6 @@ class WeightsState:
 def megabytes(size: int) -> str:
     """A number of bytes, for people."""
     return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-
-
-def cache_folder() -> Path:
-    """Where this user's large files lie; it need not exist yet."""
-    if chosen := os.environ.get("REGISTRATIONNET_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    import platformdirs
-
-    return platformdirs.user_cache_path("registrationnet")
-
-
-def models_folder() -> Path:
-    """Where the weights of all models lie; it need not exist yet."""
-    return cache_folder() / "models"
 
 
 def weights_state(card: Card) -> WeightsState:
@@ -155,8 +141,25 @@ def import_file(card: Card, path: Path, check: Check) -> Path:
     return target
 
 
+def import_own(card: Card, path: Path, check: Check) -> Path:
+    """As `import_file`, for a model of the user's own, whose card comes along: from now on it is one of `catalogue.cards()`.
+
+    Raises:
+        InputError, WeightsError, ResourceError, OutputError: as for `import_file`.
+    """
+    target = import_file(card, path, check)
+    own = own_card_path(card.name)
+    try:
+        arriving = own.with_suffix(".arriving")
+        arriving.write_text(json.dumps(card.as_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        arriving.replace(own)
+    except OSError as error:
+        raise OutputError(f"Cannot write {own}: {error.strerror or error}. Free some space.") from error
+    return target
+
+
 def remove(card: Card) -> int:
-    """Remove the weights of `card` and forget their checksum; how many bytes that freed.
+    """Remove the weights of `card` and forget their checksum, and the card of an own model; how many bytes that freed.
 
     Raises:
         InputError: the card needs no weights.
@@ -167,6 +170,7 @@ def remove(card: Card) -> int:
         freed = path.stat().st_size if path.exists() else 0
         path.unlink(missing_ok=True)
         _pin_path(card).unlink(missing_ok=True)
+        own_card_path(card.name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
             f"Cannot remove {path}: {error.strerror or error}. Close what uses it, or remove it by hand."

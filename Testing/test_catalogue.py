@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import torch
 
 from RegistrationNetLib import catalogue
 from RegistrationNetLib.alignment import STAGES
-from RegistrationNetLib.catalogue import Card, card_named, cards, resource_folder
+from RegistrationNetLib.catalogue import Card, card_named, cards, check_own_name, own_card_path, resource_folder
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.inputs import MODALITIES
 from RegistrationNetLib.network_refine import LOSSES, network_options
@@ -177,3 +177,46 @@ def test_a_card_under_a_wrong_name_is_noticed(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(catalogue, "resource_folder", lambda: tmp_path)
     with pytest.raises(AssertionError, match="names itself"):
         cards.__wrapped__()
+
+
+def own_card_file(name: str, text: str | None = None) -> Path:
+    """A card among the user's own models."""
+    file = own_card_path(name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(replace(card_named("unigradicon"), name=name).as_dict()) if text is None else text)
+    return file
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRATIONNET_CACHE", str(tmp_path))
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_a_card_beside_the_weights_is_a_model_as_long_as_it_lies_there() -> None:
+    file = own_card_file("our-knees")
+    assert card_named("our-knees") == replace(card_named("unigradicon"), name="our-knees")
+    assert list(cards())[-1] == "our-knees"
+    file.unlink()
+    assert "our-knees" not in cards()
+
+
+@pytest.mark.usefixtures("own_folder")
+@pytest.mark.parametrize("text", ["{", "{}", "[]", json.dumps({"name": "another"})])
+def test_a_file_that_is_no_card_is_named(text: str) -> None:
+    own_card_file("broken", text)
+    with pytest.raises(InputError, match=r"broken\.card\.json is not the card of a model .*Remove it, or copy it again"):
+        cards()
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_an_own_model_takes_no_published_name() -> None:
+    own_card_file("unigradicon")
+    with pytest.raises(InputError, match="The name unigradicon is that of a published model"):
+        cards()
+
+
+@pytest.mark.parametrize("name", ["", "../up", "A", "a b", ".hidden"])
+def test_names_of_own_models_are_plain(name: str) -> None:
+    with pytest.raises(InputError, match="A model may not be named"):
+        check_own_name(name)

@@ -69,6 +69,7 @@ FLOORS = (
         "panel_models",
         "panel_results",
         "panel_run",
+        "train_commands",
         "commands",
         "cli",
     ),

@@ -79,3 +79,13 @@ def test_another_thread_leaves_signals_alone() -> None:
     thread.start()
     thread.join()
     assert inside == [before]
+
+
+def test_patient_work_hears_the_first_signal_at_its_next_check_and_the_second_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Interruption() as interruption, interruption.patient():
+        press()
+        with pytest.raises(Cancelled):
+            interruption.check()
+        monkeypatch.setattr("RegistrationNetLib.interruption.GRACE_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            press()

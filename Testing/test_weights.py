@@ -21,16 +21,14 @@ import platformdirs
 import pytest
 
 from RegistrationNetLib import weights
-from RegistrationNetLib.catalogue import Card, card_named
+from RegistrationNetLib.catalogue import Card, cache_folder, card_named, models_folder
 from RegistrationNetLib.errors import Cancelled, DownloadError, InputError, OutputError, ResourceError, WeightsError
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.transfer import Patience
 from RegistrationNetLib.weights import (
-    cache_folder,
     download,
     import_file,
     megabytes,
-    models_folder,
     remove,
     sha256,
     total_size,

@@ -1,0 +1,182 @@
+"""A training as a TOML file describes it.
+
+model = "unigradicon"            # the card that method, preparation and loss come from
+name = "our-knees"               # of the model that comes out
+out = "runs/our-knees"           # paths are relative to this file
+shape = [96, 96, 96]             # of the network's lattice; default that of the card
+start = "weights"                # "nothing" (default), "weights" of the model, or a file
+device = "auto"
+
+[learning]                       # see LearningOptions
+steps = 10000
+
+[augmentation]                   # see AugmentationOptions
+affine = 0.05
+
+[loss]
+similarity = "lncc"              # default: the card's
+smoothness = 1.0                 # a factor on the card's weight of the regularity
+
+[data]                           # one of: folder, list, pairs, synthetic
+folder = "images"
+masks = "masks"                  # with folder: files of the same names; so for labels
+modality = "mr"
+unreadable = "skip"              # or "stop" (default)
+
+[validation]                     # as [data]; leave it out for no early look
+
+[record]                         # see RecordOptions
+validate_every = 500
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..catalogue import Card, card_named, check_own_name
+from ..errors import InputError
+from .augmentation import AugmentationOptions
+from .data import DataOptions
+from .learning import LearningOptions
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """What the loss of the card is changed by: its similarity ("" keeps it), and a factor on the weight of its regularity."""
+
+    similarity: str = ""
+    smoothness: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.smoothness >= 0:
+            raise InputError(f"smoothness must be 0 or more; got {self.smoothness}. 1 is as the model's card says.")
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """What is written on the way: a checkpoint and a look every so many steps, of so many pairs; pictures; TensorBoard."""
+
+    checkpoint_every: int = 500
+    validate_every: int = 500
+    validation_pairs: int = 8
+    pictures: bool = True
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint_every", "validate_every", "validation_pairs"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be 1 or more; got {getattr(self, name)}. Choose such a number.")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A whole training; see the top of this file.
+
+    Raises:
+        InputError: the model does not learn, or the name is taken.
+    """
+
+    model: str
+    name: str
+    out: Path
+    data: DataOptions
+    validation: DataOptions | None = None
+    shape: tuple[int, ...] = ()
+    start: str | Path = "nothing"
+    device: str = "auto"
+    learning: LearningOptions = field(default_factory=LearningOptions)
+    loss: LossOptions = LossOptions()
+    record: RecordOptions = RecordOptions()
+
+    def __post_init__(self) -> None:
+        if card_named(self.model).weights is None:
+            raise InputError(
+                f"{self.model} has no network; training needs one. Choose another model: see registrationnet models."
+            )
+        check_own_name(self.name)
+
+    @property
+    def lattice(self) -> tuple[int, ...]:
+        """The network's shape."""
+        return self.shape or self.card.input_shape or ()
+
+    @property
+    def card(self) -> Card:
+        """Of the model that method, preparation and loss come from."""
+        return card_named(self.model)
+
+    def made_with(self) -> dict[str, Any]:
+        """What a training must keep when it is resumed, as JSON: everything that changes the weights."""
+        learning = {name: value for name, value in asdict(self.learning).items() if name != "steps"}
+        data = {name: str(value) for name, value in asdict(self.data).items()}
+        return {"model": self.model, "shape": list(self.lattice), "data": data, "loss": asdict(self.loss), **learning}
+
+
+def read_configuration(file: Path) -> Configuration:
+    """The training that a TOML file describes.
+
+    Raises:
+        InputError: it cannot be read, or says something that is not known, or out of range.
+    """
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read as a description of a training ({error}). Check the file.") from error
+    return configuration(content, relative_to=file.parent)
+
+
+def configuration(content: Mapping[str, Any], *, relative_to: Path) -> Configuration:
+    """The training that `content` describes, with its paths taken from a folder.
+
+    Raises:
+        InputError: as `read_configuration`.
+    """
+    content = dict(content)
+    sections = {name: dict(content.pop(name, {})) for name in ("learning", "augmentation", "loss", "record")}
+    sections["learning"]["augmentation"] = _options(AugmentationOptions, sections.pop("augmentation"), "[augmentation]")
+    kinds = {"learning": LearningOptions, "loss": LossOptions, "record": RecordOptions}
+    built: dict[str, Any] = {name: _options(kind, sections[name], f"[{name}]") for name, kind in kinds.items()}
+    for name in ("data", "validation"):
+        if name in content:
+            built[name] = _options(DataOptions, _with_paths(content.pop(name), relative_to), f"[{name}]")
+    for name in ("model", "name", "out"):
+        if name not in content:
+            raise InputError(f"The description of a training has no {name}; it needs model, name, out and [data]. Add it.")
+    if "data" not in built:
+        raise InputError("The description of a training has no [data]; there is nothing to learn from. Add that section.")
+    content["out"] = relative_to / content["out"]
+    content["shape"] = tuple(content.get("shape", ()))
+    if content.get("start", "nothing") not in ("nothing", "weights"):
+        content["start"] = relative_to / content["start"]
+    return _options(Configuration, {**content, **built}, "the description of a training")
+
+
+def _with_paths(section: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    found = dict(section)
+    for name in ("folder", "list", "masks", "labels"):
+        if name in found:
+            found[name] = folder / found[name]
+    found["pairs"] = tuple(tuple(folder / one for one in pair) for pair in found.get("pairs", ()))
+    return found
+
+
+def _options(kind: type[Options], content: Mapping[str, Any], where: str) -> Options:
+    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
+    unknown = sorted(set(content) - set(known))
+    if unknown:
+        raise InputError(f"{where} does not know {', '.join(unknown)}; it takes {', '.join(known)}. Check the spelling.")
+    try:
+        return kind(**content)
+    except TypeError as error:
+        raise InputError(f"{where} holds a value of the wrong kind ({error}). Look at the examples in the README.") from error

@@ -1,0 +1,75 @@
+"""What a network is to learn from, as it is asked for: files of a cohort, or synthetic images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..catalogue import Card
+from ..errors import InputError
+from ..prepare import Preparation
+from .cohort_files import Cohort, folder_cohort, listed_cohort, paired_cohort
+from .cohort_images import Reader, Skipped, surveyed
+from .examples import Pairs
+from .synthetic import AnatomyPairs, ShapePairs
+
+SOURCES = ("folder", "list", "pairs", "synthetic")
+SYNTHETIC = ("anatomy", "shapes", "hollow-shapes")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where pairs come from: exactly one of `folder`, `list`, `pairs` and `synthetic` ("anatomy", "shapes" or "hollow-shapes")."""
+
+    folder: Path | None = None
+    list: Path | None = None
+    pairs: Sequence[Sequence[Path]] = ()
+    synthetic: str = ""
+    masks: Path | None = None
+    labels: Path | None = None
+    modality: str = "other"
+    unreadable: str = "stop"
+
+    def __post_init__(self) -> None:
+        given = [name for name in SOURCES if getattr(self, name)]
+        if len(given) != 1:
+            raise InputError(
+                f"Data come from one of {', '.join(SOURCES)}; got {' and '.join(given) or 'none of them'}. Give exactly one."
+            )
+        if (self.masks or self.labels) and not self.folder:
+            raise InputError(
+                f"masks and labels are folders beside `folder`; the data come from `{given[0]}`. A list has columns for them."
+            )
+
+
+def pairs_of(
+    options: DataOptions, card: Card, lattice: Sequence[int], report: Callable[[float], None] = lambda _: None
+) -> tuple[Pairs, tuple[Skipped, ...]]:
+    """The pairs that `options` describe, as `card` prepares them, and the files that were left out.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    if options.synthetic:
+        return _synthetic(options.synthetic, tuple(lattice)), ()
+    reader = Reader(lattice, Preparation.of(card))
+    return surveyed(_cohort(options), reader, unreadable=options.unreadable, report=report)
+
+
+def _cohort(options: DataOptions) -> Cohort:
+    if options.folder:
+        return folder_cohort(options.folder, masks=options.masks, labels=options.labels, modality=options.modality)
+    if options.list:
+        return listed_cohort(options.list, modality=options.modality)
+    return paired_cohort(options.pairs, modality=options.modality)
+
+
+def _synthetic(kind: str, lattice: tuple[int, ...]) -> Pairs:
+    if kind not in SYNTHETIC:
+        raise InputError(f"There are no synthetic data {kind!r}; there are {', '.join(SYNTHETIC)}. Choose one of them.")
+    if kind == "anatomy":
+        return AnatomyPairs(lattice)
+    if len(lattice) != 2 or lattice[0] != lattice[1]:
+        raise InputError(f"Synthetic shapes are square images; the network's shape is {list(lattice)}. Give shape = [64, 64].")
+    return ShapePairs(lattice[0], hollow=kind == "hollow-shapes")

@@ -1,0 +1,36 @@
+"""How much memory one step of training takes: `python -m Testing.claims.memory nephi|gradicon SIZE` prints MB."""
+
+import resource
+import sys
+
+import torch
+
+from RegistrationNetLib.models.gradicon import GradICONLoss, gradicon_network
+from RegistrationNetLib.training.learning import LearningOptions, learning
+from RegistrationNetLib.training.synthetic import AnatomyPairs
+from RegistrationNetLib.training.trainee import Trainee
+
+from .setting import Unlabelled
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    name, shape = sys.argv[1], (int(sys.argv[2]),) * 3
+    if name == "nephi":
+        from .nephi import BothWaysOfNePhi, LossOfNePhi
+
+        network, loss = BothWaysOfNePhi(shape), LossOfNePhi()
+    else:
+        network, loss = gradicon_network(3), GradICONLoss()
+    pairs = Unlabelled(AnatomyPairs(shape))
+    pairs.draw(torch.Generator().manual_seed(0))
+    before = peak_mb()
+    list(learning(Trainee(network), loss, pairs, LearningOptions(steps=1)))
+    print(peak_mb() - before)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""What all claims share: networks that learn for a fixed number of steps, held-out pairs, and how a claim is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+import torch
+from torch import nn
+
+from RegistrationNetLib.models.gradicon import gradicon_network
+from RegistrationNetLib.similarity import LNCC, SSD, Measure
+from RegistrationNetLib.training.augmentation import AugmentationOptions
+from RegistrationNetLib.training.examples import Example, Pair, Pairs
+from RegistrationNetLib.training.learning import LearningOptions, Lesson, TrainingLoss, learning
+from RegistrationNetLib.training.record import draw_pair
+from RegistrationNetLib.training.synthetic import AnatomyPairs, ShapePairs
+from RegistrationNetLib.training.trainee import Trainee
+from RegistrationNetLib.training.validation import Look, look
+
+SIZE = 48
+BATCH = 4
+HELD_OUT = 24
+SLICES = Path(__file__).resolve().parents[3] / "shared" / "data" / "oasis2d"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, what was measured, and whether it held.
+
+    Attributes:
+        paper, sentence: where it stands, word by word.
+        checked: what of it is checked here, and how.
+        columns, rows: the figures.
+        held: each condition in words, and whether it is met.
+        pictures: files in the folder of the pictures, with a caption.
+    """
+
+    paper: str
+    sentence: str
+    checked: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    held: Sequence[tuple[str, bool]]
+    pictures: Sequence[tuple[str, str]] = ()
+
+
+class Skipped(Exception):
+    """A claim cannot be checked here; the message says why."""
+
+
+@dataclass
+class Setting:
+    """How long things learn, and where pictures go.
+
+    Args:
+        share: of the steps that the full run takes; the quick one shows only that everything runs.
+        pictures: the folder.
+        slices: of the 2-D brain images, which are not shipped.
+    """
+
+    share: float
+    pictures: Path
+    slices: Path = SLICES
+    said: Callable[[str], None] = print
+    kept: dict[str, Learnt] = field(default_factory=dict)
+
+    def steps(self, full: int) -> int:
+        return max(2, round(self.share * full))
+
+    def learnt(self, name: str, make: Callable[[], nn.Module], loss: TrainingLoss, pairs: Pairs, **options: Any) -> Learnt:
+        """A network that has learnt; what two claims need is made once, under one `name`."""
+        if name not in self.kept:
+            self.kept[name] = self._learn(name, make, loss, pairs, **options)
+        return self.kept[name]
+
+    def _learn(
+        self,
+        name: str,
+        make: Callable[[], nn.Module],
+        loss: TrainingLoss,
+        pairs: Pairs,
+        *,
+        steps: int,
+        rate: float = 5e-4,
+        seed: int = 0,
+        batch: int = BATCH,
+        look_every: int | None = None,
+        augmentation: AugmentationOptions = AugmentationOptions(),
+    ) -> Learnt:
+        torch.manual_seed(seed)
+        trainee = Trainee(make())
+        lesson, held_out = Lesson(trainee.network, loss, dice_weight=0.0), pairs.first(max(2, round(self.share * HELD_OUT)))
+        options = LearningOptions(
+            steps=self.steps(steps), batch=batch, learning_rate=rate, seed=seed, dice_weight=0.0, augmentation=augmentation
+        )
+        start, every = time.monotonic(), self.steps(look_every or steps)
+        curve = [
+            (step.number, look(lesson, held_out))
+            for step in learning(trainee, loss, Unlabelled(pairs), options)
+            if step.number % every == 0
+        ]
+        seconds = time.monotonic() - start
+        seen = look(lesson, held_out)
+        self.said(f"  {name}: {options.steps} steps, {seconds:.0f} s, Dice {seen.dice:.3f}, folds {seen.folded_percent:.3f} %")
+        return Learnt(lesson, seen, curve, held_out)
+
+    def picture(self, learnt: Learnt, name: str, caption: str, place: int = 0) -> tuple[str, str]:
+        """A drawn held-out pair."""
+        self.pictures.mkdir(parents=True, exist_ok=True)
+        draw_pair(learnt.lesson, learnt.held_out[place], self.pictures / f"{name}.png")
+        return f"{name}.png", caption
+
+    def brains(self) -> BrainPairs:
+        """The 2-D brain slices.
+
+        Raises:
+            Skipped: they are not on this machine.
+        """
+        files = sorted(self.slices.glob("*.nrrd"))
+        if len(files) < 8:
+            raise Skipped(f"{self.slices} does not hold the brain slices")
+        return BrainPairs(tuple(_brain(file) for file in files))
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A network after training, how it does on held-out pairs, and how it came there."""
+
+    lesson: Lesson
+    seen: Look
+    curve: Sequence[tuple[int, Look]]
+    held_out: Sequence[Pair]
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Pairs without their labels: these judge, and are not learnt from."""
+
+    pairs: Pairs
+
+    def draw(self, random: torch.Generator) -> Pair:
+        return unlabelled(self.pairs.draw(random))
+
+    def first(self, count: int) -> list[Pair]:
+        return [unlabelled(pair) for pair in self.pairs.first(count)]
+
+
+def unlabelled(pair: Pair) -> Pair:
+    return Pair(replace(pair.fixed, labels=None), replace(pair.moving, labels=None))
+
+
+@dataclass(frozen=True)
+class BrainPairs:
+    """Slices of the brains of different people. The last four are held out."""
+
+    images: tuple[Example, ...]
+
+    def draw(self, random: torch.Generator) -> Pair:
+        known = len(self.images) - 4
+        first = int(torch.randint(known, (), generator=random))
+        second = (first + 1 + int(torch.randint(known - 1, (), generator=random))) % known
+        return Pair(self.images[first], self.images[second])
+
+    def first(self, count: int) -> list[Pair]:
+        held_out = self.images[-4:]
+        pairs = [Pair(one, other) for one in held_out for other in held_out if one is not other]
+        return pairs[:count]
+
+
+def _brain(file: Path) -> Example:
+    """A slice at half resolution, with three classes of brightness as labels: what is dark, grey and white within the head."""
+    values = torch.from_numpy(sitk.GetArrayFromImage(sitk.ReadImage(str(file)))).float()[None, None]
+    values = torch.nn.functional.avg_pool2d(values, 2)
+    values = values / values.max()
+    inside = values > 0.05
+    low, high = torch.quantile(values[inside], torch.tensor([0.33, 0.66]))
+    labels = inside.long() + (values > low).long() + (values > high).long()
+    return Example(values, labels=labels * inside)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Pairs of several families, each as likely as the others."""
+
+    families: tuple[Pairs, ...]
+
+    def draw(self, random: torch.Generator) -> Pair:
+        return self.families[int(torch.randint(len(self.families), (), generator=random))].draw(random)
+
+    def first(self, count: int) -> list[Pair]:
+        return [pair for family in self.families for pair in family.first(count // len(self.families))]
+
+
+def small_gradicon() -> nn.Module:
+    """Three U-nets, at a quarter, a half and the full resolution, in 2-D."""
+    return gradicon_network(2, has_last_step=False)
+
+
+def shapes(*, size: int = SIZE, hollow: bool = True) -> ShapePairs:
+    return ShapePairs(size, hollow=hollow, noise=0.01)
+
+
+def anatomies(size: int = SIZE) -> AnatomyPairs:
+    return AnatomyPairs((size, size), one_contrast=True)
+
+
+def similarity(kind: str = "ssd") -> Measure:
+    """SSD for images of one brightness; LNCC over the neighbourhood that the published networks use, for their lattice."""
+    return {"ssd": SSD(), "lncc": LNCC(sigma_vox=3)}[kind]
+
+
+def percent(value: float) -> str:
+    return f"{value:.3f} %"
+
+
+def number(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def voxels(value: float, size: int = SIZE) -> str:
+    """A length in lengths of the cube, in voxels."""
+    return f"{value * (size - 1):.2e} vox"

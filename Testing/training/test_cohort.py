@@ -1,0 +1,222 @@
+"""Cohorts on disk: folders, lists and pairs of real files, good and bad."""
+
+from pathlib import Path
+
+import pytest
+import SimpleITK as sitk
+import torch
+
+from RegistrationNetLib.catalogue import card_named
+from RegistrationNetLib.errors import Cancelled, InputError
+from RegistrationNetLib.prepare import Preparation
+from RegistrationNetLib.training.cohort_files import Cohort, folder_cohort, listed_cohort, paired_cohort
+from RegistrationNetLib.training.cohort_images import CohortPairs, Reader, surveyed
+
+from .tiny import SHAPE, write_images
+
+ANY = Preparation({"other": {"quantiles": [0.0, 1.0]}, "ct": {"window": [0, 100]}})
+
+
+def reader(preparation: Preparation = ANY, shape: tuple[int, ...] = SHAPE, **options: float) -> Reader:
+    return Reader(shape, preparation, **options)
+
+
+def pairs_of(cohort: Cohort, **options: float) -> CohortPairs:
+    return CohortPairs(cohort, reader(**options))
+
+
+def test_any_two_images_of_a_subfolder_form_a_pair(tmp_path: Path) -> None:
+    write_images(tmp_path, "one/a.nii.gz", "one/b.nii.gz", "two/c.nrrd", "two/d.mha", "two/e.nii", "alone/f.nii.gz")
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    cohort = folder_cohort(tmp_path / "images")
+    assert [[source.image.name for source in group] for group in cohort.groups] == [
+        ["a.nii.gz", "b.nii.gz"],
+        ["c.nrrd", "d.mha", "e.nii"],
+    ]
+    pairs = pairs_of(cohort)
+    names = {id(pairs.reader.example(source)): source.image.name for source in cohort.sources()}
+    random, seen = torch.Generator().manual_seed(0), set()
+    for _ in range(60):
+        pair = pairs.draw(random)
+        seen.add((names[id(pair.fixed)], names[id(pair.moving)]))
+    assert seen == {(a.image.name, b.image.name) for group in cohort.groups for a in group for b in group if a != b}
+    looked = [(names[id(pair.fixed)], names[id(pair.moving)]) for pair in pairs.first(5)]
+    assert looked == [("a.nii.gz", "b.nii.gz"), ("c.nrrd", "d.mha"), ("d.mha", "e.nii")]
+
+
+def test_masks_and_labels_lie_in_folders_of_their_own(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz")
+    cohort = folder_cohort(tmp_path / "images", masks=tmp_path / "masks", labels=tmp_path / "labels")
+    example = pairs_of(cohort).first(1)[0].fixed
+    assert example.values.shape == (1, 1, *SHAPE)
+    assert example.mask is not None
+    assert example.labels is not None
+    assert bool(example.mask.all())
+    assert example.labels.unique().tolist() == [0, 1]
+    (tmp_path / "labels" / "b.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"images/b\.nii\.gz has no .*labels/b\.nii\.gz"):
+        folder_cohort(tmp_path / "images", labels=tmp_path / "labels")
+
+
+def test_a_list_of_pairs_gives_those_pairs_in_their_order(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
+    lines = [
+        "fixed,moving,fixed_labels,moving_labels,moving_modality",
+        "images/a.nii.gz,images/b.nii.gz,labels/a.nii.gz,labels/b.nii.gz,ct",
+        "images/c.nii.gz,images/a.nii.gz,,,",
+    ]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    cohort = listed_cohort(tmp_path / "list.csv")
+    assert [(fixed.image.name, moving.image.name) for fixed, moving in cohort.pairs] == [
+        ("a.nii.gz", "b.nii.gz"),
+        ("c.nii.gz", "a.nii.gz"),
+    ]
+    assert [one.modality for one in cohort.pairs[0]] == ["other", "ct"]
+    first, second = pairs_of(cohort).first(9)
+    assert first.moving.labels is not None
+    assert second.moving.labels is None
+
+
+def test_a_list_of_images_pairs_those_of_a_group(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz", "d.nii.gz")
+    rows = "".join(
+        f"images/{name}.nii.gz,{group},masks/{name}.nii.gz\n" for name, group in (("a", "x"), ("b", "y"), ("c", "x"), ("d", "y"))
+    )
+    (tmp_path / "list.csv").write_text("image,group,mask\n" + rows)
+    cohort = listed_cohort(tmp_path / "list.csv")
+    assert [[one.image.name[0] for one in group] for group in cohort.groups] == [["a", "c"], ["b", "d"]]
+    assert all(one.mask for one in cohort.sources())
+
+
+def test_pairs_of_files_are_taken_as_given(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz")
+    fixed, moving = (tmp_path / "images" / name for name in ("a.nii.gz", "b.nii.gz"))
+    (pair,) = pairs_of(paired_cohort([(fixed, moving)])).first(3)
+    assert not torch.equal(pair.fixed.values, pair.moving.values)
+    with pytest.raises(InputError, match=r"must have two files, fixed and moving; got .*a\.nii\.gz"):
+        paired_cohort([(fixed,)])
+    with pytest.raises(InputError, match="The list of pairs has no two images"):
+        paired_cohort([])
+
+
+def test_images_of_any_shape_come_to_one_lattice(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", size=(31, 22))
+    write_images(tmp_path, "b.nii.gz", size=(9, 60))
+    (pair,) = pairs_of(folder_cohort(tmp_path / "images")).first(1)
+    assert pair.fixed.values.shape == pair.moving.values.shape == (1, 1, *SHAPE)
+
+
+def test_images_come_to_the_axes_of_the_first_of_their_group(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", size=(20, 16))
+    image = sitk.ReadImage(str(tmp_path / "images" / "a.nii.gz"))
+    sitk.WriteImage(sitk.PermuteAxes(sitk.Flip(image, [True, False]), [1, 0]), str(tmp_path / "images" / "b.nii.gz"))
+    (pair,) = pairs_of(folder_cohort(tmp_path / "images")).first(1)
+    torch.testing.assert_close(pair.fixed.values, pair.moving.values)
+
+
+def test_a_window_is_that_of_the_modality(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz")
+    one, other = (
+        pairs_of(folder_cohort(tmp_path / "images", modality=modality)).first(1)[0].fixed.values for modality in ("ct", "other")
+    )
+    assert not torch.equal(one, other)
+    with pytest.raises(InputError, match=r"a\.nii\.gz has the modality 'mr'; this model takes other, ct"):
+        pairs_of(folder_cohort(tmp_path / "images", modality="mr")).first(1)
+    with pytest.raises(InputError, match=r"no modality 'pet' .*; the modalities are ct, mr, other"):
+        folder_cohort(tmp_path / "images", modality="pet")
+
+
+def test_a_model_that_needs_masks_says_so(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz")
+    cohort = folder_cohort(tmp_path / "images", modality="ct")
+    with pytest.raises(InputError, match=r"a\.nii\.gz has no mask; this model needs one of every image"):
+        CohortPairs(cohort, reader(Preparation.of(card_named("gradicon-lung")))).first(1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        (lambda path: path.write_bytes(b"nothing"), "cannot be read as an image"),
+        (lambda path: sitk.WriteImage(sitk.Image(20, 16, sitk.sitkFloat32), str(path)), "one value everywhere"),
+        (
+            lambda path: sitk.WriteImage(sitk.GaussianSource(size=[9] * 3, mean=[4] * 3), str(path)),
+            "has 3 dimensions, and the network 2",
+        ),
+    ],
+)
+def test_files_that_cannot_be_used_stop_or_are_skipped_as_asked(tmp_path: Path, spoil: object, match: str) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
+    spoil(tmp_path / "images" / "b.nii.gz")  # type: ignore[operator]
+    cohort = folder_cohort(tmp_path / "images")
+    with pytest.raises(InputError, match=rf"b\.nii\.gz.*{match}"):
+        surveyed(cohort, reader())
+    pairs, skipped = surveyed(cohort, reader(), unreadable="skip")
+    assert [one.image.name for one in skipped] == ["b.nii.gz"]
+    assert [source.image.name for source in pairs.cohort.sources()] == ["a.nii.gz", "c.nii.gz"]
+
+
+def test_labels_on_another_grid_than_their_image_are_named(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz")
+    sitk.WriteImage(sitk.Image(5, 6, sitk.sitkUInt8), str(tmp_path / "labels" / "b.nii.gz"))
+    with pytest.raises(InputError, match=r"labels/b\.nii\.gz is \(5, 6\) voxels and its image \(20, 16\)"):
+        surveyed(folder_cohort(tmp_path / "images", labels=tmp_path / "labels"), reader())
+
+
+def test_pairs_that_need_a_skipped_file_go_with_it(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
+    a, b, c = (tmp_path / "images" / f"{name}.nii.gz" for name in "abc")
+    b.unlink()
+    pairs, skipped = surveyed(paired_cohort([(a, b), (c, a)]), reader(), unreadable="skip")
+    assert [fixed.image for fixed, _ in pairs.cohort.pairs] == [c]
+    assert [one.image for one in skipped] == [b]
+    with pytest.raises(InputError, match="No pair of the cohort can be read; at least one is needed.*There is no file"):
+        surveyed(paired_cohort([(a, b)]), reader(), unreadable="skip")
+
+
+def test_a_survey_can_be_stopped(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz")
+
+    def stop(fraction: float) -> None:
+        if fraction > 0:
+            raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        surveyed(folder_cohort(tmp_path / "images"), reader(), unreadable="skip", report=stop)
+
+
+def test_what_is_not_in_memory_is_read_again(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz")
+    cohort = folder_cohort(tmp_path / "images")
+    roomy, tight = pairs_of(cohort), pairs_of(cohort, keep_mb=0)
+    assert roomy.first(1)[0].fixed is roomy.first(1)[0].fixed
+    one, again = tight.first(1)[0].fixed, tight.first(1)[0].fixed
+    assert one is not again
+    assert torch.equal(one.values, again.values)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ("first,second\na,b\n", "columns first, second; a cohort needs fixed, moving .* or image"),
+        ("fixed,moving,colour\na,b,c\n", "columns fixed, moving, colour; a cohort needs"),
+        ("", "the columns of none"),
+        ("fixed,moving\na.nii,\n", "A line of .* has no moving"),
+        ("image\na.nii\n", "has no two images to register"),
+    ],
+)
+def test_lists_of_another_form_are_refused(tmp_path: Path, content: str, match: str) -> None:
+    (tmp_path / "list.csv").write_text(content)
+    with pytest.raises(InputError, match=match):
+        listed_cohort(tmp_path / "list.csv")
+
+
+def test_folders_and_lists_that_are_missing_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="There is no folder .*nowhere"):
+        folder_cohort(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"nowhere\.csv cannot be read as a list"):
+        listed_cohort(tmp_path / "nowhere.csv")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty has no two images to register; learning needs pairs"):
+        folder_cohort(tmp_path / "empty")
+    with pytest.raises(InputError, match="must be stop or skip; got 'guess'"):
+        surveyed(Cohort(), reader(), unreadable="guess")

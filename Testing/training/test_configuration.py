@@ -1,0 +1,96 @@
+"""Descriptions of trainings: what they may say, and what each word changes."""
+
+from pathlib import Path
+
+import pytest
+
+from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.models.gradicon import GradICONLoss
+from RegistrationNetLib.training.configuration import read_configuration
+from RegistrationNetLib.training.data import pairs_of
+from RegistrationNetLib.training.run import _loss_options
+from RegistrationNetLib.training.synthetic import AnatomyPairs, ShapePairs
+
+from .tiny import described, write_images
+
+pytestmark = pytest.mark.usefixtures("tiny")
+LEAST = 'model = "tiny"\nname = "own"\nout = "out"\n'
+
+
+def test_a_file_is_read_with_its_paths_beside_it(tmp_path: Path) -> None:
+    text = LEAST + '[learning]\nsteps = 7\n[augmentation]\nflips = true\n[data]\nfolder = "images"\nmasks = "masks"\n'
+    (tmp_path / "run.toml").write_text(text)
+    found = read_configuration(tmp_path / "run.toml")
+    assert found.out == tmp_path / "out"
+    assert (found.data.folder, found.data.masks) == (tmp_path / "images", tmp_path / "masks")
+    assert found.learning.steps == 7
+    assert found.learning.augmentation.flips
+
+
+def test_the_example_of_the_manual_is_understood(tmp_path: Path) -> None:
+    manual = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    (tmp_path / "run.toml").write_text(manual.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    found = read_configuration(tmp_path / "run.toml")
+    assert found.lattice == (96, 96, 96)
+    assert found.validation is not None
+
+
+def test_similarity_and_smoothness_change_the_loss(tmp_path: Path) -> None:
+    own, other = (_loss_options(described(tmp_path, loss=loss)).loss for loss in ({}, {"similarity": "ssd", "smoothness": 2.0}))
+    assert isinstance(own, GradICONLoss)
+    assert isinstance(other, GradICONLoss)
+    assert (own.similarity.name, own.weight, other.similarity.name, other.weight) == ("lncc", 1.5, "ssd", 3.0)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("anatomy", AnatomyPairs), ("shapes", ShapePairs), ("hollow-shapes", ShapePairs)])
+def test_synthetic_data_are_made_for_the_lattice(tmp_path: Path, kind: str, expected: type) -> None:
+    description = described(tmp_path, data={"synthetic": kind}, shape=[24, 24])
+    pairs, _ = pairs_of(description.data, description.card, description.lattice)
+    assert isinstance(pairs, expected)
+    assert pairs.first(1)[0].fixed.values.shape == (1, 1, 24, 24)
+
+
+def test_listed_and_paired_files_are_data_too(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz")
+    (tmp_path / "list.csv").write_text("fixed,moving\nimages/a.nii.gz,images/b.nii.gz\n")
+    for data in ({"list": "list.csv"}, {"pairs": [["images/a.nii.gz", "images/b.nii.gz"]]}):
+        description = described(tmp_path, data=data)
+        pairs, _ = pairs_of(description.data, description.card, description.lattice)
+        assert len(pairs.first(5)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("model = ", "cannot be read as a description of a training"),
+        ('model = "tiny"', "has no name; it needs model, name, out"),
+        (LEAST, r"has no \[data\]; there is nothing to learn from"),
+        (LEAST + "[learning]\nstps = 3\n", r"\[learning\] does not know stps; it takes steps, batch"),
+        (LEAST + 'colour = "red"\n[data]\nsynthetic = "anatomy"\n', "does not know colour"),
+        (LEAST + "[learning]\nbatch = 0\n", "batch must be a whole number from 1 up"),
+        (LEAST + '[record]\nvalidate_every = "often"\n', r"\[record\] holds a value of the wrong kind"),
+        (LEAST + "[record]\nvalidate_every = 0\n", "validate_every must be 1 or more; got 0"),
+        (LEAST + "[loss]\nsmoothness = -1\n", "smoothness must be 0 or more; got -1"),
+        (LEAST + "[data]\n", "Data come from one of folder, list, pairs, synthetic; got none of them"),
+        (LEAST + '[data]\nfolder = "a"\nlist = "b"\n', "got folder and list"),
+        (LEAST + '[data]\nlist = "b"\nmasks = "c"\n', "masks and labels are folders beside `folder`"),
+        (LEAST.replace("own", "direct") + '[data]\nfolder = "a"\n', "direct is that of a published model"),
+        (LEAST.replace("own", "../own") + '[data]\nfolder = "a"\n', r"may not be named '\.\./own'"),
+        (LEAST.replace('"tiny"', '"direct"') + '[data]\nfolder = "a"\n', "direct has no network; training needs one"),
+        (LEAST.replace('"tiny"', '"unknown"') + '[data]\nfolder = "a"\n', "no model 'unknown'"),
+    ],
+)
+def test_what_cannot_be_understood_is_refused(tmp_path: Path, text: str, match: str) -> None:
+    (tmp_path / "run.toml").write_text(text)
+    with pytest.raises(InputError, match=match):
+        read_configuration(tmp_path / "run.toml")
+
+
+def test_synthetic_data_that_do_not_exist_or_fit_are_refused(tmp_path: Path) -> None:
+    for kind, match in (
+        ("clouds", "no synthetic data 'clouds'; there are anatomy, shapes"),
+        ("shapes", r"square images.*\[16, 20\]"),
+    ):
+        description = described(tmp_path, data={"synthetic": kind})
+        with pytest.raises(InputError, match=match):
+            pairs_of(description.data, description.card, description.lattice)

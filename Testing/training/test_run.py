@@ -1,0 +1,293 @@
+"""A whole training: what it leaves behind, that it resumes exactly, and what stops it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from RegistrationNetLib import register
+from RegistrationNetLib.catalogue import card_named, cards
+from RegistrationNetLib.cli import main
+from RegistrationNetLib.errors import Cancelled, InputError, RefinementError, WeightsError
+from RegistrationNetLib.progress import Progress
+from RegistrationNetLib.training import learning as learning_module
+from RegistrationNetLib.training.run import CHECKPOINT, starting_network, train
+
+from .tiny import described, write_images
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.usefixtures("tiny", "one_thread")]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
+    return found
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def stopping_after(fraction: float) -> Callable[[Progress], None]:
+    def progress(now: Progress) -> None:
+        if now.stage == "train" and now.fraction > fraction:
+            raise Cancelled("cancelled")
+
+    return progress
+
+
+def test_a_training_leaves_checkpoint_curves_and_a_model(tmp_path: Path) -> None:
+    trained = train(described(tmp_path, validation={"synthetic": "anatomy"}))
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {CHECKPOINT, "tiny-own.trch", "tiny-own.card.json", "steps.csv", "validation.csv"}
+    assert trained.steps == 6
+    assert len((tmp_path / "out" / "steps.csv").read_text().splitlines()) == 7
+    assert [line.split(",")[0] for line in (tmp_path / "out" / "validation.csv").read_text().splitlines()] == ["step", "3", "6"]
+
+
+def test_a_training_changes_the_weights(tmp_path: Path) -> None:
+    description = described(tmp_path)
+    untrained = starting_network(description).state_dict()
+    learnt = weights(train(description).weights)
+    assert not torch.equal(learnt["net.last.weight"], untrained["net.last.weight"])
+
+
+@pytest.mark.parametrize("stopped_after", [0.3, 0.6])
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path, stopped_after: float) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole = train(described(tmp_path / "whole"))
+    parts = described(tmp_path / "parts")
+    with pytest.raises(Cancelled):
+        train(parts, progress=stopping_after(stopped_after))
+    assert not same(weights(tmp_path / "parts/out/tiny-own.trch"), weights(whole.weights))
+    assert same(weights(train(parts, resume=True).weights), weights(whole.weights))
+    curves = [(tmp_path / which / "out" / "steps.csv").read_text().splitlines() for which in ("whole", "parts")]
+    first, second = ([line.rsplit(",", 1)[0] for line in lines] for lines in curves)  # all but the seconds
+    assert first == second
+
+
+def test_a_killed_training_goes_on_from_its_last_checkpoint_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = train(described(tmp_path / "whole"))
+    made, after = learning_module.step_random, 3
+
+    def dies(seed: int, number: int, rank: int) -> torch.Generator:
+        if number == after:
+            raise KeyboardInterrupt
+        return made(seed, number, rank)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learning_module, "step_random", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train(described(tmp_path))
+    assert same(weights(train(described(tmp_path), resume=True).weights), weights(whole.weights))
+
+
+def test_more_steps_go_on_from_the_end(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = train(described(tmp_path / "whole"))
+    train(described(tmp_path, learning={"steps": 4}))
+    assert same(weights(train(described(tmp_path), resume=True).weights), weights(whole.weights))
+
+
+def test_another_seed_is_another_training(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    one, other = train(described(tmp_path)), train(described(tmp_path / "other", learning={"seed": 1}))
+    assert not same(weights(one.weights), weights(other.weights))
+
+
+def test_a_folder_that_holds_a_training_is_not_overwritten(tmp_path: Path) -> None:
+    train(described(tmp_path))
+    with pytest.raises(InputError, match="holds a training already; --resume"):
+        train(described(tmp_path))
+
+
+def test_resuming_with_other_options_is_refused(tmp_path: Path) -> None:
+    train(described(tmp_path, learning={"steps": 2}))
+    with pytest.raises(InputError, match=r"made with batch = 2.* now it is 3"):
+        train(described(tmp_path, learning={"batch": 3}), resume=True)
+
+
+def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no checkpoint .*Start without --resume"):
+        train(described(tmp_path), resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_and_the_last_good_checkpoint_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = learning_module.drawn_batch
+    calls: list[int] = []
+
+    def poisoned(*arguments: object) -> object:
+        pair = drawn(*arguments)  # type: ignore[arg-type]
+        calls.append(1)
+        if len(calls) == 4:
+            return replace(pair, fixed=replace(pair.fixed, values=pair.fixed.values * float("nan")))
+        return pair
+
+    monkeypatch.setattr(learning_module, "drawn_batch", poisoned)
+    with pytest.raises(RefinementError, match=rf"loss of step 4 is not finite.*last good checkpoint is kept in .*{CHECKPOINT}"):
+        train(described(tmp_path))
+    kept = weights(tmp_path / "out" / "tiny-own.trch")
+    assert all(bool(torch.isfinite(value).all()) for value in kept.values())
+    two = tmp_path / "two"
+    two.mkdir()
+    assert same(kept, weights(train(described(two, learning={"steps": 2})).weights))
+
+
+def test_a_trained_model_registers_like_any_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained = train(described(tmp_path, learning={"steps": 2}))
+    assert "tiny-own" not in cards()
+    assert main(["models", "import", "tiny-own", str(trained.weights)]) == 0
+    assert card_named("tiny-own").input_shape == (16, 20)
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz", size=(40, 36))
+    fixed, moving = (str(tmp_path / "images" / name) for name in ("a.nii.gz", "b.nii.gz"))
+    assert main(["register", fixed, moving, str(tmp_path / "result"), "--model", "tiny-own", "--refine", "none", "--quiet"]) == 0
+    assert json.loads((tmp_path / "result" / "report.json").read_text())["model"] == "tiny-own"
+    result = register(fixed, moving, model="tiny-own", refine="none")
+    again = sitk.ReadImage(str(tmp_path / "result" / "warped.nii.gz"))
+    assert np.allclose(sitk.GetArrayFromImage(result.warped), sitk.GetArrayFromImage(again), atol=1e-4)
+    assert main(["models", "remove", "tiny-own"]) == 0
+    assert "tiny-own" not in cards()
+    capsys.readouterr()
+
+
+def test_fine_tuning_starts_from_the_weights_of_a_model(tmp_path: Path) -> None:
+    first = train(described(tmp_path, learning={"steps": 3}))
+    started = starting_network(described(tmp_path, start=str(first.weights)))
+    assert same(started.state_dict(), weights(first.weights))
+    with pytest.raises(WeightsError, match="weights of tiny are not on this machine"):
+        starting_network(described(tmp_path, start="weights"))
+
+
+def finetune(tmp_path: Path, name: str, *more: str) -> dict[str, torch.Tensor]:
+    out = tmp_path / name
+    command = ["finetune", "--model", "tiny-own", "--name", name, "--data", str(tmp_path / "images"), "--out", str(out)]
+    assert main([*command, "--steps", "2", "--learning-rate", "0.001", "--no-pictures", "--quiet", "--device", "cpu", *more]) == 0
+    return weights(out / f"{name}.trch")
+
+
+def test_every_option_of_fine_tuning_changes_the_weights(tmp_path: Path) -> None:
+    trained = train(described(tmp_path, learning={"steps": 2}))
+    assert main(["models", "import", "tiny-own", str(trained.weights), "--quiet"]) == 0
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
+    half = sitk.ReadImage(str(tmp_path / "masks" / "a.nii.gz"))
+    half[:10, :] = 0
+    sitk.WriteImage(half, str(tmp_path / "masks" / "a.nii.gz"))
+    plain = finetune(tmp_path, "plain")
+    assert same(plain, finetune(tmp_path, "again"))
+    assert torch.equal(plain["net.norm.running_mean"], weights(trained.weights)["net.norm.running_mean"])
+    labels = ("--labels", str(tmp_path / "labels"))
+    options = {
+        "labels": labels,
+        "masks": ("--masks", str(tmp_path / "masks")),
+        "similarity": ("--similarity", "ssd"),
+        "smoothness": ("--smoothness", "100"),
+        "steps": ("--steps", "3"),
+        "batch": ("--batch", "2"),
+        "rate": ("--learning-rate", "0.01"),
+        "seed": ("--seed", "4"),
+        "start": ("--weights", str(tmp_path / "plain" / "plain.trch")),
+        "modality": ("--modality", "ct"),
+    }
+    learnt = {name: finetune(tmp_path, name, *more) for name, more in options.items()}
+    learnt["dice"] = finetune(tmp_path, "dice", *labels, "--dice-weight", "30")
+    for name, values in learnt.items():
+        assert not same(values, plain), name
+    assert not same(learnt["dice"], learnt["labels"])
+
+
+def test_the_command_says_how_to_use_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.toml").write_text(
+        'model = "tiny"\nname = "said"\nout = "out"\n[learning]\nsteps = 1\n[data]\nsynthetic = "anatomy"\n[record]\npictures = false\n'
+    )
+    assert main(["train", str(tmp_path / "run.toml")]) == 0
+    assert f"registrationnet models import said {tmp_path / 'out' / 'said.trch'}" in capsys.readouterr().out
+
+
+def test_files_that_cannot_be_read_are_named_and_left_out_if_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
+    (tmp_path / "images" / "b.nii.gz").write_bytes(b"no image")
+    data = {"folder": "images"}
+    with pytest.raises(InputError, match=r'b\.nii\.gz cannot be read.*set unreadable = "skip"'):
+        train(described(tmp_path, data=data))
+    trained = train(described(tmp_path, data={**data, "unreadable": "skip"}))
+    assert [one.image.name for one in trained.skipped] == ["b.nii.gz"]
+    assert "b.nii.gz" in (tmp_path / "out" / "skipped.csv").read_text()
+    capsys.readouterr()
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from Testing.training.tiny import described, install
+from RegistrationNetLib.training.run import train
+torch.set_num_threads(1)
+install()
+train(described(Path(sys.argv[1]), learning={"steps": 3, "batch": 1}), resume=len(sys.argv) > 2)
+"""
+
+
+def processes(folder: Path, count: int, port: int) -> None:
+    """What torchrun does: so many processes that know each other."""
+    folder.mkdir(exist_ok=True)
+    shared = {
+        **os.environ,
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(folder)],
+            cwd=ROOT, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(count)
+    ]  # fmt: skip
+    for one in started:
+        _, told = one.communicate(timeout=300)
+        assert one.returncode == 0, told
+
+
+def test_two_processes_train_one_model_on_the_pairs_of_both(tmp_path: Path, free_port: int) -> None:
+    processes(tmp_path / "two", 2, free_port)
+    two = weights(tmp_path / "two" / "out" / "tiny-own.trch")
+    alone = weights(train(described(tmp_path, learning={"steps": 3, "batch": 1})).weights)
+    assert not same(two, alone), "the second process must count"
+    assert (tmp_path / "two" / "out" / "steps.csv").read_text().count("\n") == 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
+    script = SCRIPT.replace(
+        "train(described", "from RegistrationNetLib.cli import main; sys.exit(main(['train', sys.argv[1]]))\ntrain(described"
+    )
+    (tmp_path / "run.toml").write_text(
+        'model = "tiny"\nname = "stopped"\nout = "out"\n[learning]\nsteps = 1000000\n[data]\nsynthetic = "anatomy"\n[record]\npictures = false\n'
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "run.toml")], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as one:
+        while not (tmp_path / "out" / "steps.csv").exists():
+            assert one.poll() is None
+        one.send_signal(signal.SIGINT)
+        _, told = one.communicate(timeout=300)
+    assert one.returncode == 130
+    assert "cancelled; --resume goes on from" in told
+    assert (tmp_path / "out" / CHECKPOINT).exists()

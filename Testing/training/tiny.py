@@ -1,0 +1,105 @@
+"""A method so small that a whole training takes a second: one convolution network, trained with GradICON's loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from torch import Tensor, nn
+
+from RegistrationNetLib import catalogue
+from RegistrationNetLib.catalogue import Card, card_named
+from RegistrationNetLib.models.steps import FunctionFromVectorField
+from RegistrationNetLib.predictor import NETWORKS
+from RegistrationNetLib.training.configuration import Configuration, configuration
+
+SHAPE = (16, 20)
+
+
+class TinyNet(nn.Module):
+    """Displacement of two convolutions with batch normalization; an untrained one gives the identity, as published ones do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, 8, 5, padding=2)
+        self.norm = nn.BatchNorm2d(8)
+        self.last = nn.Conv2d(8, 2, 5, padding=2)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
+        features = torch.relu(self.norm(self.first(torch.cat([moving, fixed], dim=1))))
+        displacement: Tensor = self.last(features) / 10
+        return displacement
+
+
+def tiny_network(_: Card | None = None) -> nn.Module:
+    return FunctionFromVectorField(TinyNet())
+
+
+def tiny_card() -> Card:
+    card = card_named("unigradicon")
+    network = {**card.refine["network"], "sigma_vox": 2}
+    return replace(card, name="tiny", method="tiny", parameters={}, input_shape=SHAPE, refine={**card.refine, "network": network})
+
+
+def install(patch: Callable[..., None] | None = None) -> None:
+    """From now on there is a model "tiny"; `patch` sets a key of a dict, or an attribute, for the length of a test."""
+    card, before = tiny_card(), catalogue.cards
+
+    def known() -> dict[str, Card]:
+        return {**before(), card.name: card}
+
+    if patch is None:
+        NETWORKS["tiny"] = tiny_network
+        catalogue.cards = known
+    else:
+        patch(NETWORKS, "tiny", tiny_network)
+        patch(catalogue, "cards", known)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The model "tiny", and an empty cache."""
+
+    def patch(where: Any, name: str, value: Any) -> None:
+        (monkeypatch.setitem if isinstance(where, dict) else monkeypatch.setattr)(where, name, value)
+
+    monkeypatch.setenv("REGISTRATIONNET_CACHE", str(tmp_path / "cache"))
+    install(patch)
+
+
+def described(folder: Path, **changes: Any) -> Configuration:
+    """A training of "tiny" on synthetic images with its output in `folder`; `changes` go into the sections."""
+    content: dict[str, Any] = {"model": "tiny", "name": "tiny-own", "out": "out", "device": "cpu"}
+    sections = {
+        "learning": {"steps": 6, "batch": 2, "learning_rate": 1e-3},
+        "augmentation": {"affine": 0.05, "flips": True, "gamma": 0.2, "noise": 0.01},
+        "data": {"synthetic": "anatomy"},
+        "record": {"checkpoint_every": 2, "validate_every": 3, "validation_pairs": 2, "pictures": False},
+    }
+    for name, values in sections.items():
+        given = changes.pop(name, {})
+        replaces = name == "data" and given
+        content[name] = given if replaces else {**values, **given}
+    return configuration({**content, **changes}, relative_to=folder)
+
+
+def write_images(folder: Path, *names: str, size: tuple[int, ...] = (20, 16), seed: int = 0) -> None:
+    """Images of blobs, with their outlines as labels in the folder `labels` and a mask of all voxels in `masks` beside it."""
+    random = np.random.default_rng(seed)
+    for name in names:
+        centre = [random.uniform(0.35, 0.65) * n for n in size]
+        axes = np.meshgrid(*(np.arange(n) for n in reversed(size)), indexing="ij")
+        distance = np.sqrt(sum((axis - c) ** 2 for axis, c in zip(axes, reversed(centre), strict=True)))
+        blob = (distance < min(size) / 4).astype(np.float32)
+        for where, array in (("images", 100 * blob + distance), ("labels", blob), ("masks", np.ones_like(blob))):
+            path = folder / where / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(sitk.GetImageFromArray(array.astype(np.float32)), str(path))
