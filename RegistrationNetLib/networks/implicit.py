@@ -7,6 +7,7 @@ Tian et al., ECCV 2024. Parameters bear the names of the published checkpoints. 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -175,7 +176,7 @@ class GlobalAndLocalEncoder(nn.Module):
         assert 0 <= self.local_block < len(channels) - 1, "the images are too small for this network"
         self.local_encoder = ConvolutionBlock(dim, channels[self.local_block + 1], CODE_CHANNELS, stride=1)
         self.feature_encoder = nn.ModuleList(
-            ConvolutionBlock(dim, one, two, stride=2) for one, two in zip(channels, channels[1:], strict=False)
+            ConvolutionBlock(dim, one, two, stride=2) for one, two in itertools.pairwise(channels)
         )
         features = channels[-1] * math.prod(math.ceil(size / 2 ** (len(channels) - 1)) for size in self.shape)
         self.global_encoder = nn.ModuleList(

@@ -92,9 +92,7 @@ class LatentCodes:
         return LatentCodes(of_pair, local)
 
 
-def random_codes(
-    channels: tuple[int, int], shape: Sequence[int], generator: torch.Generator, *, like: Tensor
-) -> LatentCodes:
+def random_codes(channels: tuple[int, int], shape: Sequence[int], generator: torch.Generator, *, like: Tensor) -> LatentCodes:
     """Codes drawn from N(0, 1 / channels) each, of the pair and local, for a pair without an encoder (NePhi's table of codes)."""
     of_pair = torch.randn(1, channels[0], generator=generator) / channels[0] ** 0.5
     local = torch.randn(1, channels[1], *shape, generator=generator) / channels[1] ** 0.5
