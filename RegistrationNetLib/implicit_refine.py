@@ -50,7 +50,7 @@ class ImplicitOptions:
     Attributes:
         measure: the similarity, judged in both directions on pieces of the images.
         smoothness: factor on the regularity; 1 is the default, larger is smoother.
-        steps: steps at each level but the finest, which takes half of them.
+        steps: steps at each level.
         width, frequencies, code_channels: size of the networks that start at random, and of the codes (of the pair, local).
         node_vox: distance of the local codes.
         most_nodes: local codes per axis at most, however fine the images.
@@ -134,8 +134,7 @@ def levels_for(grid: Grid, options: ImplicitOptions) -> list[Level]:
         nodes = tuple(
             min(options.most_nodes, 1 + max(1, round(extent / (options.node_vox * spacing)))) for extent in grid.extent_mm
         )
-        steps = options.steps if doubling else math.ceil(options.steps / 2)
-        levels.append(Level(_lattice(grid, spacing), nodes, spacing, steps))
+        levels.append(Level(_lattice(grid, spacing), nodes, spacing, options.steps))
     return levels
 
 
