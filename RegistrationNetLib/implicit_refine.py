@@ -36,11 +36,13 @@ from .prepare import Prepared
 from .progress import StageReport
 from .pyramid import pyramid
 from .refine import COARSEST_SIDE_VOX, SMALLEST_SIDE_VOX
-from .separable import apply_along_axes, interpolation_matrix, on
+from .separable import apply_along_axes, interpolation_matrix, on, replicating_blur_matrix
 from .space import Array, Grid, unit_from_unit
 
 # Gradients below this are not stretched to a full step of Adam, so that images in place stay there.
 FLAT_GRADIENT = 1e-7
+# Of the largest local standard deviation: below it is air, where pieces are not drawn.
+LEAST_CONTRAST = 0.05
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ def refine_implicit(
     begun = start or _random_start(fixed, levels[0].nodes, options, generator)
     phi, phi_inv, codes = begun.phi, begun.phi_inv, begun.codes
     pairs = _views(fixed, moving, begun.grid.moved(matrix), begun.grid, levels)
-    centres = _counted_points(pairs[0], levels[0].shape)
+    centres = _centres(pairs[0], levels[0].shape)
     done, total = 0, sum(level.steps for level in levels) or 1
     for level, views in zip(levels, pairs, strict=True):
         codes = codes.on([max(new, old) for new, old in zip(level.nodes, codes.local.shape[2:], strict=True)])
@@ -258,23 +260,29 @@ def _views(fixed: Prepared, moving: Prepared, moved: Grid, cube: Grid, levels: S
     return list(zip(*sides, strict=True))
 
 
-def _counted_points(views: tuple[View, View], shape: Sequence[int]) -> Tensor | None:
-    """Points of a coarse lattice that count in both images [N, dim]; None where all do.
+def _centres(views: tuple[View, View], shape: Sequence[int]) -> Tensor:
+    """Points of a coarse lattice [N, dim] around which pieces are worth comparing: they count, and there is something to see.
 
     Raises:
-        GeometryError: none does.
+        GeometryError: no point counts in both images.
     """
-    fixed, moving = views
-    points = identity_points(shape, torch.zeros((), device=fixed.values.device))
-    counts = fixed.counts(points) & moving.counts(points)
-    if bool(counts.all()):
-        return None
+    points = identity_points(shape, torch.zeros((), device=views[0].values.device))
+    counts = views[0].counts(points) & views[1].counts(points)
     if not bool(counts.any()):
         raise GeometryError(
             "fixed and moving have no voxels to compare; some of fixed's, in its mask, must fall onto moving's, in its mask. "
             "Widen the masks, or give an initial transform."
         )
-    return points[0].flatten(1).T[counts.flatten()].cpu()
+    worth = counts & (_has_contrast(views[0].at(points)) | _has_contrast(views[1].at(points)))
+    return points[0].flatten(1).T[(worth if bool(worth.any()) else counts).flatten()].cpu()
+
+
+def _has_contrast(image: Tensor) -> Tensor:
+    """Where values differ from their neighbours' mean, by a share of what they do at most: boolean, shape of `image`."""
+    blurs = [replicating_blur_matrix(size, 1.0) for size in image.shape[2:]]
+    mean, square = (apply_along_axes(one, on(blurs, image)) for one in (image, image.square()))
+    variance = (square - mean.square()).clamp(min=0)
+    return variance > LEAST_CONTRAST**2 * variance.max()
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,7 @@ def oblique(shape: tuple[int, ...]) -> Grid:
     image = sitk.Image(shape[::-1], sitk.sitkUInt8)
     image.SetSpacing([1.5, 2.0, 2.5][: len(shape)])
     image.SetOrigin([-10.0, 20.0, 5.0][: len(shape)])
-    turn = sitk.Euler2DTransform() if len(shape) == 2 else sitk.Euler3DTransform()
-    turn.SetRotation(*([0.3] if len(shape) == 2 else [0.3, -0.2, 0.1]))
+    turn = sitk.Euler2DTransform([0.0, 0.0], 0.3) if len(shape) == 2 else sitk.Euler3DTransform([0.0] * 3, 0.3, -0.2, 0.1)
     image.SetDirection(turn.GetMatrix())
     return grid_of(image)
 
