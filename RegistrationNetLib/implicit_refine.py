@@ -213,7 +213,7 @@ def refine_implicit(
     begun = start or _random_start(fixed, levels[0].nodes, options, generator)
     phi, phi_inv, codes = begun.phi, begun.phi_inv, begun.codes
     pairs = _views(fixed, moving, begun.grid.moved(matrix), begun.grid, levels)
-    centres = _centres(pairs[0], levels[0].shape)
+    centres = _centres(pairs[0], levels)
     done, total = 0, sum(level.steps for level in levels) or 1
     for level, views in zip(levels, pairs, strict=True):
         codes = codes.on([max(new, old) for new, old in zip(level.nodes, codes.local.shape[2:], strict=True)])
@@ -260,21 +260,31 @@ def _views(fixed: Prepared, moving: Prepared, moved: Grid, cube: Grid, levels: S
     return list(zip(*sides, strict=True))
 
 
-def _centres(views: tuple[View, View], shape: Sequence[int]) -> Tensor:
-    """Points of a coarse lattice [N, dim] around which pieces are worth comparing: they count, and there is something to see.
+def _centres(views: tuple[View, View], levels: Sequence[Level]) -> Tensor:
+    """Points [N, dim] around which pieces are worth comparing: they count, and there is something to see.
+
+    Those of the coarsest lattice; where masks are too thin for it, all that count on the first one that meets them.
 
     Raises:
         GeometryError: no point counts in both images.
     """
-    points = identity_points(shape, torch.zeros((), device=views[0].values.device))
-    counts = views[0].counts(points) & views[1].counts(points)
-    if not bool(counts.any()):
-        raise GeometryError(
-            "fixed and moving have no voxels to compare; some of fixed's, in its mask, must fall onto moving's, in its mask. "
-            "Widen the masks, or give an initial transform."
-        )
-    worth = counts & (_has_contrast(views[0].at(points)) | _has_contrast(views[1].at(points)))
-    return points[0].flatten(1).T[(worth if bool(worth.any()) else counts).flatten()].cpu()
+    like = torch.zeros((), device=views[0].values.device)
+    points = identity_points(levels[0].shape, like)
+    seen = _has_contrast(views[0].at(points)) | _has_contrast(views[1].at(points))
+    worth = seen & views[0].counts(points) & views[1].counts(points)
+    if bool(worth.any()):
+        return points[0].flatten(1).T[worth.flatten()].cpu()
+    for level in levels:
+        counted = [
+            points[0].flatten(1).T[(views[0].counts(points) & views[1].counts(points)).flatten()]
+            for _, points, _ in slabs(lambda points: points, level.shape, like)
+        ]
+        if any(len(one) for one in counted):
+            return torch.cat(counted).cpu()
+    raise GeometryError(
+        "fixed and moving have no voxels to compare; some of fixed's, in its mask, must fall onto moving's, in its mask. "
+        "Widen the masks, or give an initial transform."
+    )
 
 
 def _has_contrast(image: Tensor) -> Tensor:
