@@ -24,6 +24,7 @@ from .outputs import staged
 NetworkOf = Callable[[Card], nn.Module]
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+NEPHI_PARTS = {"encoder", "phi", "phi_inv", "epochs"}
 LEGACY = ("identity_map", "spacing")
 NAMED = 3
 _SAVE_STATE = "Save the network's state dict alone."
@@ -120,12 +121,21 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # a broken pickle can raise anything
         raise WeightsError(f"{path} is not a whole file of weights: {_what_it_is(start, error)}. Get the file again.") from error
+    content = _joined(content)
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"{path} must hold tensors by name; it holds {_described(content)}. {_SAVE_STATE}")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise WeightsError(f"{path} must hold tensors by name; under {name!r} it holds {_described(value)}. {_SAVE_STATE}")
     return {name: value.detach() for name, value in content.items()}
+
+
+def _joined(content: object) -> object:
+    """The parts of a checkpoint of NePhi as one state dict, whose names begin with the part's; anything else as it is."""
+    if not isinstance(content, Mapping) or set(content) != NEPHI_PARTS:
+        return content
+    parts = {part: inner for part, inner in content.items() if isinstance(inner, Mapping)}
+    return {f"{part}.{name}": value for part, inner in parts.items() for name, value in inner.items()}
 
 
 def _check_archive(path: Path) -> None:

@@ -27,6 +27,7 @@ FLOORS = (
     ),
     (
         "separable",
+        "pyramid",
         "noise",
         "descent",
         "layered_sampling",
@@ -37,7 +38,7 @@ FLOORS = (
         "terminal",
         "devices",
     ),
-    ("measure", "mind", "mutual_information", "overlap", "similarity", "regularity", "target", "networks"),
+    ("measure", "mind", "mutual_information", "overlap", "similarity", "regularity", "target", "networks", "patches"),
     ("models",),
     (
         "catalogue",
@@ -51,7 +52,9 @@ FLOORS = (
         "initial",
         "alignment",
         "fields",
+        "field_file",
         "refine",
+        "implicit_refine",
     ),
     ("sparing", "checkpoint", "predictor", "network_pair", "network_refine", "options", "solution"),
     ("quality", "marks", "known_map", "known_pair", "phantom", "views", "pictures", "registration"),
