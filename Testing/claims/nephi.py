@@ -7,15 +7,15 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from RegistrationNetLib.models.nephi import NePhi
-from RegistrationNetLib.models.nephi_loss import NePhiLoss
-from RegistrationNetLib.networks.latent import LatentCodes
 from torch import Tensor, nn
 
 from RegistrationNetLib.deformation import Outside
 from RegistrationNetLib.models.gradicon import GradICONLoss
 from RegistrationNetLib.models.losses import LossTerms
+from RegistrationNetLib.models.nephi import NePhi
+from RegistrationNetLib.models.nephi_loss import NePhiLoss
 from RegistrationNetLib.models.steps import BothWays
+from RegistrationNetLib.networks.latent import LatentCodes
 from RegistrationNetLib.similarity import NCC, Measure
 
 from .gradicon import GRADICON
