@@ -176,7 +176,7 @@ def test_a_card_under_a_wrong_name_is_noticed(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "Models" / "other.json").write_text(FILES[0].read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr(catalogue, "resource_folder", lambda: tmp_path)
     with pytest.raises(AssertionError, match="names itself"):
-        cards.__wrapped__()
+        catalogue._published_cards.__wrapped__()
 
 
 def own_card_file(name: str, text: str | None = None) -> Path:
