@@ -655,7 +655,7 @@ def test_the_readme_shows_every_command() -> None:
 
 
 def test_help_of_every_command_is_there(status_of: Status) -> None:
-    for name in ("register", "warp", "points", "jacobian", "evaluate", "models", "doctor", "demo"):
+    for name in ("register", "warp", "points", "jacobian", "evaluate", "models", "doctor", "demo", "train", "finetune"):
         code, out, err = status_of(name, "--help")
         assert (code, err) == (0, "")
         assert out.startswith(f"usage: registrationnet {name}")

@@ -14,7 +14,7 @@ from RegistrationNetLib.models.steps import FunctionFromVectorField, both_ways
 from RegistrationNetLib.networks.unet import TallUNet
 from RegistrationNetLib.similarity import LNCC, SSD
 from RegistrationNetLib.training.examples import Example, Pair, stacked
-from RegistrationNetLib.training.learning import LearningOptions, Lesson, learning, step_random, unets_in
+from RegistrationNetLib.training.learning import LearningOptions, Lesson, drawn_batch, learning, step_random, unets_in
 from RegistrationNetLib.training.synthetic import AnatomyPairs
 from RegistrationNetLib.training.trainee import Trainee
 
@@ -43,7 +43,7 @@ def test_the_steps_are_those_of_torchs_adam() -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for number, total in enumerate(totals):
         random = step_random(0, number, 0)
-        pair = PAIRS.draw(random)
+        pair = drawn_batch(PAIRS, options, random)
         optimizer.zero_grad()
         terms = Lesson(network, LOSS).terms(both_ways(network, pair.moving.values, pair.fixed.values), pair, random)
         terms.total.backward()
@@ -55,10 +55,10 @@ def test_the_steps_are_those_of_torchs_adam() -> None:
 
 def test_a_pair_without_masks_and_labels_has_the_loss_of_its_method() -> None:
     pair = Pair(Example(drawn().fixed.values), Example(drawn().moving.values))
-    network = tiny_network()
-    maps = both_ways(network, pair.moving.values, pair.fixed.values)
+    with torch.no_grad():
+        maps = both_ways(tiny_network(), pair.moving.values, pair.fixed.values)
     for loss in (LOSS, ICONLoss(SSD())):
-        terms = Lesson(network, loss).terms(maps, pair, torch.Generator().manual_seed(1))
+        terms = Lesson(tiny_network(), loss).terms(maps, pair, torch.Generator().manual_seed(1))
         expected = loss(maps, pair.moving.values, pair.fixed.values, generator=torch.Generator().manual_seed(1))
         assert float(terms.total) == float(expected.total)
 
@@ -67,7 +67,8 @@ def test_labels_add_the_dice_loss_of_both_directions() -> None:
     pair = drawn()
     bare = Pair(Example(pair.fixed.values), Example(pair.moving.values))
     network = tiny_network()
-    maps = both_ways(network, pair.moving.values, pair.fixed.values)
+    with torch.no_grad():
+        maps = both_ways(network, pair.moving.values, pair.fixed.values)
     random = torch.Generator().manual_seed(0)
     without = Lesson(network, LOSS).terms(maps, bare, random)
     once, twice = (Lesson(network, LOSS, weight).terms(maps, pair, random) for weight in (1.0, 2.0))
@@ -88,7 +89,8 @@ def test_what_a_mask_leaves_out_does_not_count() -> None:
 
     def total(values: torch.Tensor) -> float:
         masked = Pair(Example(values, mask), Example(pair.moving.values, mask))
-        maps = both_ways(network, masked.moving.values, pair.fixed.values)
+        with torch.no_grad():
+            maps = both_ways(network, masked.moving.values, pair.fixed.values)
         return float(Lesson(network, loss).terms(maps, masked, torch.Generator().manual_seed(0)).total)
 
     assert total(spoilt) == pytest.approx(total(pair.fixed.values), abs=1e-6)
@@ -132,6 +134,7 @@ def test_training_leaves_the_mode_of_the_network_as_it_was() -> None:
     assert not trainee.network.training
 
 
+@torch.no_grad()
 def test_half_precision_is_near_single_and_gives_single() -> None:
     torch.manual_seed(0)
     network = FunctionFromVectorField(TallUNet(2)).eval()
