@@ -99,6 +99,8 @@ def checked_options(
     card = card_named(model)
     if weights is not None and card.weights is None:
         raise InputError(f"The model {model} has no weights, but a weights file was given. Leave it out or choose another model.")
+    if card.method != DIRECT and card.weights is None:
+        raise InputError(f"The model {model} cannot be chosen here yet; it is in the library alone. Choose another model.")
     if mirrored and card.prepare["mirror_axis"] is None:
         raise InputError(
             f"The model {model} takes both sides of the body as they are; only models of one side mirror images. "

@@ -15,7 +15,8 @@ from RegistrationNetLib.interpreter import started, worker_environment, worker_p
 ROOT = str(Path(__file__).resolve().parents[1])
 
 
-def test_a_plain_python_uses_itself() -> None:
+def test_a_plain_python_uses_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "slicer", raising=False)
     assert worker_python() == sys.executable
 
 
@@ -25,6 +26,7 @@ def test_slicer_uses_its_pythonslicer(tmp_path: Path, monkeypatch: pytest.Monkey
     launcher.write_text("")
     launcher.chmod(launcher.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "slicer", raising=False)  # tests of the scene may have brought it
     assert worker_python() == sys.executable
     slicer = ModuleType("slicer")
     slicer.app = object()  # type: ignore[attr-defined]
@@ -34,6 +36,7 @@ def test_slicer_uses_its_pythonslicer(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("program", ["/opt/Slicer/bin/SlicerApp-real", ""])
 def test_a_program_that_is_no_python_is_never_started_again(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "slicer", raising=False)
     monkeypatch.setattr(interpreter.sys, "executable", program)
     with pytest.raises(WorkerError, match="No Python was found"):
         worker_python()

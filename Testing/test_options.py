@@ -96,6 +96,7 @@ def test_the_alignment_is_that_of_the_card_unless_asked_for() -> None:
         ("unigradicon", {"smoothness": 0.0}, "smoothness is 0; it must be above 0"),
         ("unigradicon", {"align": ["middle"]}, "There is no alignment stage 'middle'"),
         ("unigradicon", {"device": "tpu"}, "There is no device 'tpu'"),
+        ("nephi", {}, "nephi cannot be chosen here yet"),
         ("direct", {"weights": "file.trch"}, "direct has no weights, but a weights file was given"),
         ("unigradicon", {"mirrored": True}, "unigradicon takes both sides of the body as they are"),
         ("unigradicon", {"conserve_mass": True}, "Mass is conserved between two CT images only.*got mr and mr"),
