@@ -4,7 +4,7 @@ from RegistrationNetLib.models.icon import ICONLoss
 
 from .setting import Claim, Setting, number, percent, shapes, similarity, small_gradicon
 
-STEPS = 1000
+STEPS = 800
 WEIGHT = 1000.0
 LOOK_EVERY = 100
 
