@@ -60,13 +60,13 @@ class SampledByLayers(torch.autograd.Function):
         )
         if wanted[0] and len(by_image) > len(image):
             by_image = by_image.sum(0, keepdim=True)
-        by_points = _gathered(2 * by_lattice[:, 0, 0].transpose(1, 2).flip(1), points) if wanted[1] else None
+        by_points = _gathered(torch.stack(by_lattice[:, 0, 0].unbind(-1)[::-1], dim=1).mul_(2), points) if wanted[1] else None
         return by_image if wanted[0] else None, by_points, None
 
 
 def lattice_of(points: Tensor) -> Tensor:
-    """Points [B, 3, P] as `grid_sample` wants them, [B, 1, 1, P, 3]: -1 … 1, last axis first."""
-    return (2 * points.flip(1) - 1)[:, :, None, None].movedim(1, -1)
+    """Points [B, 3, P] as `grid_sample` wants them, [B, 1, 1, P, 3]: -1 … 1, last axis first, those of a point side by side."""
+    return torch.stack(points.unbind(1)[::-1], dim=-1).mul_(2).sub_(1)[:, None, None]
 
 
 def _places(points: Tensor, shape: Sequence[int], rounded: bool) -> Iterator[tuple[slice, _BetweenRows | _OnRows | _AmongVoxels]]:

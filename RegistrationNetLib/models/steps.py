@@ -8,7 +8,7 @@ stored. No step knows the shape of its images beforehand.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -20,26 +20,35 @@ from torch.utils.checkpoint import checkpoint
 
 from ..deformation import Composition, DisplacementField, Map, identity_points, sample
 from ..errors import InputError
+from ..networks.linear_end import for_gradient_alone
 from ..networks.unet import halved
 
 # Points that are mapped at a time where no gradient is asked for: their temporaries stay in the processor's cache.
 POINTS_AT_A_TIME = 2**17
 
 _RECOMPUTED: ContextVar[bool] = ContextVar("recomputed", default=False)
+_LAST_STEP_KEPT: ContextVar[bool] = ContextVar("last_step_kept", default=False)
+
+
+@contextmanager
+def _within(variable: ContextVar[bool], value: bool) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
 
 @contextmanager
 def recomputed() -> Iterator[None]:
     """Inside, networks and compositions keep for the gradient only what they are given and what they give.
 
-    What is between is made once more in the backward pass, one by one: a third more arithmetic for less memory. For
-    `both_ways` and the loss alike. The answer and its gradients stay the same. Without a gradient nothing changes.
+    What is between is made once more in the backward pass, one by one: less memory for up to a third more arithmetic. Kept is
+    what costs little: all at reduced resolution, and the very last step, which the backward pass takes first, when nothing else is
+    made anew yet. For `both_ways` and the loss alike. The answer and its gradients stay the same. Without a gradient nothing changes.
     """
-    token = _RECOMPUTED.set(True)
-    try:
+    with _within(_RECOMPUTED, True):
         yield
-    finally:
-        _RECOMPUTED.reset(token)
 
 
 def _is_recomputing() -> bool:
@@ -47,10 +56,12 @@ def _is_recomputing() -> bool:
 
 
 def _kept_or_recomputed(function: Callable[[], Tensor]) -> Tensor:
-    """`function()`; within `recomputed` what is made on the way is not kept."""
-    if not _is_recomputing():
+    """`function()`; within `recomputed` what is made on the way is not kept, but for the last step."""
+    if not _is_recomputing() or _LAST_STEP_KEPT.get():
         return function()
-    made: Tensor = checkpoint(function, use_reentrant=False, preserve_rng_state=False)
+    made: Tensor = checkpoint(
+        function, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), for_gradient_alone())
+    )
     return made
 
 
@@ -76,7 +87,8 @@ class TwoStep(nn.Module):
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Composition:
         """moving_from_fixed: the map of `netPhi` after that of `netPsi`."""
-        phi: Composition = self.netPhi(moving, fixed)
+        with _within(_LAST_STEP_KEPT, False):
+            phi: Composition = self.netPhi(moving, fixed)
         psi: Composition = self.netPsi(warped(moving, phi), fixed)
         return Composition((*phi.maps, *psi.maps))
 
@@ -90,7 +102,8 @@ class Downsample(nn.Module):
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Composition:
         """moving_from_fixed, over the same unit cube."""
-        composition: Composition = self.net(halved(moving), halved(fixed))
+        with _within(_RECOMPUTED, False):
+            composition: Composition = self.net(halved(moving), halved(fixed))
         return composition
 
 
@@ -132,7 +145,9 @@ def both_ways(net: nn.Module, moving: Tensor, fixed: Tensor) -> BothWays:
     if isinstance(net, GivesBothWays):
         return net.both_ways(moving, fixed)
     if net.training or _is_recomputing():
-        return BothWays(net(moving, fixed), net(fixed, moving))
+        moving_from_fixed = net(moving, fixed)
+        with _within(_LAST_STEP_KEPT, True):
+            return BothWays(moving_from_fixed, net(fixed, moving))
     count = moving.shape[0]
     together: Composition = net(torch.cat([moving, fixed]), torch.cat([fixed, moving]))
     return BothWays(_entries(together, slice(count)), _entries(together, slice(count, None)))

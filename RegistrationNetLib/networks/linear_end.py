@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,18 @@ from .surroundings import Surroundings, channels_last, phases, phases_from_voxel
 POINTS_AT_A_TIME = 2**17
 CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 CONV_TRANSPOSE: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+_IS_FOR_GRADIENT_ALONE: ContextVar[bool] = ContextVar("is_for_gradient_alone", default=False)
+
+
+@contextmanager
+def for_gradient_alone() -> Iterator[None]:
+    """Inside, what `linear_end` gives has its gradient but no values: for a pass that is made anew, whose values are known."""
+    token = _IS_FOR_GRADIENT_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _IS_FOR_GRADIENT_ALONE.reset(token)
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,8 @@ class _LinearEnd(torch.autograd.Function):
         ctx.save_for_backward(coarse, skip, images, composed, bias, *beyond)
         lattice = Surroundings.of_lattice(coarse, skip, images, kept=len(beyond[1]))
         displacement = images.new_empty(len(images), lattice.dim, *images.shape[2:])
+        if _IS_FOR_GRADIENT_ALONE.get():
+            return displacement.zero_()
         for part, which in _slabs(lattice):
             voxels = displacement[:, :, which]
             voxels.copy_(voxels_from_phases(CONV[lattice.dim](part.tensor(), composed, bias), voxels.shape[2:]))

@@ -230,4 +230,4 @@ def test_what_is_made_anew_in_the_backward_pass_is_not_kept_and_gives_the_same_g
     (usual, most), (anew, fewer) = gradients(nullcontext()), gradients(recomputed())
     for one, other in zip(usual, anew, strict=True):
         torch.testing.assert_close(one, other)
-    assert fewer < 0.7 * most
+    assert fewer < 0.8 * most
