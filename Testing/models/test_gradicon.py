@@ -15,7 +15,16 @@ from RegistrationNetLib.models.steps import both_ways, mapped_lattice, recompute
 from RegistrationNetLib.similarity import LNCC, SSD, SquaredLNCC
 from Testing.networks.published import randomize, smooth_pair
 
-SHAPES = [(96, 80), (65, 71), (70, 66, 65)]
+# The last three: half of what the brain, and the lung and universal networks are published with, and the whole of the knee's, whose
+# half the published code refuses.
+SHAPES = [
+    (96, 80),
+    (65, 71),
+    (70, 66, 65),
+    pytest.param((65, 78, 65), marks=pytest.mark.slow),
+    pytest.param((88, 88, 88), marks=pytest.mark.slow),
+    pytest.param((80, 192, 192), marks=pytest.mark.slow),
+]
 FINAL = ("netPhi.netPhi.net.netPhi.net.net.", "netPhi.netPhi.net.netPsi.net.", "netPhi.netPsi.net.", "netPsi.net.")
 FIRST = ("netPhi.net.netPhi.net.net.", "netPhi.net.netPsi.net.", "netPsi.net.")
 
@@ -63,17 +72,22 @@ def test_a_file_that_is_saved_loads_in_the_published_network() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @torch.no_grad()
-def test_maps_both_ways_are_those_of_the_published_network(shape: Sequence[int]) -> None:
+def test_maps_both_ways_and_the_loss_are_those_of_the_published_network(shape: Sequence[int]) -> None:
     oracle = published(shape)
     moving, fixed = smooth_pair(shape)
-    oracle(moving, fixed)
+    torch.manual_seed(1)
+    expected_loss = oracle(moving, fixed).all_loss
     maps = both_ways(same_as(oracle), moving, fixed)
+    torch.manual_seed(1)
+    assert relative_difference(GradICONLoss()(maps, moving, fixed).total, expected_loss) < 1e-4
     moved = oracle.phi_AB_vectorfield - oracle.identity_map  # type: ignore[operator]
     assert 0.01 < moved.abs().mean() < 0.05
     off_the_grid = torch.rand(1, len(shape), *(20,) * len(shape)) * 1.1 - 0.05
     for found, expected in ((maps.moving_from_fixed, oracle.phi_AB), (maps.fixed_from_moving, oracle.phi_BA)):
         on_lattice = expected(identity_points(shape, fixed))  # type: ignore[operator]
-        torch.testing.assert_close(mapped_lattice(found, tuple(shape), fixed), on_lattice, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            mapped_lattice(found, tuple(shape), fixed), on_lattice, rtol=0, atol=2e-5
+        )  # some points are rounded
         torch.testing.assert_close(found(identity_points(shape, fixed)), on_lattice, rtol=0, atol=1e-5)
         torch.testing.assert_close(found(off_the_grid), expected(off_the_grid), rtol=0, atol=1e-5)  # type: ignore[operator]
 
