@@ -384,7 +384,7 @@ class RegistrationJob:
             initial=inputs.initial_on(volumes["fixed"]),
             options={**options, **inputs.landmarks()},
             with_parts=separateParts,
-            receive=mrml.with_ras_displacements,
+            displacement_axes=mrml.DISPLACEMENT_AXES,
             watch=self._onWorker,
         )
 
@@ -398,7 +398,6 @@ class RegistrationJob:
         while not self.isFinished:
             self._logic.poll()
             slicer.app.processEvents()
-            time.sleep(0.005)
         if self.error is not None:
             raise self.error
         return self.result
