@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .catalogue import card_named
 from .checkpoint import check
-from .devices import threads_for
+from .devices import memory_kept, threads_for
 from .errors import InputError, OutputError
 from .inputs import read_image
 from .messages import Message
@@ -60,20 +60,22 @@ def registered(request: Message, progress: ProgressCallback) -> dict[str, Any]:
     }
     options = _asked(request, "options", OPTIONS)
     folder = Path(request.get("folder", "."))
-    result = register(
-        images.pop("fixed"),
-        images.pop("moving"),
-        **images,
-        **options,
-        initial=_initial(request.get("initial")),
-        progress=progress,
-    )
-    return {
-        "files": _written(result, request, folder),
-        "alignment": affine_matrix(result.alignment).tolist(),
-        "report": result.report(),
-        "histogram": _histogram(result.jacobian),
-    }
+    # What the registration has used is used again for its results: new memory must be cleared by the system first.
+    with memory_kept():
+        result = register(
+            images.pop("fixed"),
+            images.pop("moving"),
+            **images,
+            **options,
+            initial=_initial(request.get("initial")),
+            progress=progress,
+        )
+        return {
+            "files": _written(result, request, folder),
+            "alignment": affine_matrix(result.alignment).tolist(),
+            "report": result.report(),
+            "histogram": _histogram(result.jacobian),
+        }
 
 
 def devices(request: Message, progress: ProgressCallback) -> list[dict[str, Any]]:  # noqa: ARG001, one form for every service

@@ -140,7 +140,10 @@ def test_determinants_have_their_colours_exactly(scene: Any, nodes: ResultNodes)
 
 def test_the_legend_names_what_it_shows(scene: Any, nodes: ResultNodes) -> None:
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(nodes.jacobian)
-    assert legend.GetTitleText() == "Jacobian determinant"
+    assert legend.GetTitleText() == "Jacobian determinant\n(below 0: folded)"
+    low, high = TABLE_WINDOW
+    marks = np.linspace(low, high, legend.GetNumberOfLabels())
+    assert {0.0, 0.5, 1.0, 2.0} <= set(marks)
     assert not legend.GetVisibility()
 
 
