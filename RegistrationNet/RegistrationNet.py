@@ -445,9 +445,12 @@ class RegistrationNetLogic(ScriptedLoadableModuleLogic):
         self._timer.connect("timeout()", self.poll)
         self._scene = slicer.mrmlScene
         self._sceneTag = self._scene.AddObserver(self._scene.StartCloseEvent, self._onSceneStartClose)
+        # Slicer may end without running what Python has to do at exit.
+        slicer.app.connect("aboutToQuit()", self.close)
 
     def close(self) -> None:
         """End the worker; registrations under way are cancelled."""
+        slicer.app.disconnect("aboutToQuit()", self.close)
         self._timer.stop()
         self.client.close()
         self._scene.RemoveObserver(self._sceneTag)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import Cancelled, InputError, OutputError, RegistrationNetError, WorkerError
-from .interpreter import killed, started, worker_environment, worker_python
+from .interpreter import killed, started, startup_environment, worker_environment, worker_python
 from .messages import Message, decoded, encoded, error_from
 from .nrrd import Volume, read_volume, write_volume
 from .progress import Progress
@@ -90,11 +90,12 @@ class Client:
 
     Args:
         python: the interpreter; default: PythonSlicer in Slicer, else the running one.
-        environment: its environment variables; default: those of this process.
+        environment: its environment variables; default: those of this process, in Slicer without what its launcher has set.
     """
 
     def __init__(self, python: str | None = None, environment: Mapping[str, str] | None = None) -> None:
         self._python, self._environment = python, environment
+        self._startup = startup_environment() if environment is None else None
         self._ids = itertools.count(1)
         self._jobs: dict[int, Job] = {}
         self._outgoing: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -229,7 +230,8 @@ class Client:
     def _living(self) -> _Life:
         life = self._life
         if life is None or not life.is_running:
-            life = self._life = _Life(self._python or worker_python(), worker_environment(self._environment), self._incoming)
+            environment = worker_environment(self._environment, self._startup)
+            life = self._life = _Life(self._python or worker_python(), environment, self._incoming)
         return life
 
     def _end_worker(self) -> None:
