@@ -384,7 +384,7 @@ class RegistrationJob:
             initial=inputs.initial_on(volumes["fixed"]),
             options={**options, **inputs.landmarks()},
             with_parts=separateParts,
-            receive=mrml.with_ras_displacements,
+            displacement_axes=mrml.DISPLACEMENT_AXES,
             watch=self._onWorker,
         )
 
@@ -398,7 +398,6 @@ class RegistrationJob:
         while not self.isFinished:
             self._logic.poll()
             slicer.app.processEvents()
-            time.sleep(0.005)
         if self.error is not None:
             raise self.error
         return self.result
@@ -446,9 +445,12 @@ class RegistrationNetLogic(ScriptedLoadableModuleLogic):
         self._timer.connect("timeout()", self.poll)
         self._scene = slicer.mrmlScene
         self._sceneTag = self._scene.AddObserver(self._scene.StartCloseEvent, self._onSceneStartClose)
+        # Slicer may end without running what Python has to do at exit.
+        slicer.app.connect("aboutToQuit()", self.close)
 
     def close(self) -> None:
         """End the worker; registrations under way are cancelled."""
+        slicer.app.disconnect("aboutToQuit()", self.close)
         self._timer.stop()
         self.client.close()
         self._scene.RemoveObserver(self._sceneTag)

@@ -1,7 +1,8 @@
 """The worker seen from the program that uses it: requests go out, answers come in, and nothing ever waits.
 
 A `Client` starts the worker when the first request is there, and again if it has died. Its owner calls `poll` over and over,
-by a timer or in a loop; that is when jobs learn what has happened. No Qt, no torch.
+by a timer or in a loop; that is when jobs learn what has happened, and when the client's own threads get on in a program that
+keeps Python's lock while it waits for events, as Slicer does. No Qt, no torch.
 """
 
 from __future__ import annotations
@@ -24,19 +25,21 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import Cancelled, InputError, OutputError, RegistrationNetError, WorkerError
-from .interpreter import killed, started, worker_environment, worker_python
+from .interpreter import killed, started, startup_environment, worker_environment, worker_python
 from .messages import Message, decoded, encoded, error_from
 from .nrrd import Volume, read_volume, write_volume
 from .progress import Progress
 
 # A worker that has not let go by then is ended; the next request starts another.
 CANCEL_SECONDS = 0.8
+# For so long `poll` lets go of Python's lock: PythonQt holds it whenever Slicer waits for events, and threads stand still.
+GIVE_WAY_SECONDS = 0.004
 LAST_WORDS = 20
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a registration brought: volumes by name, transforms among them as displacements in LPS mm.
+    """What a registration brought: volumes by name, transforms among them as displacements in mm along the axes asked for.
 
     `alignment` is the affine part [4, 4], `report` the content of report.json, `histogram` that of the Jacobian determinant.
     """
@@ -68,7 +71,7 @@ class Job:
             self.cancel_by = time.monotonic() + CANCEL_SECONDS
             self.client.send_cancel(self)
 
-    def wait(self, meanwhile: Callable[[], None] = lambda: time.sleep(0.005)) -> Any:
+    def wait(self, meanwhile: Callable[[], None] = lambda: None) -> Any:
         """The answer, once it is there; `meanwhile` is called over and over until then.
 
         Raises:
@@ -87,11 +90,12 @@ class Client:
 
     Args:
         python: the interpreter; default: PythonSlicer in Slicer, else the running one.
-        environment: its environment variables; default: those of this process.
+        environment: its environment variables; default: those of this process, in Slicer without what its launcher has set.
     """
 
     def __init__(self, python: str | None = None, environment: Mapping[str, str] | None = None) -> None:
         self._python, self._environment = python, environment
+        self._startup = startup_environment() if environment is None else None
         self._ids = itertools.count(1)
         self._jobs: dict[int, Job] = {}
         self._outgoing: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -116,24 +120,30 @@ class Client:
         initial: Sequence[Sequence[float]] | Volume | None = None,
         options: Mapping[str, Any] | None = None,
         with_parts: bool = False,
-        receive: Callable[[Result], Any] = lambda result: result,
+        displacement_axes: Sequence[int] = (1, 1, 1),
         watch: Callable[[Job], None] = lambda _: None,
     ) -> Job:
-        """Start a registration; the job's answer is what `receive` makes of its `Result`, in a thread of its own.
+        """Start a registration; the job's answer is its `Result`.
 
         Args:
             volumes: "fixed", "moving", and what there is of "fixed_mask", "moving_mask", "fixed_labels", "moving_labels".
             initial: matrix [4, 4] or displacements, points of fixed → points of moving, LPS mm.
             options: what else `RegistrationNetLib.register` takes, by name.
             with_parts: the deformable part comes alone too, as "deformable".
+            displacement_axes: whether displacements come along x, y, z of LPS (1) or against them (-1).
         """
-        request: dict[str, Any] = {"do": "register", "options": dict(options or {}), "parts": with_parts}
+        request: dict[str, Any] = {
+            "do": "register",
+            "options": dict(options or {}),
+            "parts": with_parts,
+            "displacement_axes": list(displacement_axes),
+        }
         travelling = dict(volumes)
         if isinstance(initial, Volume):
             travelling["initial"] = initial
         elif initial is not None:
             request["initial"] = {"matrix": [list(map(float, row)) for row in initial]}
-        return self._submitted(Job(self, request, travelling, receive=lambda answer: receive(_result(answer)), watch=watch))
+        return self._submitted(Job(self, request, travelling, receive=_result, watch=watch))
 
     def devices(self, watch: Callable[[Job], None] = lambda _: None) -> Job:
         """Ask what there is to compute on."""
@@ -157,7 +167,9 @@ class Client:
         return tuple(self._jobs.values())
 
     def poll(self) -> None:
-        """Pass on what has arrived. Takes no longer than the jobs' `watch` take."""
+        """Let the client's threads get on for a moment, and pass on what has arrived. Takes little longer than the jobs' `watch`."""
+        if self._jobs:
+            time.sleep(GIVE_WAY_SECONDS)
         with contextlib.suppress(queue.Empty):
             while True:
                 self._take(*self._incoming.get_nowait())
@@ -218,7 +230,8 @@ class Client:
     def _living(self) -> _Life:
         life = self._life
         if life is None or not life.is_running:
-            life = self._life = _Life(self._python or worker_python(), worker_environment(self._environment), self._incoming)
+            environment = worker_environment(self._environment, self._startup)
+            life = self._life = _Life(self._python or worker_python(), environment, self._incoming)
         return life
 
     def _end_worker(self) -> None:

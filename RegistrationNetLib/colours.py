@@ -22,10 +22,11 @@ _JACOBIAN_STOPS = np.array(
 # Fixed brighter is blue, equal is black, warped brighter is orange.
 _DIFFERENCE_STOPS = np.array([(130, 215, 255), (20, 110, 200), (0, 0, 0), (215, 95, 10), (255, 205, 110)])
 
-# Slicer spreads 256 colours evenly over its window: entries 0 and 1 lie below 0, entry i holds (i - 2) / 64 to (i - 1) / 64.
+# Slicer spreads 256 colours evenly over its window: entry i holds i / 51 - 1 to (i + 1) / 51 - 1, so that 0 is a border of two, and
+# a legend has a part for what is folded.
 TABLE_SIZE = 256
-TABLE_STEP = 1 / 64
-TABLE_WINDOW = (-2 * TABLE_STEP, 253 * TABLE_STEP)
+TABLE_STEP = 1 / 51
+TABLE_WINDOW = (-1.0, 4.0)
 
 
 def jacobian_colour(determinant: ArrayLike) -> Bytes:
@@ -52,9 +53,9 @@ def colour_table() -> str:
         f"# {TABLE_SIZE} values",
     ]
     centres = lower + (np.arange(TABLE_SIZE) + 0.5) * TABLE_STEP
-    for index, (centre, (red, green, blue)) in enumerate(zip(centres, jacobian_colour(centres).tolist(), strict=True)):
+    for index, centre in enumerate(centres.tolist()):
         name = "folded" if centre <= 0 else f"{centre:.3f}"
-        lines.append(f"{index} {name} {red} {green} {blue} 255")
+        lines.append(f"{index} {name} {' '.join(map(str, jacobian_colour(centre).tolist()))} 255")
     return "\n".join(lines) + "\n"
 
 

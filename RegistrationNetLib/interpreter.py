@@ -16,6 +16,9 @@ WORKER = "RegistrationNetLib.worker"
 # What would change how the child's Python starts, or hold it back.
 _UNWANTED = ("PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONBREAKPOINT", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
 
+# What Slicer's launcher sets so that Slicer finds its own: PythonSlicer sets it again, and any other Python would be led astray.
+_LAUNCHERS = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "QT_PLUGIN_PATH")
+
 
 def worker_python() -> str:
     """The Python to run the worker with: PythonSlicer inside Slicer, else the one that runs now.
@@ -34,9 +37,23 @@ def worker_python() -> str:
     return found
 
 
-def worker_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """`environment` (default: this process's) for the worker: it finds this library and speaks UTF-8."""
+def startup_environment() -> dict[str, str] | None:
+    """In Slicer the environment that it was started in, before its launcher; elsewhere None. For the main thread only."""
+    slicer = sys.modules.get("slicer")
+    return dict(slicer.util.startupEnvironment()) if slicer is not None and hasattr(slicer, "app") else None
+
+
+def worker_environment(
+    environment: Mapping[str, str] | None = None, startup: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """`environment` (default: this process's) for the worker: it finds this library and speaks UTF-8.
+
+    With `startup` (from `startup_environment`), what Slicer's launcher has set is as it was there.
+    """
     clean = {name: value for name, value in (os.environ if environment is None else environment).items() if name not in _UNWANTED}
+    if startup is not None:
+        clean = {name: value for name, value in clean.items() if name not in _LAUNCHERS}
+        clean |= {name: startup[name] for name in _LAUNCHERS if name in startup}
     library = str(Path(__file__).resolve().parents[1])
     clean["PYTHONPATH"] = os.pathsep.join(filter(None, [library, clean.get("PYTHONPATH")]))
     return {**clean, "PYTHONUTF8": "1"}

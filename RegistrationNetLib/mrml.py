@@ -16,7 +16,6 @@ import vtk
 from numpy.typing import NDArray
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-from .client import Result
 from .errors import GeometryError, InputError
 from .nrrd import Volume
 
@@ -24,6 +23,8 @@ Node = Any
 Array = NDArray[np.float64]
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# How displacements must come from the worker: along Slicer's axes, so that nothing is left to do for those of a whole volume.
+DISPLACEMENT_AXES = (-1, -1, 1)
 # As wide as what the library takes for orthogonal.
 ORTHOGONAL_WITHIN = 1e-3
 SAME_GRID_WITHIN_VOX = 1e-3
@@ -131,14 +132,6 @@ def transform_of(node: Node, like: Volume) -> list[list[float]] | Volume:
     return Volume(_voxels(image).astype(np.float32) * np.array([-1, -1, 1], np.float32), like.world_from_index)
 
 
-def with_ras_displacements(result: Result) -> Result:
-    """The same result, its displacements ready for `set_displacements`. Slow; for the thread in which results arrive."""
-    for volume in result.volumes.values():
-        if volume.values.ndim == 4:
-            np.negative(volume.values[..., :2], out=volume.values[..., :2])
-    return result
-
-
 def set_voxels(node: Node, volume: Volume) -> None:
     """Give a volume node these voxels at their place; the array is used, not copied."""
     image = vtk.vtkImageData()
@@ -149,7 +142,7 @@ def set_voxels(node: Node, volume: Volume) -> None:
 
 
 def set_displacements(node: Node, volume: Volume) -> None:
-    """Make these displacements (from `with_ras_displacements`) the *from parent* side of a grid transform node; not copied."""
+    """Make these displacements (along `DISPLACEMENT_AXES`) the *from parent* side of a grid transform node; not copied."""
     ras_from_index = LPS_FROM_RAS @ volume.world_from_index
     spacing = np.linalg.norm(ras_from_index[:3, :3], axis=0)
     image = vtk.vtkImageData()

@@ -6,7 +6,8 @@ Only what the two write is read: raw voxels in one file, little endian, LPS.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -54,15 +55,26 @@ def write_volume(volume: Volume, path: Path) -> None:
         InputError: voxels that NRRD has no type for.
         OutputError: the disk is full or the folder cannot be written.
     """
-    values = np.ascontiguousarray(volume.values)
-    try:
-        with path.open("wb") as file:
-            file.write(_header(values, volume.world_from_index).encode("ascii"))
-            file.write(_little_endian(values).reshape(-1).view(np.uint8).data)
-    except OSError as error:
-        raise OutputError(
-            f"Cannot write the temporary file {path} ({error.strerror}); images travel to the worker as files. Free some disk space."
-        ) from error
+    values = volume.values
+    with _new_file(path, values.shape, values.dtype.name, volume.world_from_index) as file:
+        file.write(_bytes_of(values))
+
+
+def write_slabs(
+    slabs: Iterable[NDArray[np.float32]], path: Path, *, shape: Sequence[int], world_from_index: NDArray[np.float64]
+) -> None:
+    """A float32 volume that is never held whole, as the file `path`: slabs of its first axis, one after the other.
+
+    Args:
+        shape: [D, H, W], or [D, H, W, C], of all of them together.
+        world_from_index: as in `Volume`.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written.
+    """
+    with _new_file(path, shape, "float32", world_from_index) as file:
+        for slab in slabs:
+            file.write(_bytes_of(slab))
 
 
 def read_volume(path: Path) -> Volume:
@@ -86,17 +98,30 @@ def read_volume(path: Path) -> Volume:
     return Volume(values.astype(dtype, copy=False).reshape(shape), _world_from_index(fields))
 
 
-def _header(values: NDArray[Any], world_from_index: NDArray[np.float64]) -> str:
-    name = values.dtype.name
+@contextmanager
+def _new_file(path: Path, shape: Sequence[int], name: str, world_from_index: NDArray[np.float64]) -> Iterator[BinaryIO]:
+    """The file, its header written, for the voxels."""
+    header = _header(shape, name, world_from_index)
+    try:
+        with path.open("wb") as file:
+            file.write(header.encode("ascii"))
+            yield file
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write the temporary file {path} ({error.strerror}); images travel to the worker as files. Free some disk space."
+        ) from error
+
+
+def _header(shape: Sequence[int], name: str, world_from_index: NDArray[np.float64]) -> str:
     if name not in _TYPE_NAMES:
         raise InputError(f"Voxels are {name}; they must be whole or real numbers of 8 to 64 bits. Convert the volume first.")
-    has_channels = values.ndim == 4
+    has_channels = len(shape) == 4
     directions = [_vector(column) for column in world_from_index[:3, :3].T]
     lines = {
         "type": _TYPE_NAMES[name],
-        "dimension": str(values.ndim),
+        "dimension": str(len(shape)),
         "space": "left-posterior-superior",
-        "sizes": " ".join(map(str, values.shape[::-1])),
+        "sizes": " ".join(map(str, shape[::-1])),
         "space directions": " ".join(["none"] * has_channels + directions),
         "kinds": " ".join(["vector"] * has_channels + ["domain"] * 3),
         "endian": "little",
@@ -110,8 +135,9 @@ def _vector(values: NDArray[np.float64]) -> str:
     return "(" + ",".join(repr(float(value)) for value in values) + ")"
 
 
-def _little_endian(values: NDArray[Any]) -> NDArray[Any]:
-    return values if sys.byteorder == "little" else values.byteswap()
+def _bytes_of(values: NDArray[Any]) -> memoryview:
+    little = values if sys.byteorder == "little" else values.byteswap()
+    return np.ascontiguousarray(little).reshape(-1).view(np.uint8).data
 
 
 def _fields(file: BinaryIO, path: Path) -> Mapping[str, str]:

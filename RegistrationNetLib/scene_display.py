@@ -19,7 +19,7 @@ from .nrrd import Volume
 JACOBIAN_TITLE = "Jacobian determinant"
 # Which colour nodes are ours, so that a scene holds one of each.
 COLOURS_ATTRIBUTE = "RegistrationNet.Colours"
-LEGEND_LABELS = 9
+LEGEND_LABELS = 11
 GRID_LINES = 24
 CHECKERS = 8
 DIFFERENCE_COLOURS = 255
@@ -66,7 +66,7 @@ def show_as_jacobian(node: Node) -> None:
     low, high = (bound + 1e-5 for bound in TABLE_WINDOW)
     _show_window(node, (low, high), jacobian_colours(node.GetScene()))
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
-    legend.SetTitleText(JACOBIAN_TITLE)
+    legend.SetTitleText(f"{JACOBIAN_TITLE}\n(below 0: folded)")
     legend.SetLabelFormat("%.1f")
     legend.SetNumberOfLabels(LEGEND_LABELS)
     legend.SetMaxNumberOfColors(jacobian_colours(node.GetScene()).GetNumberOfColors())

@@ -48,7 +48,7 @@ def all_or_none(scene: Node) -> Iterator[None]:
 
 
 def placed(scene: Node, result: Result, *, fixed: Node, moving: Node) -> ResultNodes:
-    """The results (from `mrml.with_ras_displacements`) as nodes, in one folder of the subject hierarchy named after the pair."""
+    """The results (displacements along `mrml.DISPLACEMENT_AXES`) as nodes, in one folder of the subject hierarchy named after the pair."""
     pair = f"{moving.GetName()} to {fixed.GetName()}"
     with all_or_none(scene):
         transform = _grid_transform(scene, result, "moving_from_fixed", f"{pair}: transform", (moving, fixed))

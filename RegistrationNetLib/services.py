@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,17 @@ import numpy as np
 import psutil
 import SimpleITK as sitk
 import torch
+from numpy.typing import NDArray
 
 from .catalogue import card_named
 from .checkpoint import check
+from .devices import memory_kept, threads_for
 from .errors import InputError, OutputError
 from .inputs import read_image
 from .messages import Message
 from .model_list import listed_models
 from .native import native_messages_dropped
+from .nrrd import write_slabs
 from .predictor import untrained_network
 from .progress import ProgressCallback
 from .registration import Registration, register
@@ -29,6 +34,10 @@ from .weights import download, import_file, weights_state
 
 # The histogram of Jacobian determinants; what lies beyond counts in the bin at the end.
 HISTOGRAM_BINS, HISTOGRAM_RANGE = 144, (-0.5, 4.0)
+
+# Planes of a field that are worked on at once, so that they stay in the processor's cache; and points that are multiplied as one
+# row, by a matrix that repeats itself: torch takes several times as long for rows of three.
+SLAB, POINTS_TOGETHER = 4, 4
 
 IMAGES = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_labels", "moving_labels")
 _GIVEN = (*IMAGES, "initial", "progress")
@@ -39,7 +48,8 @@ def registered(request: Message, progress: ProgressCallback) -> dict[str, Any]:
     """Register the images that `request` names and leave the results in its folder.
 
     `images` {name: path}, `initial` ({"matrix"} in LPS mm or {"field": path}, points of fixed → points of moving), `options` of
-    `register`, `parts`: whether the deformable part is wanted alone too, `folder`.
+    `register`, `parts`: whether the deformable part is wanted alone too, `folder`, `displacement_axes`: for each of x, y, z
+    whether the displacements that come back run along it (1, LPS) or against it (-1).
 
     Raises:
         InputError: something is missing, unknown or breaks a rule.
@@ -50,20 +60,22 @@ def registered(request: Message, progress: ProgressCallback) -> dict[str, Any]:
     }
     options = _asked(request, "options", OPTIONS)
     folder = Path(request.get("folder", "."))
-    result = register(
-        images.pop("fixed"),
-        images.pop("moving"),
-        **images,
-        **options,
-        initial=_initial(request.get("initial")),
-        progress=progress,
-    )
-    return {
-        "files": _written(dict(_results(result, with_parts=bool(request.get("parts")))), folder),
-        "alignment": affine_matrix(result.alignment).tolist(),
-        "report": result.report(),
-        "histogram": _histogram(result.jacobian),
-    }
+    # What the registration has used is used again for its results: new memory must be cleared by the system first.
+    with memory_kept():
+        result = register(
+            images.pop("fixed"),
+            images.pop("moving"),
+            **images,
+            **options,
+            initial=_initial(request.get("initial")),
+            progress=progress,
+        )
+        return {
+            "files": _written(result, request, folder),
+            "alignment": affine_matrix(result.alignment).tolist(),
+            "report": result.report(),
+            "histogram": _histogram(result.jacobian),
+        }
 
 
 def devices(request: Message, progress: ProgressCallback) -> list[dict[str, Any]]:  # noqa: ARG001, one form for every service
@@ -125,14 +137,46 @@ def _initial(given: Message | None) -> sitk.Transform | None:
     return sitk.DisplacementFieldTransform(sitk.Cast(read_image(given["field"]), sitk.sitkVectorFloat64))
 
 
-def _results(result: Registration, *, with_parts: bool) -> Any:
-    """Name and image of everything that goes back; transforms as displacements in mm."""
-    yield "warped", result.warped
-    yield "jacobian", result.jacobian
-    yield "moving_from_fixed", _displacements(result.moving_from_fixed, grid_of(result.fixed))
-    yield "fixed_from_moving", _displacements(result.fixed_from_moving, grid_of(result.moving))
-    if with_parts:
-        yield "deformable", sitk.Cast(_innermost(result.moving_from_fixed).GetDisplacementField(), sitk.sitkVectorFloat32)
+def _written(result: Registration, request: Message, folder: Path) -> dict[str, str]:
+    """Everything that goes back as files; transforms as displacements in mm along the axes that the client wants."""
+    axes = _axes(request.get("displacement_axes", (1, 1, 1)))
+    images = {"warped": result.warped, "jacobian": result.jacobian}
+    fields = {
+        "moving_from_fixed": _displacements(result.moving_from_fixed, grid_of(result.fixed)),
+        "fixed_from_moving": _displacements(result.fixed_from_moving, grid_of(result.moving)),
+    }
+    if request.get("parts"):
+        fields["deformable"] = (_innermost(result.moving_from_fixed).GetDisplacementField(), np.eye(4))
+    paths = {name: folder / f"{name}.nrrd" for name in (*images, *fields)}
+    # Each field by a thread of its own: several at every slab would spend their time waiting for each other.
+    with threads_for(1), ThreadPoolExecutor() as pool:
+        written = [pool.submit(_write_field, image, follower, axes, paths[name]) for name, (image, follower) in fields.items()]
+        for name, image in images.items():
+            _write_image(image, paths[name])
+        for one in written:
+            one.result()
+    return {name: str(path) for name, path in paths.items()}
+
+
+def _write_image(image: sitk.Image, path: Path) -> None:
+    try:
+        with native_messages_dropped():
+            sitk.WriteImage(image, str(path), useCompression=False)
+    except RuntimeError as error:
+        raise OutputError(
+            f"The results cannot be written into {path.parent}; they travel as files. Free some disk space."
+        ) from error
+
+
+def _axes(given: Any) -> Array:
+    """Which way the client's axes run along x, y, z."""
+    try:
+        axes = np.array(given, dtype=np.float64)
+        if axes.shape == (3,) and (np.abs(axes) == 1).all():
+            return axes
+    except (TypeError, ValueError):
+        pass
+    raise InputError(f"The displacement_axes are three of 1 and -1, for x, y and z of LPS; {given!r} came. Correct the request.")
 
 
 def _innermost(transform: sitk.CompositeTransform) -> Any:
@@ -140,44 +184,49 @@ def _innermost(transform: sitk.CompositeTransform) -> Any:
     return transform.GetNthTransform(transform.GetNumberOfTransforms() - 1).Downcast()
 
 
-def _displacements(transform: sitk.CompositeTransform, grid: Grid) -> sitk.Image:
-    """World displacements, float32: on the field's own lattice where an affine follows a field, else at the lattice of `grid`."""
+def _displacements(transform: sitk.CompositeTransform, grid: Grid) -> tuple[sitk.Image, Array]:
+    """A displacement field and the affine that follows it: as they are, or sampled at the lattice of `grid` with nothing after."""
     field = _innermost(transform)
     if transform.GetNumberOfTransforms() == 2 and isinstance(field, sitk.DisplacementFieldTransform):
-        image, affine = field.GetDisplacementField(), transform.GetNthTransform(0)
+        affine = transform.GetNthTransform(0)
         if affine.IsLinear():
-            grid = grid_of(image)
-            return image_on(grid, _followed(sitk.GetArrayViewFromImage(image), affine_matrix(affine), grid), is_vector=True)
-    return image_on(grid, displacements_mm(transform, grid).astype(np.float32), is_vector=True)
+            return field.GetDisplacementField(), affine_matrix(affine)
+    return image_on(grid, displacements_mm(transform, grid), is_vector=True), np.eye(4)
 
 
-def _followed(displacement_mm: Array, matrix: Array, grid: Grid) -> Array:
-    """Displacements of x ↦ A(x + u(x)): A u + (A - 1) x, the second part being a sum over the axes of the lattice."""
-    linear, dim = matrix[:-1, :-1], grid.dim
-    # By torch: numpy takes many times as long for such narrow matrices.
-    total: Array = (torch.from_numpy(displacement_mm.astype(np.float32)) @ torch.from_numpy(linear.T.astype(np.float32))).numpy()
-    rest = (matrix - np.eye(dim + 1)) @ grid.world_from_voxel
-    for axis, size in enumerate(grid.shape):
-        along = np.arange(size)[:, None] * rest[:-1, axis] + (rest[:-1, -1] if axis == 0 else 0.0)
-        total += along.astype(np.float32).reshape([size if one == axis else 1 for one in range(dim)] + [dim])
-    return total
+def _write_field(image: sitk.Image, follower: Array, axes: Array, path: Path) -> None:
+    """World displacements of x ↦ A(x + u(x)), float32, slab by slab: A u + (A - 1) x, the second a sum over the lattice's axes."""
+    # [D, H, W, 3], a view of the field's own memory
+    displacement_mm, grid = sitk.GetArrayViewFromImage(image), grid_of(image)
+    depth, height, width = grid.shape
+    rest = axes[:, None] * ((follower - np.eye(4)) @ grid.world_from_voxel)[:3]
+    across = torch.from_numpy(np.arange(height)[:, None, None] * rest[:, 1] + np.arange(width)[None, :, None] * rest[:, 2]).float()
+    along = torch.from_numpy(np.arange(depth)[:, None, None, None] * rest[:, 0] + rest[:, 3]).float()
+    linear = (axes[:, None] * follower[:3, :3]).T
 
+    def slabs() -> Iterator[NDArray[np.float32]]:
+        # The same memory for every slab: what is new must be cleared by the system first.
+        part, total = (torch.empty((min(SLAB, depth), height, width, 3)) for _ in range(2))
+        for first in range(0, depth, SLAB):
+            count = min(SLAB, depth - first)
+            np.copyto(part[:count].numpy(), displacement_mm[first : first + count], casting="same_kind")
+            torch.add(across, along[first : first + count], out=total[:count])
+            together = math.gcd(count * height * width, POINTS_TOGETHER)
+            matrix = torch.from_numpy(np.kron(np.eye(together), linear)).float()
+            total[:count].view(-1, 3 * together).addmm_(part[:count].view(-1, 3 * together), matrix)
+            yield total[:count].numpy()
 
-def _written(images: Mapping[str, sitk.Image], folder: Path) -> dict[str, str]:
-    paths = {name: str(folder / f"{name}.nrrd") for name in images}
-    try:
-        with native_messages_dropped():
-            for name, image in images.items():
-                sitk.WriteImage(image, paths[name], useCompression=False)
-    except RuntimeError as error:
-        raise OutputError(f"The results cannot be written into {folder}; they travel as files. Free some disk space.") from error
-    return paths
+    world_from_index = grid.world_from_voxel[:, [2, 1, 0, 3]]
+    write_slabs(slabs(), path, shape=(*grid.shape, 3), world_from_index=world_from_index)
 
 
 def _histogram(jacobian: sitk.Image) -> dict[str, list[float]]:
     """Voxels per bin of the Jacobian determinant, and the middle of each bin."""
     low, high = HISTOGRAM_RANGE
-    values = torch.from_numpy(sitk.GetArrayFromImage(jacobian)).clamp_(low, high)
     width = (high - low) / HISTOGRAM_BINS
+    counts = np.zeros(HISTOGRAM_BINS, np.int64)
+    for slab in sitk.GetArrayViewFromImage(jacobian):
+        bins = ((slab - low) / width).clip(0, HISTOGRAM_BINS - 1).astype(np.int16)
+        counts += np.bincount(bins.ravel(), minlength=HISTOGRAM_BINS)
     middles = [low + (index + 0.5) * width for index in range(HISTOGRAM_BINS)]
-    return {"determinant": middles, "voxels": torch.histc(values, HISTOGRAM_BINS, low, high).tolist()}
+    return {"determinant": middles, "voxels": counts.astype(float).tolist()}

@@ -1,5 +1,6 @@
 """The client: jobs, their cancelling, and the death of workers. Real workers where registration counts, small scripts elsewhere."""
 
+import ctypes
 import os
 import stat
 import sys
@@ -237,37 +238,49 @@ time.sleep(60)
 
 
 @posix
-def test_a_result_that_cannot_be_received_is_an_error_of_that_job(tmp_path: Path) -> None:
-    answer = "{'files': {}, 'alignment': [], 'report': {}, 'histogram': {}}"
+@pytest.mark.parametrize(
+    ("file", "error", "message"), [("__file__", InputError, "is no NRRD file"), ("7", WorkerError, "cannot be read: TypeError")]
+)
+def test_a_result_that_cannot_be_read_is_an_error_of_that_job(
+    tmp_path: Path, file: str, error: type[Exception], message: str
+) -> None:
+    answer = f"{{'files': {{'warped': {file}}}, 'alignment': [], 'report': {{}}, 'histogram': {{}}}}"
     body = f"for line in sys.stdin: say(id=json.loads(line)['id'], event='result', result={answer})\n"
-
-    def broken(_: Result) -> None:
-        raise KeyError("warped")
-
-    def refused(_: Result) -> None:
-        raise InputError("no room for it")
-
     with Client(python_that(tmp_path, body)) as client:
-        with pytest.raises(WorkerError, match="cannot be read: KeyError: 'warped'"):
-            client.register(pair(), receive=broken).wait()
-        with pytest.raises(InputError, match="no room for it"):
-            client.register(pair(), receive=refused).wait()
-        assert client.register(pair(), receive=lambda result: result.report).wait() == {}
+        for _ in range(2):
+            with pytest.raises(error, match=message):
+                client.register(pair()).wait()
 
 
 @posix
-def test_results_are_received_in_another_thread_and_watched_in_this_one(tmp_path: Path) -> None:
+def test_results_are_read_in_another_thread_and_watched_in_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = {}
-    answer = "{'files': {}, 'alignment': [], 'report': {}, 'histogram': {}}"
+    answer = "{'files': {'warped': ''}, 'alignment': [], 'report': {}, 'histogram': {}}"
     body = f"for line in sys.stdin: say(id=json.loads(line)['id'], event='result', result={answer})\n"
+    monkeypatch.setattr(
+        "RegistrationNetLib.client.read_volume", lambda _: threads.update(read=threading.current_thread())
+    )
     with Client(python_that(tmp_path, body)) as client:
-        client.register(
-            pair(),
-            receive=lambda _: threads.update(receive=threading.current_thread()),
-            watch=lambda _: threads.update(watch=threading.current_thread()),
-        ).wait()
+        client.register(pair(), watch=lambda _: threads.update(watch=threading.current_thread())).wait()
     assert threads["watch"] is threading.main_thread()
-    assert threads["receive"] is not threading.main_thread()
+    assert threads["read"] is not threading.main_thread()
+
+
+@posix
+def test_a_program_that_keeps_pythons_lock_between_two_polls_is_served_all_the_same(tmp_path: Path) -> None:
+    """As in Slicer, where threads stand still while the application waits for events."""
+    sleep = ctypes.PyDLL(None).usleep  # PyDLL keeps the lock while it is in C
+    with Client(python_that(tmp_path, ECHO)) as client:
+        client.devices().wait()
+        start = time.monotonic()
+        job = client.register({**pair(), "fixed": Volume(np.zeros((128, 128, 128), np.int16), np.eye(4))})
+        polls = 0
+        while not job.is_finished:
+            sleep(20_000)
+            client.poll()
+            polls += 1
+            assert time.monotonic() - start < 30
+    assert polls < 12
 
 
 @posix

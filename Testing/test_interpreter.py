@@ -4,13 +4,13 @@ import os
 import stat
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from RegistrationNetLib import interpreter
 from RegistrationNetLib.errors import WorkerError
-from RegistrationNetLib.interpreter import started, worker_environment, worker_python
+from RegistrationNetLib.interpreter import started, startup_environment, worker_environment, worker_python
 
 ROOT = str(Path(__file__).resolve().parents[1])
 
@@ -50,6 +50,23 @@ def test_the_environment_finds_this_library_first_and_is_clean() -> None:
     assert environment["HOME"] == "/home/me"
     assert environment["PYTHONUTF8"] == "1"
     assert given["PYTHONHOME"] == "/odd"
+
+
+def test_in_slicer_the_environment_is_the_one_before_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "slicer", raising=False)
+    assert startup_environment() is None
+    slicer = ModuleType("slicer")
+    slicer.app = object()  # type: ignore[attr-defined]
+    slicer.util = SimpleNamespace(startupEnvironment=lambda: {"PATH": "/usr/bin", "HOME": "/old"})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "slicer", slicer)
+    startup = startup_environment()
+    assert startup is not None
+    given = {"PATH": "/opt/Slicer/bin:/usr/bin", "LD_LIBRARY_PATH": "/opt/Slicer/lib", "PYTHONPATH": "/opt", "HOME": "/home/me"}
+    environment = worker_environment(given, startup)
+    assert environment["PATH"] == "/usr/bin"
+    assert "LD_LIBRARY_PATH" not in environment
+    assert environment["PYTHONPATH"] == ROOT
+    assert environment["HOME"] == "/home/me"
 
 
 def test_without_one_the_environment_is_that_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

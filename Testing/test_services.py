@@ -95,6 +95,18 @@ def test_an_initial_field_is_part_of_the_transform(pair: dict[str, str], tmp_pat
         assert np.allclose(back.GetPixel(*(size // 2 for size in back.GetSize())), [-one for one in shift], atol=0.02)
 
 
+def test_displacements_come_along_the_axes_that_are_asked_for(pair: dict[str, str], tmp_path: Path) -> None:
+    shift = {"matrix": [[1, 0.1, 0, 4], [0, 1, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1]]}
+    came = []
+    for axes in ((1, 1, 1), (-1, -1, 1)):
+        request = asked(pair, tmp_path, options={"steps": 0, "align": []}, initial=shift, displacement_axes=axes, parts=True)
+        files = registered(request, silent)["files"]
+        came.append([sitk.GetArrayFromImage(sitk.ReadImage(path)) for path in files.values()])
+    for plain, turned in zip(*came, strict=True):
+        assert np.array_equal(turned, plain * (-1, -1, 1) if plain.ndim == 4 else plain)
+    assert {one.ndim for one in came[0]} == {3, 4}
+
+
 def test_masks_labels_and_landmarks_reach_the_road(pair: dict[str, str], tmp_path: Path) -> None:
     images = {"fixed": pair["fixed"], "moving": pair["moving"], "fixed_labels": pair["labels"], "moving_labels": pair["labels"]}
     images["fixed_mask"] = pair["labels"]
@@ -116,6 +128,8 @@ def test_masks_labels_and_landmarks_reach_the_road(pair: dict[str, str], tmp_pat
         ({"images": {"fixed": "a", "moving": "b", "third": "c"}}, "fixed, moving, third came"),
         ({"options": {"speed": 1}}, "The options of a registration are model, refine.*speed came"),
         ({"options": {"model": "dance"}}, "no model 'dance'"),
+        ({"displacement_axes": [1, 0, 1]}, r"The displacement_axes are three of 1 and -1.*\[1, 0, 1\] came"),
+        ({"displacement_axes": "xyz"}, "The displacement_axes are three of 1 and -1.*'xyz' came"),
         ({"images": {"fixed": "/nowhere.nrrd", "moving": "/nowhere.nrrd"}}, "no file"),
     ],
 )

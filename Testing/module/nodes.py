@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 import slicer
 import vtk
 
@@ -17,6 +18,14 @@ def volume_node(scene: Any, volume: Volume, name: str = "volume", kind: str = "v
     mrml.set_voxels(node, Volume(volume.values.copy(), volume.world_from_index))
     node.CreateDefaultDisplayNodes()
     return node
+
+
+def volume_node_of(scene: Any, image: sitk.Image, name: str) -> Any:
+    """A SimpleITK image as a node."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    matrix[:3, 3] = image.GetOrigin()
+    return volume_node(scene, Volume(sitk.GetArrayFromImage(image), matrix), name)
 
 
 def pair_nodes(scene: Any, size: int = 24) -> tuple[Any, Any]:

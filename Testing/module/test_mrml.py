@@ -10,7 +10,6 @@ import slicer
 import vtk
 
 from RegistrationNetLib import mrml
-from RegistrationNetLib.client import Result
 from RegistrationNetLib.errors import GeometryError, InputError
 from RegistrationNetLib.nrrd import Volume
 
@@ -262,10 +261,9 @@ def test_what_is_no_transform_is_refused(scene: Any) -> None:
 def test_displacements_become_the_from_parent_side_of_a_grid_transform(scene: Any, directions: Any) -> None:
     lattice = box(directions)
     field = Volume(np.random.default_rng(4).normal(size=(3, 4, 5, 3)).astype(np.float32), lattice.world_from_index)
-    lps = field.values.copy()
+    lps = field.values * mrml.DISPLACEMENT_AXES
     node = scene.AddNewNodeByClass("vtkMRMLGridTransformNode", "grid")
-    result = mrml.with_ras_displacements(Result({"moving_from_fixed": field, "warped": lattice}, [], {}, {}))
-    mrml.set_displacements(node, result.volumes["moving_from_fixed"])
+    mrml.set_displacements(node, field)
     flip = np.array([-1, -1, 1])
     for index in itertools.product(range(5), range(4), range(3)):
         point = (lattice.world_from_index @ [*index, 1])[:3]

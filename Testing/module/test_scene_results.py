@@ -33,7 +33,7 @@ def result(*, with_parts: bool = False) -> Result:
     lattice = ball((0, 0, 0)).world_from_index
 
     def field(shift: Any) -> Volume:
-        return Volume(np.tile(np.float32(shift), (24, 24, 24, 1)), lattice)
+        return Volume(np.tile(np.float32(shift * mrml.DISPLACEMENT_AXES), (24, 24, 24, 1)), lattice)
 
     volumes = {
         "warped": ball((0, 0, 0)),
@@ -45,9 +45,7 @@ def result(*, with_parts: bool = False) -> Result:
         volumes["deformable"] = field(SHIFT_LPS / 2)
     affine = np.eye(4)
     affine[:3, 3] = SHIFT_LPS / 2
-    return mrml.with_ras_displacements(
-        Result(volumes, affine.tolist(), REPORT, {"determinant": [0.5, 1.0], "voxels": [3.0, 7.0]})
-    )
+    return Result(volumes, affine.tolist(), REPORT, {"determinant": [0.5, 1.0], "voxels": [3.0, 7.0]})
 
 
 @pytest.fixture
@@ -142,7 +140,10 @@ def test_determinants_have_their_colours_exactly(scene: Any, nodes: ResultNodes)
 
 def test_the_legend_names_what_it_shows(scene: Any, nodes: ResultNodes) -> None:
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(nodes.jacobian)
-    assert legend.GetTitleText() == "Jacobian determinant"
+    assert legend.GetTitleText() == "Jacobian determinant\n(below 0: folded)"
+    low, high = TABLE_WINDOW
+    marks = np.linspace(low, high, legend.GetNumberOfLabels())
+    assert {0.0, 0.5, 1.0, 2.0} <= set(marks)
     assert not legend.GetVisibility()
 
 

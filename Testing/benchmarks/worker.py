@@ -1,0 +1,139 @@
+"""What the background process costs: its start, its answers, and the way of the images there and back.
+
+    python -m Testing.benchmarks.worker --size 256 --runs 5
+
+Nodes of a scene go in and nodes come out, by the module's logic on the real MRML, on the stand-in for Slicer's Qt side. The registration
+itself is left out (`answering_worker`), so that all the time from start to result is what the road adds to a direct call.
+Seconds are the best of the runs, standstills the longest of all. "Lock kept" is as in Slicer, where PythonQt holds Python's lock
+whenever the application waits for events, here for 20 ms between two polls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "Testing" / "host"))
+
+import slicer_host  # noqa: E402
+
+slicer_host.start(ROOT / "Testing" / "host" / "slicer_layer")
+slicer_host.slicer.mrmlScene.RegisterNodeClass(slicer_host.slicer.vtkMRMLColorLegendDisplayNode())
+slicer_host.loadModule(ROOT / "RegistrationNet" / "RegistrationNet.py")
+
+import slicer  # noqa: E402
+from PySide6 import QtCore  # noqa: E402
+from RegistrationNet import RegistrationNetLogic  # noqa: E402
+
+from RegistrationNetLib.client import Client  # noqa: E402
+from RegistrationNetLib.nrrd import Volume  # noqa: E402
+from Testing.module.nodes import volume_node  # noqa: E402
+
+
+def cold_start_seconds() -> float:
+    """From nothing to the first answer of the real worker."""
+    start = time.monotonic()
+    with Client() as client:
+        client.devices().wait()
+        return time.monotonic() - start
+
+
+def run(logic: Any, pair: list[Any], wait: Callable[[Any], None]) -> dict[str, float]:
+    """Seconds until the worker has begun, until the nodes are there, and of the processors in this process."""
+    begun: list[float] = []
+    before, start = processor_seconds(), time.monotonic()
+    job = logic.startRegistration(*pair, onChanged=lambda job: begun.append(time.monotonic()) if job.progress else None)
+    wait(job)
+    end = time.monotonic()
+    if job.error is not None:
+        raise job.error
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    hierarchy.RemoveItem(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(job.result.warpedNode)))  # with all within
+    return {"begun": begun[0] - start, "whole": end - start, "here": processor_seconds() - before}
+
+
+def processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def with_lock_kept(logic: Any) -> Callable[[Any], None]:
+    sleep = ctypes.PyDLL(None).usleep  # PyDLL keeps the lock while it is in C
+
+    def wait(job: Any) -> None:
+        while not job.isFinished:
+            sleep(20_000)
+            logic.poll()
+
+    return wait
+
+
+def with_ticks(job: Any, ticks: list[float]) -> None:
+    """Wait by events, a timer of 10 ms noting each time that it is served."""
+    timer = QtCore.QTimer()
+    timer.setInterval(10)
+    timer.timeout.connect(lambda: ticks.append(time.monotonic()))
+    timer.start()
+    while not job.isFinished:
+        slicer.app.processEvents()
+        time.sleep(0.001)
+    slicer.app.processEvents()
+    ticks.append(time.monotonic())
+    timer.stop()
+
+
+def measured(size: int, runs: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        python = Path(folder) / "python"
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m Testing.benchmarks.answering_worker {size} "$3"\n')
+        python.chmod(0o700)
+        logic = RegistrationNetLogic()
+        logic.client.close()
+        logic.client = Client(str(python))
+        try:
+            print("| | begun | whole | processor time in Slicer |\n|---|---|---|---|")
+            table(logic, size, runs)
+        finally:
+            logic.close()
+
+
+def table(logic: Any, size: int, runs: int) -> None:
+    values = np.random.default_rng(0).integers(0, 1000, (size,) * 3, dtype=np.int16)
+    pair = [volume_node(slicer.mrmlScene, Volume(values, np.eye(4)), name) for name in ("fixed", "moving")]
+    ticks: list[list[float]] = []
+
+    def by_events(job: Any) -> None:
+        ticks.append([])
+        with_ticks(job, ticks[-1])
+
+    ways: dict[str, Callable[[Any], None]] = {"events": by_events, "lock kept": with_lock_kept(logic)}
+    for name, wait in ways.items():
+        # The first one has the worker to start.
+        times = [slicer_host.inLoop(partial(run, logic, pair, wait)) for _ in range(runs + 1)][1:]
+        best = {what: min(one[what] for one in times) for what in times[0]}
+        print(f"| {name} | {best['begun']:.3f} s | {best['whole']:.3f} s | {best['here']:.3f} s |", flush=True)
+    print(f"\nlongest standstill: {1000 * max(np.diff(one).max() for one in ticks):.0f} ms in {len(ticks)} runs")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=256, help="voxels along each axis")
+    parser.add_argument("--runs", type=int, default=5)
+    arguments = parser.parse_args()
+    print(f"cold start: {min(cold_start_seconds() for _ in range(3)):.2f} s\n")
+    measured(arguments.size, arguments.runs)
+
+
+if __name__ == "__main__":
+    main()
