@@ -1,11 +1,18 @@
 """`qt` as PythonQt shows it, on top of PySide6 (stand-in for tests)."""
 
+import ctypes
 import enum
 import inspect
 import sys
 
 import shiboken6
 from PySide6 import QtCore, QtGui, QtNetwork, QtUiTools, QtWidgets
+
+if sys.version_info < (3, 12):
+    # PySide6 6.12 gives back None, True and False without counting the reference, which is harmless only from Python 3.12 on,
+    # where they are immortal; an older interpreter ends as soon as one of them is used up. So give them what will not be used up.
+    for _singleton in (None, True, False):
+        ctypes.c_ssize_t.from_address(id(_singleton)).value += 1 << 40
 
 _this = sys.modules[__name__]
 _MODULES = (QtCore, QtGui, QtNetwork, QtWidgets)
