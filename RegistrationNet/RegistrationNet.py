@@ -56,7 +56,8 @@ SIMILARITIES = ("auto", "lncc", "lncc2", "ncc", "ssd", "mind", "mi")
 MODALITIES = ("other", "ct", "mr")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
-Mask = Union[slicer.vtkMRMLLabelMapVolumeNode, slicer.vtkMRMLSegmentationNode]
+# Slicer writes the absence of a node only where the union says so.
+Mask = Union[slicer.vtkMRMLLabelMapVolumeNode, slicer.vtkMRMLSegmentationNode, None]
 
 
 class RegistrationNet(ScriptedLoadableModule):
@@ -111,7 +112,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = None
         self.job = None
         self._parameterNode = None
-        self._guiTag = None
+        self._disconnectGui = None
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
@@ -162,13 +163,13 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setParameterNode(self, node: Any) -> None:
         """Show the choices and the result that a parameter node holds; None between two scenes."""
         if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._guiTag)
+            self._disconnectGui()
             self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
         self._parameterNode = node
         if node is None:
             self.resultPanel.show(None)
             return
-        self._guiTag = node.connectGui(self.ui)
+        self._disconnectGui = _connectedGui(node, self.ui)
         self._nameChoices()
         self.addObserver(node.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
         found = recalled(node.parameterNode)
@@ -337,6 +338,31 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if device["free_mb"] is None:
             return f"{name}: {device['title']}"
         return _("{name}: {title}, {free} free").format(name=name, title=device["title"], free=gigabytes(device["free_mb"]))
+
+
+def _connectedGui(node: RegistrationNetParameterNode, ui: Any) -> Callable[[], None]:
+    """Bind the widgets to the node; what is returned undoes it.
+
+    Slicer 5.10 forgets one observer when it unbinds, which then calls what Python has collected already.
+    """
+    tags: list[int] = []
+
+    def addObserver(*given: Any) -> int:
+        tags.append(type(node).AddObserver(node, *given))
+        return tags[-1]
+
+    node.AddObserver = addObserver
+    try:
+        guiTag = node.connectGui(ui)
+    finally:
+        del node.AddObserver
+
+    def disconnect() -> None:
+        node.disconnectGui(guiTag)
+        for tag in tags:
+            node.RemoveObserver(tag)
+
+    return disconnect
 
 
 class JobState(enum.Enum):
