@@ -150,6 +150,16 @@ def registerCustomWidget(cls):
     return cls
 
 
+def _checkProperties(tree):
+    """A property that the class does not have is set all the same, and has no effect."""
+    for widget in tree.iter("widget"):
+        kind = widget.get("class")
+        known = _customWidgets.get(kind) or getattr(_this, kind, QtWidgets.QFrame)
+        for given in widget.findall("property"):
+            if given.get("stdset") != "0" and known.staticMetaObject.indexOfProperty(given.get("name")) < 0:
+                raise RuntimeError(f"{kind} {widget.get('name')!r} has no property {given.get('name')!r}")
+
+
 class QUiLoader(QtUiTools.QUiLoader):
     """Knows the stand-ins; makes the .ui file's scene connections itself, as their types are Python's."""
 
@@ -167,6 +177,7 @@ class QUiLoader(QtUiTools.QUiLoader):
         unknown = sorted(c for c in used if not hasattr(_this, c) and c not in _customWidgets and c != "Line")
         if unknown:
             raise RuntimeError(f"the host has no stand-in for {unknown}")
+        _checkProperties(tree)
         connections = []
         for parentElement in tree.iter("connections"):
             for c in list(parentElement):
