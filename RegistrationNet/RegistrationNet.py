@@ -31,11 +31,12 @@ from RegistrationNetLib import dependencies, mrml, scene_display
 from RegistrationNetLib.client import Client, Job
 from RegistrationNetLib.errors import Cancelled, InputError, RegistrationNetError
 from RegistrationNetLib.model_list import listed_models
+from RegistrationNetLib.panel_devices import DevicePanel
 from RegistrationNetLib.panel_inputs import modality_of, pair_in_view
 from RegistrationNetLib.panel_models import ModelPanel
 from RegistrationNetLib.panel_results import ResultPanel, recalled, remembered
 from RegistrationNetLib.panel_run import RunPanel
-from RegistrationNetLib.panel_words import CHOICES, gigabytes
+from RegistrationNetLib.panel_words import CHOICES
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.scene_inputs import Inputs
 from RegistrationNetLib.scene_results import ResultNodes, all_or_none, placed
@@ -54,7 +55,6 @@ ALIGNMENTS = {
 REFINEMENTS = {"default": None, "none": "none", "field": "field", "network": "network"}
 SIMILARITIES = ("auto", "lncc", "lncc2", "ncc", "ssd", "mind", "mi")
 MODALITIES = ("other", "ct", "mr")
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 # Slicer writes the absence of a node only where the union says so.
 Mask = Union[slicer.vtkMRMLLabelMapVolumeNode, slicer.vtkMRMLSegmentationNode, None]
@@ -97,7 +97,7 @@ class RegistrationNetParameterNode:
     fixedModality: Annotated[str, Choice(list(MODALITIES))] = "other"
     movingModality: Annotated[str, Choice(list(MODALITIES))] = "other"
     smoothness: Annotated[float, WithinRange(0.1, 10.0)] = 1.0
-    device: Annotated[str, Choice(list(DEVICES))] = "auto"
+    device: str = "auto"
     separateParts: bool = False
     mirrored: bool = False
     conserveMass: bool = False
@@ -127,6 +127,14 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.modelPanel = ModelPanel(
             self.ui, self.logic, tell=tell, on_chosen=self._onModelChosen, on_weights=self._update, may_work=self._mayWork
         )
+        self.devicePanel = DevicePanel(
+            self.ui,
+            self.logic,
+            tell=tell,
+            on_chosen=self._onDeviceChosen,
+            is_installed=lambda: not _lacking(),
+            may_work=self._mayWork,
+        )
         self._connect()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
@@ -140,6 +148,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.job = None
         self.setParameterNode(None)
         self.modelPanel.close()
+        self.devicePanel.close()
         self.logic.close()
         self.removeObservers()
 
@@ -205,12 +214,6 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         except Exception as error:  # noqa: BLE001, told in the panel
             self.runPanel.tell(error)
 
-    def onLookForDevices(self) -> None:
-        self.runPanel.tell(None)
-        if self._mayWork():
-            self.ui.deviceLabel.setText(_("Looking…"))
-            self.logic.startDevices(self._onDevices)
-
     @property
     def _model(self) -> Any:
         return self.modelPanel.card
@@ -222,13 +225,11 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (ui.cancelButton, self.onCancel),
             (ui.installButton, self.onInstall),
             (ui.laterButton, lambda: ui.consentBox.setVisible(False)),
-            (ui.deviceButton, self.onLookForDevices),
         ):
             button.connect("clicked(bool)", slot)
         ui.fixedSelector.connect("nodeActivated(vtkMRMLNode*)", lambda node: self._guessModality("fixed", node))
         ui.movingSelector.connect("nodeActivated(vtkMRMLNode*)", lambda node: self._guessModality("moving", node))
         ui.consentBox.setVisible(False)
-        ui.deviceLabel.setText(_("Automatic takes the graphics card where there is one. Memory is checked before a run starts."))
 
     def _nameChoices(self) -> None:
         """Binding has filled the lists with the values; people see words."""
@@ -253,6 +254,11 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if node is not None:
             node.model = name
 
+    def _onDeviceChosen(self, name: str) -> None:
+        node = self._parameterNode
+        if node is not None:
+            node.device = name
+
     def _update(self, *_caller: Any) -> None:
         """Show what follows from the choices, and whether the run can start."""
         node = self._parameterNode
@@ -263,6 +269,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 node.model = "direct"
                 return
             self.modelPanel.show(node.model)
+        self.devicePanel.show(node.device)
         isRunning, missing = self.job is not None, self._whatIsMissing()
         self.ui.registerButton.setEnabled(not isRunning and not missing)
         self.ui.cancelButton.setEnabled(isRunning)
@@ -299,7 +306,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _mayWork(self) -> bool:
         """Whether everything is installed; if not, the panel asks."""
-        lacking = dependencies.missing([dependencies.TORCH, *dependencies.requirements(REQUIREMENTS)])
+        lacking = _lacking()
         if lacking:
             self.ui.consentLabel.setText(
                 _(
@@ -325,19 +332,10 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._update()
         self.runPanel.end(job.error)
 
-    def _onDevices(self, job: Job) -> None:
-        if job.error is not None:
-            self.ui.deviceLabel.setText("")
-            self.runPanel.tell(job.error)
-        elif job.is_finished:
-            lines = [self._deviceLine(device) for device in job.answer]
-            self.ui.deviceLabel.setText("\n".join(lines))
 
-    def _deviceLine(self, device: Any) -> str:
-        name = CHOICES["device"][device["name"]]
-        if device["free_mb"] is None:
-            return f"{name}: {device['title']}"
-        return _("{name}: {title}, {free} free").format(name=name, title=device["title"], free=gigabytes(device["free_mb"]))
+def _lacking() -> list[str]:
+    """What must be installed before the worker can run."""
+    return dependencies.missing([dependencies.TORCH, *dependencies.requirements(REQUIREMENTS)])
 
 
 def _connectedGui(node: RegistrationNetParameterNode, ui: Any) -> Callable[[], None]:
