@@ -266,7 +266,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         if node.model != self._model["name"]:
             if not self.modelPanel.knows(node.model):
-                node.model = "direct"
+                node.model = self.modelPanel.simplest
                 return
             self.modelPanel.show(node.model)
         self.devicePanel.show(node.device)
@@ -288,7 +288,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if node.fixedVolume is node.movingVolume:
             return _("Fixed and moving are the same volume. Choose two.")
         if not self.modelPanel.is_ready:
-            return _("The weights of {title} are not here. Get them under Network, or choose Direct optimization.").format(
+            return _("The weights of {title} are not here. Get them under Network, or choose a network that is ready.").format(
                 title=self._model["title"]
             )
         return ""
@@ -312,7 +312,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 _(
                     "Registration needs {packages} in Slicer's own Python. PyTorch takes 0.2 GB (processor) to 5 GB (graphics card)"
                     " on the disk, the rest a few MB. Looking around works without."
-                ).format(packages=", ".join(lacking))
+                ).format(packages=", ".join(map(_packageName, lacking)))
             )
         self.ui.consentBox.setVisible(bool(lacking))
         return not lacking
@@ -336,6 +336,12 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 def _lacking() -> list[str]:
     """What must be installed before the worker can run."""
     return dependencies.missing([dependencies.TORCH, *dependencies.requirements(REQUIREMENTS)])
+
+
+def _packageName(requirement: str) -> str:
+    """PyTorch of torch>=2.2."""
+    name = re.split("[<>=! ]", requirement)[0]
+    return "PyTorch" if name == "torch" else name
 
 
 def _connectedGui(node: RegistrationNetParameterNode, ui: Any) -> Callable[[], None]:

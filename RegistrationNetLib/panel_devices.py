@@ -48,7 +48,7 @@ class DevicePanel:
         """Offer what there is, and `name` even where it is not there: a scene may come from another computer."""
         words = {one["name"]: _words(one) for one in self._found} or {one: DEVICES[one] for one in DEVICES if one != "auto"}
         if name not in ("auto", *words):
-            words[name] = _("{device} (not on this computer)").format(device=_title(name))
+            words[name] = _("{device} (not here)").format(device=_title(name))
         self._names = ["auto", *words]
         combo = self._ui.deviceCombo
         combo.clear()
@@ -56,6 +56,18 @@ class DevicePanel:
             combo.addItem(DEVICES["auto"] if one == "auto" else words[one])
         combo.setCurrentIndex(self._names.index(name))
         combo.setToolTip(combo.currentText)
+        if self._found:
+            self._describe(name)
+
+    def _describe(self, name: str) -> None:
+        """What follows from the choice, once it is known what there is."""
+        found = [one["name"] for one in self._found]
+        if name not in ("auto", *found):
+            self._ui.deviceLabel.setText(_("This computer does not have it. Choose another, or Automatic."))
+        elif any(one.startswith("cuda") for one in found):
+            self._ui.deviceLabel.setText(_("Automatic takes the graphics card."))
+        else:
+            self._ui.deviceLabel.setText(_("No NVIDIA graphics card was found: Automatic takes the processor, which is slower."))
 
     def close(self) -> None:
         """Nobody looks any more."""
@@ -93,11 +105,6 @@ class DevicePanel:
         name = self._names[self._ui.deviceCombo.currentIndex]
         self._found = job.answer
         self.show(name)
-        self._ui.deviceLabel.setText(
-            _("Automatic takes the graphics card.")
-            if any(one["name"].startswith("cuda") for one in self._found)
-            else _("No NVIDIA graphics card was found: automatic takes the processor, which is slower.")
-        )
 
 
 def _words(device: Mapping[str, Any]) -> str:

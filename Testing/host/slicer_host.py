@@ -427,12 +427,17 @@ class Module:
             parent.setLayout(qt.QVBoxLayout())
             parent.setMRMLScene(slicer.mrmlScene)
             parent.isEntered = False
-            self.widget = getattr(sys.modules[self.name], self.name + "Widget")(parent)
-            setattr(slicer.modules, self.name + "Widget", self.widget)
             parent.self = lambda: self.widget
+            parent.reload = self._setup
             self._representation = parent
-            self.widget.setup()
+            self._setup()
         return self._representation
+
+    def _setup(self):
+        """Also what the application does on Reload, without entering again."""
+        self.widget = getattr(sys.modules[self.name], self.name + "Widget")(self._representation)
+        setattr(slicer.modules, self.name + "Widget", self.widget)
+        self.widget.setup()
 
     def enter(self):
         self.widgetRepresentation().isEntered = True

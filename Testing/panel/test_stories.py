@@ -6,30 +6,13 @@ from typing import Any
 
 import pytest
 
-from ..module.nodes import pair_nodes
-from .conftest import Panel
-
-
-@pytest.fixture
-def ready(scene: Any, panel: Panel) -> Panel:
-    """The panel with two volumes chosen."""
-    pair_nodes(scene)
-    panel.choose("fixedSelector", "fixed")
-    panel.choose("movingSelector", "moving")
-    return panel
-
-
-def quick(panel: Panel) -> None:
-    """Choose few steps."""
-    panel.choose("alignmentCombo", "None")
-    panel.click("hasOwnStepsCheckBox")
-    panel.type("stepsSpinBox", "3")
+from .conftest import Panel, quick
 
 
 def test_an_empty_scene_says_what_to_do(panel: Panel) -> None:
     assert not panel.ui.registerButton.isEnabled()
     assert panel.ui.progressLabel.text == "Choose a fixed and a moving volume."
-    assert panel.logic.client._life is None
+    assert not panel.logic.client.unfinished
 
 
 def test_two_volumes_are_registered_by_one_click(ready: Panel, layers: dict[str, Any]) -> None:
@@ -97,7 +80,7 @@ def test_what_is_not_installed_is_asked_for_in_the_panel(ready: Panel, monkeypat
     ready.click("registerButton")
     assert not ready.is_running
     assert not installed
-    assert "torch>=2.2" in ready.ui.consentLabel.text
+    assert "needs PyTorch in Slicer's own Python" in ready.ui.consentLabel.text
     ready.click("laterButton")
     assert not ready.ui.consentBox.isVisibleTo(ready.top)
     ready.click("registerButton")

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from RegistrationNetLib.client import Client
+
 from ..loopback import Server, stalled, status
 from .conftest import Panel
 
@@ -19,6 +21,12 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
     monkeypatch.setenv("REGISTRATIONNET_WEIGHTS_URL", one.url)
     with one.running():
         yield one
+
+
+@pytest.fixture
+def client(server: Server) -> Client:
+    """A worker of its own, which has the server in its environment."""
+    return Client()
 
 
 @pytest.fixture
