@@ -123,7 +123,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = RegistrationNetLogic()
         self.runPanel = RunPanel(self.ui)
         tell = self.runPanel.tell
-        self.resultPanel = ResultPanel(self.ui, self.logic, tell=tell)
+        self.resultPanel = ResultPanel(self.ui, self.logic, tell=tell, log=self.runPanel.log)
         self.modelPanel = ModelPanel(
             self.ui, self.logic, tell=tell, on_chosen=self._onModelChosen, on_weights=self._update, may_work=self._mayWork
         )
@@ -270,6 +270,8 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 return
             self.modelPanel.show(node.model)
         self.devicePanel.show(node.device)
+        if self.resultPanel.result is not None and recalled(node.parameterNode) is None:
+            self.resultPanel.show(None)
         isRunning, missing = self.job is not None, self._whatIsMissing()
         self.ui.registerButton.setEnabled(not isRunning and not missing)
         self.ui.cancelButton.setEnabled(isRunning)

@@ -10,6 +10,7 @@ import pytest
 from RegistrationNetLib.client import Client
 
 from ..module.conftest import ROOT, collect_ignore_glob, host, scene  # noqa: F401, the stage is the same
+from .fake_client import FakeClient
 
 if not collect_ignore_glob:
     from ..module.nodes import pair_nodes
@@ -202,3 +203,9 @@ def quick(panel: Panel) -> None:
     panel.choose("alignmentCombo", "None")
     panel.click("hasOwnStepsCheckBox")
     panel.type("stepsSpinBox", "3")
+
+
+@pytest.fixture
+def fake() -> FakeClient:
+    """A worker that does what the test says; in force where a test file makes it its `client`."""
+    return FakeClient()

@@ -82,16 +82,14 @@ def _use(theme: str) -> None:
 
 
 def _grab(panel: Panel, width: int, path: Path) -> None:
-    """The whole panel, as high as it wants to be, in the scroll area that Slicer puts it in; a bar along the bottom is a defect."""
+    """The whole panel, as high as it wants to be, in the scroll area that Slicer puts it in, where a bar along the bottom is a defect."""
     import qt
 
     panel.top.resize(width, 100)
     for _ in range(3):
         qt.QApplication.processEvents()
         panel.top.resize(width, max(panel.top.minimumSizeHint().height(), panel.top.layout().heightForWidth(width)))
-    needs = panel.top.minimumSizeHint().width()
-    if needs > width:
-        print(f"{path.name}: needs {needs} pixels")
+    assert panel.top.minimumSizeHint().width() <= width, f"{path.name} would get a scroll bar"
     panel.top.grab().save(str(path))
 
 
@@ -123,7 +121,11 @@ def _open_all(panel: Panel, client: FakeClient) -> None:
     points_node(scene, [[0, 0, 0]])
     for name in SECTIONS[:-2]:
         panel.open(name)
-    cards = [("cpu", "x86_64", 12300.0), ("cuda:0", "NVIDIA H100 80GB HBM3", 71800.0), ("cuda:1", "NVIDIA H100 80GB HBM3", 3200.0)]
+    cards = [
+        ("cpu", "x86_64", 12300.0),
+        ("cuda:0", "NVIDIA H100 80GB HBM3", 71800.0),
+        ("cuda:1", "NVIDIA H100 80GB HBM3", 3200.0),
+    ]
     client.answer(client.jobs[-1], [{"name": name, "title": title, "free_mb": free} for name, title, free in cards])
     client.poll()
     panel.choose("fixedMaskSelector", "Lungs of inspiration, by hand")
