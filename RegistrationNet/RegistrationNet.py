@@ -177,6 +177,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = node
         if node is None:
             self.resultPanel.show(None)
+            self.ui.registerButton.setEnabled(False)
             return
         self._disconnectGui = _connectedGui(node, self.ui)
         self._nameChoices()

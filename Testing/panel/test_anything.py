@@ -40,6 +40,10 @@ class User:
         self.deeds.append(one.name)
         self.panel.click(one.name)
 
+    def register(self) -> None:
+        if self.panel.ui.registerButton.isEnabled():
+            self.panel.click("registerButton")
+
     def choose(self) -> None:
         """Any entry of any list."""
         names = ("fixedSelector", "movingSelector", "fixedMaskSelector", "movingLandmarksSelector", "initialTransformSelector")
@@ -106,11 +110,12 @@ def answer_to(job: Any) -> Any:
 
 DEEDS = (
     *[User.click] * 6,
+    *[User.register] * 4,
     *[User.choose] * 4,
     *[User.work] * 4,
     *[User.load] * 2,
     User.type,
-    User.delete,
+    *[User.delete] * 2,
     User.leave_and_return,
     User.close_scene,
 )

@@ -34,6 +34,15 @@ def test_two_volumes_are_registered_by_one_click(ready: Panel, layers: dict[str,
         assert layers["background"] is getattr(panel.widget.resultPanel.result, f"{view}Node")
 
 
+def test_without_a_scene_nothing_can_be_registered(scene: Any, ready: Panel) -> None:
+    """Closed while another module is open, which leaves this one without choices until it is entered again."""
+    ready.module.exit()
+    scene.Clear(0)
+    assert not ready.ui.registerButton.isEnabled()
+    ready.module.enter()
+    assert ready.ui.progressLabel.text == "Choose a fixed and a moving volume."
+
+
 def test_cancel_stops_a_run_and_leaves_the_scene_as_it_was(scene: Any, ready: Panel) -> None:
     ready.click("hasOwnStepsCheckBox")
     ready.type("stepsSpinBox", "1000")
