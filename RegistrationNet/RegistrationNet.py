@@ -31,11 +31,12 @@ from RegistrationNetLib import dependencies, mrml, scene_display
 from RegistrationNetLib.client import Client, Job
 from RegistrationNetLib.errors import Cancelled, InputError, RegistrationNetError
 from RegistrationNetLib.model_list import listed_models
+from RegistrationNetLib.panel_devices import DevicePanel
 from RegistrationNetLib.panel_inputs import modality_of, pair_in_view
 from RegistrationNetLib.panel_models import ModelPanel
 from RegistrationNetLib.panel_results import ResultPanel, recalled, remembered
 from RegistrationNetLib.panel_run import RunPanel
-from RegistrationNetLib.panel_words import CHOICES, gigabytes
+from RegistrationNetLib.panel_words import CHOICES
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.scene_inputs import Inputs
 from RegistrationNetLib.scene_results import ResultNodes, all_or_none, placed
@@ -54,9 +55,9 @@ ALIGNMENTS = {
 REFINEMENTS = {"default": None, "none": "none", "field": "field", "network": "network"}
 SIMILARITIES = ("auto", "lncc", "lncc2", "ncc", "ssd", "mind", "mi")
 MODALITIES = ("other", "ct", "mr")
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
-Mask = Union[slicer.vtkMRMLLabelMapVolumeNode, slicer.vtkMRMLSegmentationNode]
+# Slicer writes the absence of a node only where the union says so.
+Mask = Union[slicer.vtkMRMLLabelMapVolumeNode, slicer.vtkMRMLSegmentationNode, None]
 
 
 class RegistrationNet(ScriptedLoadableModule):
@@ -96,7 +97,7 @@ class RegistrationNetParameterNode:
     fixedModality: Annotated[str, Choice(list(MODALITIES))] = "other"
     movingModality: Annotated[str, Choice(list(MODALITIES))] = "other"
     smoothness: Annotated[float, WithinRange(0.1, 10.0)] = 1.0
-    device: Annotated[str, Choice(list(DEVICES))] = "auto"
+    device: str = "auto"
     separateParts: bool = False
     mirrored: bool = False
     conserveMass: bool = False
@@ -111,7 +112,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = None
         self.job = None
         self._parameterNode = None
-        self._guiTag = None
+        self._disconnectGui = None
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
@@ -122,9 +123,17 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = RegistrationNetLogic()
         self.runPanel = RunPanel(self.ui)
         tell = self.runPanel.tell
-        self.resultPanel = ResultPanel(self.ui, self.logic, tell=tell)
+        self.resultPanel = ResultPanel(self.ui, self.logic, tell=tell, log=self.runPanel.log)
         self.modelPanel = ModelPanel(
             self.ui, self.logic, tell=tell, on_chosen=self._onModelChosen, on_weights=self._update, may_work=self._mayWork
+        )
+        self.devicePanel = DevicePanel(
+            self.ui,
+            self.logic,
+            tell=tell,
+            on_chosen=self._onDeviceChosen,
+            is_installed=lambda: not _lacking(),
+            may_work=self._mayWork,
         )
         self._connect()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
@@ -139,6 +148,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.job = None
         self.setParameterNode(None)
         self.modelPanel.close()
+        self.devicePanel.close()
         self.logic.close()
         self.removeObservers()
 
@@ -162,13 +172,14 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setParameterNode(self, node: Any) -> None:
         """Show the choices and the result that a parameter node holds; None between two scenes."""
         if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._guiTag)
+            self._disconnectGui()
             self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
         self._parameterNode = node
         if node is None:
             self.resultPanel.show(None)
+            self.ui.registerButton.setEnabled(False)
             return
-        self._guiTag = node.connectGui(self.ui)
+        self._disconnectGui = _connectedGui(node, self.ui)
         self._nameChoices()
         self.addObserver(node.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
         found = recalled(node.parameterNode)
@@ -204,12 +215,6 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         except Exception as error:  # noqa: BLE001, told in the panel
             self.runPanel.tell(error)
 
-    def onLookForDevices(self) -> None:
-        self.runPanel.tell(None)
-        if self._mayWork():
-            self.ui.deviceLabel.setText(_("Looking…"))
-            self.logic.startDevices(self._onDevices)
-
     @property
     def _model(self) -> Any:
         return self.modelPanel.card
@@ -221,13 +226,11 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (ui.cancelButton, self.onCancel),
             (ui.installButton, self.onInstall),
             (ui.laterButton, lambda: ui.consentBox.setVisible(False)),
-            (ui.deviceButton, self.onLookForDevices),
         ):
             button.connect("clicked(bool)", slot)
         ui.fixedSelector.connect("nodeActivated(vtkMRMLNode*)", lambda node: self._guessModality("fixed", node))
         ui.movingSelector.connect("nodeActivated(vtkMRMLNode*)", lambda node: self._guessModality("moving", node))
         ui.consentBox.setVisible(False)
-        ui.deviceLabel.setText(_("Automatic takes the graphics card where there is one. Memory is checked before a run starts."))
 
     def _nameChoices(self) -> None:
         """Binding has filled the lists with the values; people see words."""
@@ -252,6 +255,11 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if node is not None:
             node.model = name
 
+    def _onDeviceChosen(self, name: str) -> None:
+        node = self._parameterNode
+        if node is not None:
+            node.device = name
+
     def _update(self, *_caller: Any) -> None:
         """Show what follows from the choices, and whether the run can start."""
         node = self._parameterNode
@@ -259,9 +267,12 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         if node.model != self._model["name"]:
             if not self.modelPanel.knows(node.model):
-                node.model = "direct"
+                node.model = self.modelPanel.simplest
                 return
             self.modelPanel.show(node.model)
+        self.devicePanel.show(node.device)
+        if self.resultPanel.result is not None and recalled(node.parameterNode) is None:
+            self.resultPanel.show(None)
         isRunning, missing = self.job is not None, self._whatIsMissing()
         self.ui.registerButton.setEnabled(not isRunning and not missing)
         self.ui.cancelButton.setEnabled(isRunning)
@@ -280,7 +291,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if node.fixedVolume is node.movingVolume:
             return _("Fixed and moving are the same volume. Choose two.")
         if not self.modelPanel.is_ready:
-            return _("The weights of {title} are not here. Get them under Network, or choose Direct optimization.").format(
+            return _("The weights of {title} are not here. Get them under Network, or choose a network that is ready.").format(
                 title=self._model["title"]
             )
         return ""
@@ -298,13 +309,13 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _mayWork(self) -> bool:
         """Whether everything is installed; if not, the panel asks."""
-        lacking = dependencies.missing([dependencies.TORCH, *dependencies.requirements(REQUIREMENTS)])
+        lacking = _lacking()
         if lacking:
             self.ui.consentLabel.setText(
                 _(
                     "Registration needs {packages} in Slicer's own Python. PyTorch takes 0.2 GB (processor) to 5 GB (graphics card)"
                     " on the disk, the rest a few MB. Looking around works without."
-                ).format(packages=", ".join(lacking))
+                ).format(packages=", ".join(map(_packageName, lacking)))
             )
         self.ui.consentBox.setVisible(bool(lacking))
         return not lacking
@@ -324,19 +335,41 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._update()
         self.runPanel.end(job.error)
 
-    def _onDevices(self, job: Job) -> None:
-        if job.error is not None:
-            self.ui.deviceLabel.setText("")
-            self.runPanel.tell(job.error)
-        elif job.is_finished:
-            lines = [self._deviceLine(device) for device in job.answer]
-            self.ui.deviceLabel.setText("\n".join(lines))
 
-    def _deviceLine(self, device: Any) -> str:
-        name = CHOICES["device"][device["name"]]
-        if device["free_mb"] is None:
-            return f"{name}: {device['title']}"
-        return _("{name}: {title}, {free} free").format(name=name, title=device["title"], free=gigabytes(device["free_mb"]))
+def _lacking() -> list[str]:
+    """What must be installed before the worker can run."""
+    return dependencies.missing([dependencies.TORCH, *dependencies.requirements(REQUIREMENTS)])
+
+
+def _packageName(requirement: str) -> str:
+    """PyTorch of torch>=2.2."""
+    name = re.split("[<>=! ]", requirement)[0]
+    return "PyTorch" if name == "torch" else name
+
+
+def _connectedGui(node: RegistrationNetParameterNode, ui: Any) -> Callable[[], None]:
+    """Bind the widgets to the node; what is returned undoes it.
+
+    Slicer 5.10 forgets one observer when it unbinds, which then calls what Python has collected already.
+    """
+    tags: list[int] = []
+
+    def addObserver(*given: Any) -> int:
+        tags.append(type(node).AddObserver(node, *given))
+        return tags[-1]
+
+    node.AddObserver = addObserver
+    try:
+        guiTag = node.connectGui(ui)
+    finally:
+        del node.AddObserver
+
+    def disconnect() -> None:
+        node.disconnectGui(guiTag)
+        for tag in tags:
+            node.RemoveObserver(tag)
+
+    return disconnect
 
 
 class JobState(enum.Enum):

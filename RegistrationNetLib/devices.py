@@ -27,16 +27,18 @@ _USUAL = {_MMAP_MAX: 65536, _TRIM_THRESHOLD: 64 * _MEGABYTE, _TOP_PAD: 128 * 102
 
 
 def chosen_device(name: str) -> torch.device:
-    """The device `name`; "auto" is the GPU where there is a CUDA one, else the CPU.
+    """The device `name`; "auto" is the GPU where there is a CUDA one, else the CPU. "cuda:1" is the second GPU.
 
     Raises:
         InputError: there is no such device on this machine.
     """
-    if name not in DEVICES:
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or (number and not (kind == "cuda" and number.isdigit())):
         raise InputError(f"There is no device {name!r}; the devices are {', '.join(DEVICES)}. Choose one of them.")
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if (name == "cuda" and not torch.cuda.is_available()) or (name == "mps" and not torch.backends.mps.is_available()):
+        name = kind = "cuda" if torch.cuda.is_available() else "cpu"
+    is_there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]
+    if not is_there or (number and int(number) >= torch.cuda.device_count()):
         raise InputError(f"This machine (or this build of torch {torch.__version__}) has no {name} device. Choose auto or cpu.")
     return torch.device(name)
 

@@ -47,12 +47,17 @@ class ModelPanel:
         ui.modelCombo.connect("activated(int)", self._choose)
         ui.downloadButton.connect("clicked(bool)", self._download_or_cancel)
         ui.importButton.connect("clicked(bool)", self._ask_for_file)
-        self.show("direct")
+        self.show(self.simplest)
 
     @property
     def card(self) -> Mapping[str, Any]:
         """The card of the model that is shown, with the state of its weights."""
         return self._cards[self._name]
+
+    @property
+    def simplest(self) -> str:
+        """The name of a model that needs no weights."""
+        return self._names()[0]
 
     @property
     def is_ready(self) -> bool:
@@ -85,7 +90,7 @@ class ModelPanel:
         self._begin(self._logic.startImport, self._name, path)
 
     def _names(self) -> list[str]:
-        """Those that need nothing come first."""
+        """Those that need nothing come first, in the order of the catalogue."""
         return sorted(self._cards, key=lambda name: self._cards[name]["weights"] is not None)
 
     def _choose(self, index: int) -> None:

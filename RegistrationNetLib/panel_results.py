@@ -12,7 +12,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .errors import OutputError
+from .errors import InputError, OutputError
 from .panel_words import VERDICTS
 from .scene_results import ResultNodes
 
@@ -58,10 +58,11 @@ class ResultPanel:
         ui: the widgets of the panel by name.
         logic: the module's logic.
         tell: is given an error to show, or None to show none any more.
+        log: is given a line for the log.
     """
 
-    def __init__(self, ui: Any, logic: Any, *, tell: Callable[[Exception | None], None]) -> None:
-        self._ui, self._logic, self._tell = ui, logic, tell
+    def __init__(self, ui: Any, logic: Any, *, tell: Callable[[Exception | None], None], log: Callable[[str], None]) -> None:
+        self._ui, self._logic, self._tell, self._log = ui, logic, tell, log
         self._result: Any = None
         self._is_fixed_shown = False
         self._timer = qt.QTimer()
@@ -76,6 +77,8 @@ class ResultPanel:
         ui.marksTable.horizontalHeader().setVisible(False)
         ui.marksTable.verticalHeader().setVisible(False)
         ui.marksTable.setWordWrap(True)
+        ui.marksTable.horizontalHeader().setStretchLastSection(True)
+        ui.marksTable.horizontalHeader().connect("sectionResized(int,int,int)", self._fit_table)
         self.show(None)
 
     @property
@@ -120,6 +123,7 @@ class ResultPanel:
             Path(path).write_text(json.dumps(self._result.report, indent=2), encoding="utf-8")
         except OSError as error:
             raise OutputError(f"The report cannot be written to {path} ({error.strerror}). Choose another place.") from error
+        self._log(_("Report saved as {path}").format(path=path))
 
     def _attempt(self, work: Callable[..., None], *arguments: Any) -> None:
         self._tell(None)
@@ -140,8 +144,11 @@ class ResultPanel:
             slicer.util.setSliceViewerLayers(foregroundOpacity=self._ui.opacitySlider.value)
 
     def _apply(self) -> None:
-        nodes = list(self._ui.applyToSelector.checkedNodes())
-        self._logic.applyTransform(nodes, self._result.transformNode, harden=self._ui.hardenCheckBox.checked)
+        nodes, harden = list(self._ui.applyToSelector.checkedNodes()), bool(self._ui.hardenCheckBox.checked)
+        if not nodes:
+            raise InputError("Nothing is checked under “Apply to”. Check what shall follow the moving volume.")
+        self._logic.applyTransform(nodes, self._result.transformNode, harden=harden)
+        self._log(_("Applied to {names}").format(names=", ".join(node.GetName() for node in nodes)))
 
     def _ask_where_to_save(self) -> None:
         path = qt.QFileDialog.getSaveFileName(self._ui.saveReportButton, _("Save report"), "report.json", "JSON (*.json)")
@@ -165,9 +172,14 @@ class ResultPanel:
         worst = max(colours, key=list(MARKS).index)
         self._ui.verdictLabel.setText(f"<b>{MARKS[worst][0]} {VERDICTS[worst]}</b>")
         self._ui.ruleLabel.setText(_("Click a measure to read its rule."))
-        table.horizontalHeader().setStretchLastSection(True)
         table.resizeColumnToContents(0)
+        self._fit_table()
+
+    def _fit_table(self) -> None:
+        """As high as its rows: a list within the panel that scrolls would hide the worst of it."""
+        table = self._ui.marksTable
         table.resizeRowsToContents()
+        table.setFixedHeight(sum(table.rowHeight(row) for row in range(table.rowCount)) + 2 * table.frameWidth)
 
     def _show_rule(self, row: int) -> None:
         if self._result is not None and row >= 0:

@@ -34,7 +34,7 @@ class RunPanel:
         self._stage, self._start = "", time.monotonic()
         self._ui.progressBar.setValue(0)
         self._ui.progressBar.setVisible(True)
-        self._ui.progressLabel.setText(_("Starting"))
+        self._say(_("Starting"))
         self.log(what)
 
     def show_progress(self, progress: Progress) -> None:
@@ -43,13 +43,13 @@ class RunPanel:
             self._stage = stage
             self.log(stage)
         self._ui.progressBar.setValue(round(1000 * progress.fraction))
-        self._ui.progressLabel.setText(", ".join(word for word in (stage, time_left(progress.seconds_left)) if word))
+        self._say(", ".join(word for word in (stage, time_left(progress.seconds_left)) if word))
 
     def end(self, error: Exception | None) -> None:
         """Tell how the run ended."""
         seconds = time.monotonic() - self._start
         if error is None:
-            self._ui.progressLabel.setText(_("Done in {number:.0f} s").format(number=seconds))
+            self._say(_("Done in {number:.0f} s").format(number=seconds))
             self.log(_("Done in {number:.1f} s").format(number=seconds))
         else:
             self.tell(error)
@@ -57,7 +57,7 @@ class RunPanel:
     def show_idle(self, words: str) -> None:
         """Nothing runs; `words` say what is missing before something can."""
         self._ui.progressBar.setVisible(False)
-        self._ui.progressLabel.setText(words)
+        self._say(words)
 
     def tell(self, error: Exception | None) -> None:
         """Show an error in words, its details behind a link; None clears it."""
@@ -76,6 +76,10 @@ class RunPanel:
 
     def log(self, words: str) -> None:
         self._ui.logText.appendPlainText(f"{time.strftime('%H:%M:%S')} {words}")
+
+    def _say(self, words: str) -> None:
+        self._ui.progressLabel.setText(words)
+        self._ui.progressLabel.setVisible(bool(words))
 
     def _toggle_details(self) -> None:
         self._ui.detailsText.setVisible(not self._ui.detailsText.isVisible())

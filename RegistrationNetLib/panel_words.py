@@ -32,12 +32,12 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
         "mind": _("MIND (across modalities)"),
         "mi": _("Mutual information (across modalities)"),
     },
-    "device": {
-        "auto": _("Automatic"),
-        "cpu": _("Processor (CPU)"),
-        "cuda": _("NVIDIA graphics card (CUDA)"),
-        "mps": _("Apple graphics (MPS)"),
-    },
+}
+DEVICES: Mapping[str, str] = {
+    "auto": _("Automatic"),
+    "cpu": _("Processor"),
+    "cuda": _("NVIDIA graphics card"),
+    "mps": _("Apple graphics"),
 }
 REFINEMENT_WORDS: Mapping[str, str] = {
     "none": _("refines nothing"),

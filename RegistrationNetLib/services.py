@@ -82,9 +82,11 @@ def devices(request: Message, progress: ProgressCallback) -> list[dict[str, Any]
     """What there is to compute on, and its free memory where that can be told."""
     title = platform.processor() or platform.machine()
     found: list[dict[str, Any]] = [{"name": "cpu", "title": title, "free_mb": psutil.virtual_memory().available / 2**20}]
-    if torch.cuda.is_available():
-        free_mb = torch.cuda.mem_get_info(0)[0] / 2**20
-        found.append({"name": "cuda", "title": torch.cuda.get_device_name(0), "free_mb": free_mb})
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for index in range(cards):
+        name = "cuda" if cards == 1 else f"cuda:{index}"
+        free_mb = torch.cuda.mem_get_info(index)[0] / 2**20
+        found.append({"name": name, "title": torch.cuda.get_device_name(index), "free_mb": free_mb})
     return found + ([{"name": "mps", "title": "Apple GPU", "free_mb": None}] if torch.backends.mps.is_available() else [])
 
 

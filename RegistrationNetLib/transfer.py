@@ -6,7 +6,9 @@ Proxies and certificates are those of the environment (HTTPS_PROXY, NO_PROXY, RE
 from __future__ import annotations
 
 import itertools
+import json
 import re
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from .errors import DownloadError, InputError
+from .errors import Cancelled, DownloadError, InputError
 from .progress import StageReport
 
 if TYPE_CHECKING:
     import requests
 
 PIECE_BYTES = 2**18
+# What a part that waits is called, and the note of what it is a part of.
+PART, OF = "part", "of.json"
 BUSY = (429, 500, 502, 503, 504)
 _PRINTED_OBJECT = re.compile(r"^(<[^>]*>|\w+\([^)]*\)): ")
 
@@ -123,7 +127,15 @@ class _Transfer:
             raise DownloadError(f"{self.url}: the server sends more than {self.limit_bytes} bytes, which is not this file.")
 
 
-def transfer(url: str, path: Path, *, limit_bytes: int, report: StageReport, patience: Patience = Patience()) -> None:
+def transfer(
+    url: str,
+    path: Path,
+    *,
+    limit_bytes: int,
+    report: StageReport,
+    patience: Patience = Patience(),
+    keep: Path | None = None,
+) -> None:
     """Fetch `url` into the new file `path`.
 
     Args:
@@ -131,6 +143,8 @@ def transfer(url: str, path: Path, *, limit_bytes: int, report: StageReport, pat
         report: hears the fraction received, and stops the transfer by raising `Cancelled`. While the server is silent
             nothing is reported, for `patience.timeout_seconds` at most.
         patience: after a break the transfer goes on where it was if the server can do that, else from the start.
+        keep: a folder in which the part waits that has come when the transfer is cancelled; the next transfer with it goes on
+            from there, if the server can do that and still has the same content.
 
     Raises:
         DownloadError: it could not be fetched; `path` may hold a part.
@@ -138,16 +152,37 @@ def transfer(url: str, path: Path, *, limit_bytes: int, report: StageReport, pat
     """
     import requests
 
-    with requests.Session() as session, path.open("xb") as file:
-        one = _Transfer(session, url, file, limit_bytes)
-        for attempt in itertools.count(1):
-            try:
-                one.attempt(report, patience.timeout_seconds)
-                return
-            except _Break as error:
-                if attempt > patience.retries:
-                    raise DownloadError(f"{url}: {error} (attempt {attempt}).") from error
-            _pause(patience.pause_seconds, partial(report, one.fraction))
+    tag = "" if keep is None else _taken_up(url, path, keep)
+    try:
+        with requests.Session() as session, path.open("ab" if tag else "xb") as file:
+            one = _Transfer(session, url, file, limit_bytes, tag)
+            for attempt in itertools.count(1):
+                try:
+                    one.attempt(report, patience.timeout_seconds)
+                    return
+                except _Break as error:
+                    if attempt > patience.retries:
+                        raise DownloadError(f"{url}: {error} (attempt {attempt}).") from error
+                _pause(patience.pause_seconds, partial(report, one.fraction))
+    except Cancelled:
+        if keep is not None and one.tag and one.fraction < 1:
+            keep.mkdir(exist_ok=True)
+            path.replace(keep / PART)
+            (keep / OF).write_text(json.dumps([url, one.tag]), encoding="utf-8")
+        raise
+
+
+def _taken_up(url: str, path: Path, keep: Path) -> str:
+    """Put the part of `url` that waits in `keep` at `path`, and tell the tag of its content; "" where there is none."""
+    try:
+        of, tag = json.loads((keep / OF).read_text(encoding="utf-8"))
+        if of != url:
+            return ""
+        (keep / PART).replace(path)
+        shutil.rmtree(keep, ignore_errors=True)
+    except (OSError, ValueError):
+        return ""
+    return str(tag)
 
 
 def _pause(seconds: float, report: Callable[[], None]) -> None:

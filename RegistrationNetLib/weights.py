@@ -95,7 +95,8 @@ def download(card: Card, check: Check, *, progress: ProgressCallback = silent, p
 
     Args:
         check: asked before the file takes its place.
-        progress: hears the stages "download" and "check", and stops the work by raising `Cancelled`.
+        progress: hears the stages "download" and "check", and stops the work by raising `Cancelled`. What has come by then
+            is kept for a day, and the next download goes on from there if the server can do that.
         patience: with a slow or breaking connection.
 
     Raises:
@@ -111,7 +112,8 @@ def download(card: Card, check: Check, *, progress: ProgressCallback = silent, p
         stages = Stages(progress, {"download": 0.95, "check": 0.05})
         report = stages.begin("download")
         try:
-            transfer(url, file, limit_bytes=LARGEST * int(_weights(card)["bytes"]), report=report, patience=patience)
+            limit = LARGEST * int(_weights(card)["bytes"])
+            transfer(url, file, limit_bytes=limit, report=report, patience=patience, keep=_part_folder(card))
         except DownloadError as error:
             raise DownloadError(f"Cannot download the weights of {card.name}. {error} {_by_hand(card)}") from error
         stages.begin("check")
@@ -170,6 +172,7 @@ def remove(card: Card) -> int:
         freed = path.stat().st_size if path.exists() else 0
         path.unlink(missing_ok=True)
         _pin_path(card).unlink(missing_ok=True)
+        shutil.rmtree(_part_folder(card), ignore_errors=True)
         own_card_path(card.name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
@@ -215,6 +218,11 @@ def _weights(card: Card) -> Mapping[str, Any]:
 
 def _path(card: Card) -> Path:
     return models_folder() / str(_weights(card)["file"])
+
+
+def _part_folder(card: Card) -> Path:
+    """Where a part waits whose download was cancelled; like everything that arrives, not for ever."""
+    return models_folder() / f"{ARRIVING}{_path(card).name}"
 
 
 def _pin_path(card: Card) -> Path:

@@ -102,6 +102,19 @@ def stalled(content: bytes, until: threading.Event) -> Answer:
     return answer
 
 
+def dripping(content: bytes, until: threading.Event, *, tag: str = '"one"') -> Answer:
+    """Half of it, and then a little at a time, for whoever goes on asking."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        half = len(content) // 2
+        _send(handler, 200, {"Content-Length": str(len(content)), "ETag": tag}, content[:half])
+        while not until.wait(0.02) and half < len(content):
+            handler.wfile.write(content[half : half + 2**18])
+            half += 2**18
+
+    return answer
+
+
 def status(code: int) -> Answer:
     return lambda handler: _send(handler, code, {"Content-Length": "5"}, b"sorry")
 

@@ -38,7 +38,15 @@ def test_a_device_that_is_there_is_taken_and_one_that_is_not_refused(name: str, 
         chosen_device(name)
 
 
-@pytest.mark.parametrize("name", ["tpu", "cuda:0", "CPU", ""])
+def test_each_of_several_cards_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert chosen_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(InputError, match="has no cuda:2 device. Choose auto or cpu"):
+        chosen_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:first", "cpu:1", "CPU", ""])
 def test_an_unknown_device_lists_the_known_ones(name: str) -> None:
     with pytest.raises(InputError, match=f"no device '{name}'; the devices are auto, cpu, cuda, mps"):
         chosen_device(name)

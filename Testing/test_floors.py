@@ -69,6 +69,7 @@ FLOORS = (
         "scene_results",
         "panel_inputs",
         "panel_words",
+        "panel_devices",
         "panel_models",
         "panel_results",
         "panel_run",

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from RegistrationNetLib import services
 from RegistrationNetLib.catalogue import card_named
@@ -145,6 +146,19 @@ def test_a_full_disk_is_told(pair: dict[str, str], tmp_path: Path) -> None:
 
 def test_there_is_a_service_for_every_request_that_is_work() -> None:
     assert set(SERVICES) == set(WORK)
+
+
+@pytest.mark.parametrize(("cards", "names"), [(1, ["cuda"]), (2, ["cuda:0", "cuda:1"])])
+def test_every_graphics_card_is_listed_with_its_free_memory(
+    cards: int, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: ((index + 1) * 2**30, 2**34))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"Card {index}")
+    found = [one for one in SERVICES["devices"]({}, silent) if one["name"] not in ("cpu", "mps")]
+    assert [one["name"] for one in found] == names
+    assert found[-1] == {"name": names[-1], "title": f"Card {cards - 1}", "free_mb": 1024.0 * cards}
 
 
 def test_devices_and_models_are_listed() -> None:

@@ -182,6 +182,35 @@ def test_cancelling_in_the_middle_leaves_nothing(serve: Serve, cache: Path) -> N
     assert left_in(cache) == set()
 
 
+def test_a_cancelled_download_goes_on_where_it_was(serve: Serve, cache: Path) -> None:
+    def cancel(progress: Progress) -> None:
+        if progress.fraction > 0.4:
+            raise Cancelled("enough")
+
+    server = serve(loopback.the_rest(CONTENT))
+    card = card_at(server.url)
+    with pytest.raises(Cancelled):
+        fetch(card, progress=cancel)
+    assert weights_state(card).kind == "missing"
+    assert fetch(card).read_bytes() == CONTENT
+    assert "Range" not in server.seen[0][1]
+    assert int(server.seen[1][1]["Range"].removeprefix("bytes=").removesuffix("-")) > 0
+    assert left_in(cache) == {fetch(card).name, f"{fetch(card).name}.json"}
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_part_of_a_content_that_has_changed_is_dropped(serve: Serve) -> None:
+    def cancel(progress: Progress) -> None:
+        if progress.fraction > 0.4:
+            raise Cancelled("enough")
+
+    server = serve(loopback.the_rest(CHANGED, tag='"old"'), loopback.the_rest(CONTENT, tag='"new"'))
+    card = card_at(server.url)
+    with pytest.raises(Cancelled):
+        fetch(card, progress=cancel)
+    assert fetch(card).read_bytes() == CONTENT
+
+
 def test_cancelling_at_the_check_leaves_nothing(serve: Serve, cache: Path) -> None:
     def cancel(progress: Progress) -> None:
         if progress.stage == "check":

@@ -22,55 +22,84 @@ def _attribute(name, type_, default, changed=None):
 
 
 @qt.registerCustomWidget
-class ctkCollapsibleButton(QtWidgets.QWidget):
+class ctkCollapsibleButton(QtWidgets.QAbstractButton):
+    """A button over its contents. A child that was hidden by itself stays hidden when the button opens."""
+
     contentsCollapsed = Signal(bool)
-    toggled = Signal(bool)
-    clicked = Signal(bool)
 
     def __init__(self, *args):
-        parent = next((a for a in args if isinstance(a, QtWidgets.QWidget)), None)
-        super().__init__(parent)
-        self._collapsed = False
-        self._button = QtWidgets.QToolButton(self)
-        self._button.setObjectName("")
-        self._button.setToolButtonStyle(QtCore.Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self._button.setSizePolicy(QtWidgets.QSizePolicy.Policy.Expanding, QtWidgets.QSizePolicy.Policy.Fixed)
-        self._button.clicked.connect(lambda: self.setCollapsed(not self._collapsed))
-        self._text = next((a for a in args if isinstance(a, str)), "")
-        self.setContentsMargins(0, 24, 0, 0)
-        self._update()
+        super().__init__(next((a for a in args if isinstance(a, QtWidgets.QWidget)), None))
+        self._hidden, self._collapsing = set(), False
+        self.setCheckable(True)
+        self.setChecked(True)
+        self.setSizePolicy(QtWidgets.QSizePolicy.Policy.Minimum, QtWidgets.QSizePolicy.Policy.Preferred)
+        self.setText(next((a for a in args if isinstance(a, str)), ""))
+        self.setContentsMargins(0, self._head().height(), 0, 0)
+        self.toggled.connect(self._onToggled)
 
-    def _update(self):
-        self._button.setText(self._text)
-        self._button.setArrowType(QtCore.Qt.ArrowType.RightArrow if self._collapsed else QtCore.Qt.ArrowType.DownArrow)
-        self.setMaximumHeight(24 if self._collapsed else 16777215)
+    def _head(self):
+        """The size of the button alone: its text counts, so that a long one makes the whole panel wide."""
+        size = self.fontMetrics().size(QtCore.Qt.TextFlag.TextShowMnemonic, self.text or "Mg")
+        return QtCore.QSize(size.width() + 30, max(size.height(), 16) + 6)
+
+    def _onToggled(self, isOpen):
+        self._collapsing = True
         for child in self.children():
-            if isinstance(child, QtWidgets.QWidget) and child is not self._button:
-                child.setVisible(not self._collapsed)
+            if isinstance(child, QtWidgets.QWidget) and child not in self._hidden:
+                child.setVisible(isOpen)
+        self._collapsing = False
+        self.setMaximumHeight(16777215 if isOpen else self._head().height())
+        self.updateGeometry()
+        self.contentsCollapsed.emit(not isOpen)
 
     def childEvent(self, event):
         super().childEvent(event)
-        if self._collapsed and event.added() and isinstance(event.child(), QtWidgets.QWidget):
-            QtCore.QTimer.singleShot(0, self._update)
+        if event.added() and isinstance(event.child(), QtWidgets.QWidget):
+            event.child().installEventFilter(self)
 
-    def resizeEvent(self, event):
-        super().resizeEvent(event)
-        self._button.setGeometry(0, 0, self.width, 22)
+    def eventFilter(self, child, event):
+        kind = event.type()
+        if not self._collapsing and kind == QtCore.QEvent.Type.HideToParent:
+            self._hidden.add(child)
+        elif not self._collapsing and kind == QtCore.QEvent.Type.ShowToParent:
+            self._hidden.discard(child)
+            if not self.checked:
+                self._collapsing = True
+                child.setVisible(False)
+                self._collapsing = False
+        return False
+
+    def hitButton(self, place):
+        return place.y() < self._head().height()
+
+    def sizeHint(self):
+        if not self.checked or self.layout() is None:
+            return self._head()
+        return self.layout().totalSizeHint().expandedTo(self._head())
+
+    def minimumSizeHint(self):
+        if not self.checked or self.layout() is None:
+            return self._head()
+        return self.layout().totalMinimumSize().expandedTo(self._head())
+
+    def paintEvent(self, event):
+        painter, option = QtWidgets.QStylePainter(self), QtWidgets.QStyleOptionButton()
+        option.initFrom(self)
+        option.rect = QtCore.QRect(0, 0, self.width, self._head().height())
+        option.state |= QtWidgets.QStyle.StateFlag.State_Raised
+        painter.drawControl(QtWidgets.QStyle.ControlElement.CE_PushButtonBevel, option)
+        arrow = QtWidgets.QStyleOption()
+        arrow.initFrom(self)
+        arrow.rect = QtCore.QRect(6, (option.rect.height() - 9) // 2, 9, 9)
+        element = QtWidgets.QStyle.PrimitiveElement
+        painter.drawPrimitive(element.PE_IndicatorArrowDown if self.checked else element.PE_IndicatorArrowRight, arrow)
+        painter.drawText(option.rect.adjusted(22, 0, -4, 0), QtCore.Qt.AlignmentFlag.AlignVCenter, self.text)
+        painter.end()
+
+    collapsed = Property(bool, lambda self: not self.checked, lambda self, v: self.setChecked(not v))
 
     def setCollapsed(self, value):
-        if value != self._collapsed:
-            self._collapsed = value
-            self._update()
-            self.contentsCollapsed.emit(value)
-            self.toggled.emit(not value)
-
-    def setText(self, text):
-        self._text = text
-        self._update()
-
-    collapsed = Property(bool, lambda self: self._collapsed, setCollapsed)
-    checked = Property(bool, lambda self: not self._collapsed, lambda self, v: self.setCollapsed(not v))
-    text = Property(str, lambda self: self._text, setText)
+        self.setChecked(not value)
 
 
 @qt.registerCustomWidget

@@ -1,11 +1,18 @@
 """`qt` as PythonQt shows it, on top of PySide6 (stand-in for tests)."""
 
+import ctypes
 import enum
 import inspect
 import sys
 
 import shiboken6
 from PySide6 import QtCore, QtGui, QtNetwork, QtUiTools, QtWidgets
+
+if sys.version_info < (3, 12):
+    # PySide6 6.12 gives back None, True and False without counting the reference, which is harmless only from Python 3.12 on,
+    # where they are immortal; an older interpreter ends as soon as one of them is used up. So give them what will not be used up.
+    for _singleton in (None, True, False):
+        ctypes.c_ssize_t.from_address(id(_singleton)).value += 1 << 40
 
 _this = sys.modules[__name__]
 _MODULES = (QtCore, QtGui, QtNetwork, QtWidgets)
@@ -143,6 +150,16 @@ def registerCustomWidget(cls):
     return cls
 
 
+def _checkProperties(tree):
+    """A property that the class does not have is set all the same, and has no effect."""
+    for widget in tree.iter("widget"):
+        kind = widget.get("class")
+        known = _customWidgets.get(kind) or getattr(_this, kind, QtWidgets.QFrame)
+        for given in widget.findall("property"):
+            if given.get("stdset") != "0" and known.staticMetaObject.indexOfProperty(given.get("name")) < 0:
+                raise RuntimeError(f"{kind} {widget.get('name')!r} has no property {given.get('name')!r}")
+
+
 class QUiLoader(QtUiTools.QUiLoader):
     """Knows the stand-ins; makes the .ui file's scene connections itself, as their types are Python's."""
 
@@ -160,6 +177,7 @@ class QUiLoader(QtUiTools.QUiLoader):
         unknown = sorted(c for c in used if not hasattr(_this, c) and c not in _customWidgets and c != "Line")
         if unknown:
             raise RuntimeError(f"the host has no stand-in for {unknown}")
+        _checkProperties(tree)
         connections = []
         for parentElement in tree.iter("connections"):
             for c in list(parentElement):

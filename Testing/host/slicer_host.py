@@ -243,44 +243,52 @@ class qMRMLNodeComboBox(_SceneCombo):
     baseName, setBaseName = _attribute("baseName", str, "")
 
 
-class qMRMLCheckableNodeComboBox(_SceneCombo):
+class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
+    """Shows the names of what is checked; the boxes are in its list."""
+
     checkedNodesChanged = Signal()
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        layout = QtWidgets.QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        self._list = QtWidgets.QListWidget()
-        self._list.setMaximumHeight(60)
-        layout.addWidget(self._list)
-        self._list.itemChanged.connect(lambda *_: self.checkedNodesChanged.emit())
+        self._checked = []
+        self._combo.setPlaceholderText("Select nodes")
+        self._combo.activated.disconnect()
+        self._combo.model().itemChanged.connect(self._onItem)
 
     def _refresh(self):
-        if not hasattr(self, "_list"):
+        super()._refresh()
+        if not hasattr(self, "_checked"):
             return
-        checked = {n.GetID() for n in self.checkedNodes()}
-        self._list.blockSignals(True)
-        self._list.clear()
-        for node in self.nodes():
-            item = QtWidgets.QListWidgetItem(node.GetName())
-            item.setData(QtCore.Qt.ItemDataRole.UserRole, node.GetID())
-            item.setCheckState(QtCore.Qt.CheckState.Checked if node.GetID() in checked else QtCore.Qt.CheckState.Unchecked)
-            self._list.addItem(item)
-        self._list.blockSignals(False)
+        self._filling = True
+        nodes = {node.GetID(): node for node in self.nodes()}
+        self._checked = [one for one in self._checked if one in nodes]
+        for row in range(self._combo.count):
+            item = self._combo.model().item(row)
+            if item.data(QtCore.Qt.ItemDataRole.UserRole) in nodes:
+                isChecked = item.data(QtCore.Qt.ItemDataRole.UserRole) in self._checked
+                item.setCheckable(True)
+                item.setCheckState(QtCore.Qt.CheckState.Checked if isChecked else QtCore.Qt.CheckState.Unchecked)
+        self._combo.setCurrentIndex(-1)
+        self._combo.setPlaceholderText(", ".join(nodes[one].GetName() for one in self._checked) or "None")
+        self._filling = False
 
-    def _items(self):
-        return [self._list.item(i) for i in range(self._list.count)]
+    def _onItem(self, item):
+        if self._filling:
+            return
+        one = item.data(QtCore.Qt.ItemDataRole.UserRole)
+        self._checked = [other for other in self._checked if other != one]
+        if item.checkState() == QtCore.Qt.CheckState.Checked:
+            self._checked.append(one)
+        QtCore.QTimer.singleShot(0, lambda: shiboken6.isValid(self) and self._refresh())
+        self.checkedNodesChanged.emit()
 
     def checkedNodes(self):
-        ids = [i.data(QtCore.Qt.ItemDataRole.UserRole) for i in self._items() if i.checkState() == QtCore.Qt.CheckState.Checked]
-        return [n for n in map(self._scene.GetNodeByID, ids) if n] if self._scene else []
+        return tuple(node for node in map(self._scene.GetNodeByID, self._checked) if node) if self._scene else ()
 
     def setCheckState(self, node, state):
-        for item in self._items():
-            if item.data(QtCore.Qt.ItemDataRole.UserRole) == node.GetID():
-                item.setCheckState(state)
-
-    noneEnabled, setNoneEnabled = _attribute("noneEnabled", bool, False)
+        for row in range(self._combo.count):
+            if self._combo.itemData(row) == node.GetID():
+                self._combo.model().item(row).setCheckState(state)
 
 
 class qMRMLSliderWidget(ctk.ctkSliderWidget):
@@ -419,12 +427,17 @@ class Module:
             parent.setLayout(qt.QVBoxLayout())
             parent.setMRMLScene(slicer.mrmlScene)
             parent.isEntered = False
-            self.widget = getattr(sys.modules[self.name], self.name + "Widget")(parent)
-            setattr(slicer.modules, self.name + "Widget", self.widget)
             parent.self = lambda: self.widget
+            parent.reload = self._setup
             self._representation = parent
-            self.widget.setup()
+            self._setup()
         return self._representation
+
+    def _setup(self):
+        """Also what the application does on Reload, without entering again."""
+        self.widget = getattr(sys.modules[self.name], self.name + "Widget")(self._representation)
+        setattr(slicer.modules, self.name + "Widget", self.widget)
+        self.widget.setup()
 
     def enter(self):
         self.widgetRepresentation().isEntered = True
@@ -435,6 +448,16 @@ class Module:
         getattr(self.widget, "exit", lambda: None)()
 
 
+def _giveCache(scene):
+    """Where a scene bundle is unpacked."""
+    cache, manager = slicer.vtkCacheManager(), slicer.vtkDataIOManager()
+    cache.SetRemoteCacheDirectory(slicer.app.temporaryPath)
+    cache.SetMRMLScene(scene)
+    manager.SetCacheManager(cache)
+    scene.SetCacheManager(cache)
+    scene.SetDataIOManager(manager)
+
+
 def start(pure=None, testing=False):
     """`pure`: a folder with Slicer's own pure-Python slicer/* files to use under the stand-in."""
     if hasattr(slicer, "app"):
@@ -443,6 +466,7 @@ def start(pure=None, testing=False):
     slicer.app._testing = testing
     scene = slicer.vtkMRMLScene()
     slicer.mrmlScene = scene
+    _giveCache(scene)
     slicer.app._applicationLogic = slicer.vtkMRMLApplicationLogic()
     slicer.app._applicationLogic.SetMRMLScene(scene)
     for name in ("modules", "moduleNames"):

@@ -560,11 +560,11 @@ def test_every_choice_of_the_parameter_node_reaches_the_registration(
 
 
 def test_the_choices_are_those_of_the_library(module: Any) -> None:
-    from RegistrationNetLib import alignment, cli, devices, inputs, options, similarity
+    from RegistrationNetLib import alignment, cli, devices, inputs, options, panel_words, similarity
 
     assert set(module.REFINEMENTS) - {"default"} == set(options.REFINEMENTS) == set(cli.REFINEMENTS)
     assert set(module.MODALITIES) == set(inputs.MODALITIES)
-    assert module.DEVICES == devices.DEVICES
+    assert tuple(panel_words.DEVICES) == devices.DEVICES
     for name in module.SIMILARITIES[1:]:
         assert similarity.measure_named(name).name == name
     for stages in module.ALIGNMENTS.values():

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
+from RegistrationNetLib.client import Client
+
 from ..module.conftest import ROOT, collect_ignore_glob, host, scene  # noqa: F401, the stage is the same
+from .fake_client import FakeClient
+
+if not collect_ignore_glob:
+    from ..module.nodes import pair_nodes
 
 
 class Panel:
@@ -22,10 +28,18 @@ class Panel:
         self.top.resize(350, 2400)
         self.top.show()
         module.enter()
-        self.widget = module.widget
-        self.ui, self.logic = self.widget.ui, self.widget.logic
-        for name in ("moreInputs", "refinement", "device", "outputs"):
-            getattr(self.ui, f"{name}CollapsibleButton").setCollapsed(False)
+
+    @property
+    def widget(self) -> Any:
+        return self.module.widget
+
+    @property
+    def ui(self) -> Any:
+        return self.widget.ui
+
+    @property
+    def logic(self) -> Any:
+        return self.widget.logic
 
     @property
     def parameters(self) -> Any:
@@ -35,17 +49,52 @@ class Panel:
         from PySide6.QtTest import QTest
 
         button = getattr(self.ui, name)
+        self._reveal(button)
         assert button.isEnabled(), f"{name} is disabled"
+        assert button.isVisibleTo(self.top), f"{name} is hidden"
         centre = button.rect.center()
         if isinstance(button, self.qt.QCheckBox):
             centre.setX(8)
         QTest.mouseClick(button, self.qt.Qt.LeftButton, self.qt.Qt.NoModifier, centre)
+
+    def open(self, name: str) -> None:
+        """Click the head of a section that is closed."""
+        from PySide6.QtTest import QTest
+
+        section = getattr(self.ui, f"{name}CollapsibleButton")
+        if section.collapsed:
+            QTest.mouseClick(section, self.qt.Qt.LeftButton, self.qt.Qt.NoModifier, self.qt.QPoint(20, 8))
+        assert not section.collapsed
+
+    def check(self, name: str, words: str) -> None:
+        """Check or uncheck an entry of a list of boxes, by the space bar."""
+        from PySide6.QtTest import QTest
+
+        widget = getattr(self.ui, name)
+        self._reveal(widget)
+        combo = widget.findChild(self.qt.QComboBox)
+        combo.showPopup()
+        view = combo.view()
+        view.setCurrentIndex(combo.model().index(combo.findText(words), 0))
+        QTest.keyClick(view, self.qt.Qt.Key_Space)
+        combo.hidePopup()
+        self.qt.QApplication.processEvents()
+
+    def _reveal(self, widget: Any) -> None:
+        """Open the sections around a widget, as a user must."""
+        around = []
+        while (widget := widget.parent()) is not None:
+            if widget.objectName.endswith("CollapsibleButton"):
+                around.append(widget.objectName.removesuffix("CollapsibleButton"))
+        for name in reversed(around):
+            self.open(name)
 
     def choose(self, name: str, words: str) -> None:
         """By the arrow keys, from the top."""
         from PySide6.QtTest import QTest
 
         widget = getattr(self.ui, name)
+        self._reveal(widget)
         combo = widget if isinstance(widget, self.qt.QComboBox) else widget.findChild(self.qt.QComboBox)
         assert combo.isEnabled(), f"{name} is disabled"
         QTest.keyClick(combo, self.qt.Qt.Key_Home)
@@ -59,6 +108,7 @@ class Panel:
         from PySide6.QtTest import QTest
 
         field = getattr(self.ui, name)
+        self._reveal(field)
         spin = field if isinstance(field, self.qt.QSpinBox) else field.findChild(self.qt.QDoubleSpinBox)
         line = spin.findChild(self.qt.QLineEdit)
         line.selectAll()
@@ -106,8 +156,56 @@ def layers(host: Any, scene: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, 
     return shown
 
 
+class SharedClient(Client):
+    """One worker for all tests: it is torch that takes long to start. What is under way is ended as a real client does."""
+
+    def close(self) -> None:
+        for job in self.unfinished:
+            job.cancel()
+        while self.unfinished:
+            self.poll()
+            time.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def shared_client() -> Iterator[Client]:
+    one = SharedClient()
+    yield one
+    Client.close(one)
+
+
 @pytest.fixture
-def panel(host: Any, scene: Any, errors: Any, layers: Any) -> Iterator[Panel]:  # noqa: F811
-    one = Panel(host.loadModule(ROOT / "RegistrationNet" / "RegistrationNet.py"))
+def client(shared_client: Client) -> Any:
+    """What the panel's logic talks to."""
+    return shared_client
+
+
+@pytest.fixture
+def panel(host: Any, scene: Any, errors: Any, layers: Any, client: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Panel]:  # noqa: F811
+    loaded = host.loadModule(ROOT / "RegistrationNet" / "RegistrationNet.py")
+    monkeypatch.setattr(sys.modules["RegistrationNet"], "Client", lambda: client)
+    one = Panel(loaded)
     yield one
     one.close()
+
+
+@pytest.fixture
+def ready(scene: Any, panel: Panel) -> Panel:  # noqa: F811
+    """The panel with two volumes chosen."""
+    pair_nodes(scene)
+    panel.choose("fixedSelector", "fixed")
+    panel.choose("movingSelector", "moving")
+    return panel
+
+
+def quick(panel: Panel) -> None:
+    """Choose few steps."""
+    panel.choose("alignmentCombo", "None")
+    panel.click("hasOwnStepsCheckBox")
+    panel.type("stepsSpinBox", "3")
+
+
+@pytest.fixture
+def fake() -> FakeClient:
+    """A worker that does what the test says; in force where a test file makes it its `client`."""
+    return FakeClient()

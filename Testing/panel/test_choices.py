@@ -7,6 +7,12 @@ import pytest
 
 from ..module.nodes import linear_transform, pair_nodes, points_node, segmentation_node
 from .conftest import Panel
+from .fake_client import FakeClient
+
+
+@pytest.fixture
+def client(fake: FakeClient) -> FakeClient:
+    return fake
 
 
 @pytest.fixture
@@ -31,23 +37,46 @@ def asked(scene: Any, panel: Panel, monkeypatch: pytest.MonkeyPatch) -> Any:
     return press
 
 
-@pytest.mark.parametrize(
-    ("widget", "words", "option", "value"),
-    [
-        ("fixedModalityCombo", "CT", "fixedModality", "ct"),
-        ("movingModalityCombo", "MR", "movingModality", "mr"),
-        ("alignmentCombo", "Rigid", "align", ("centre", "rigid")),
-        ("refinementCombo", "Nothing", "refine", "none"),
-        ("similarityCombo", "Mutual information (across modalities)", "similarity", "mi"),
-        ("deviceCombo", "Processor (CPU)", "device", "cpu"),
-    ],
-)
+LISTS = [
+    ("fixedModalityCombo", "CT", "fixedModality", "ct"),
+    ("movingModalityCombo", "MR", "movingModality", "mr"),
+    ("alignmentCombo", "Rigid", "align", ("centre", "rigid")),
+    ("refinementCombo", "Nothing", "refine", "none"),
+    ("similarityCombo", "Mutual information (across modalities)", "similarity", "mi"),
+    ("deviceCombo", "Processor", "device", "cpu"),
+]
+BOXES = ["mirrored", "conserveMass", "separateParts"]
+SEGMENTATIONS = ["fixedMask", "movingMask", "fixedLabels", "movingLabels"]
+LANDMARKS = ["fixedLandmarks", "movingLandmarks"]
+# Those that need a test of their own.
+OTHERS = {
+    "fixedSelector", "movingSelector", "modelCombo", "hasOwnStepsCheckBox", "stepsSpinBox", "smoothnessSlider",
+    "initialTransformSelector",
+}  # fmt: skip
+
+
+def test_every_control_that_chooses_is_tested_here(panel: Panel) -> None:
+    bound = {widget.name for widget in panel.top.findChildren(panel.qt.QWidget) if widget.property("SlicerParameterName")}
+    tested = {name for name, *_ in LISTS} | {f"{name}CheckBox" for name in BOXES}
+    tested |= {f"{name}Selector" for name in SEGMENTATIONS + LANDMARKS} | OTHERS
+    assert bound | {"modelCombo", "deviceCombo"} == tested
+
+
+@pytest.mark.parametrize(("widget", "words", "option", "value"), LISTS)
 def test_a_choice_from_a_list_reaches_the_logic(
     panel: Panel, asked: Any, widget: str, words: str, option: str, value: Any
 ) -> None:
     before = asked()
     panel.choose(widget, words)
     assert asked() == {**before, option: value}
+
+
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_a_volume_reaches_the_logic(scene: Any, panel: Panel, asked: Any, side: str) -> None:
+    other, before = pair_nodes(scene)[0], asked()
+    other.SetName("other")
+    panel.choose(f"{side}Selector", "other")
+    assert asked() == {**before, side: other}
 
 
 def test_every_choice_has_its_words_in_the_same_order(panel: Panel) -> None:
@@ -59,23 +88,26 @@ def test_every_choice_has_its_words_in_the_same_order(panel: Panel) -> None:
         "alignment": module.ALIGNMENTS,
         "refinement": module.REFINEMENTS,
         "similarity": module.SIMILARITIES,
-        "device": module.DEVICES,
     }
     assert {name: list(words) for name, words in module.CHOICES.items()} == {
         name: list(values) for name, values in offered.items()
     }
 
 
-@pytest.mark.parametrize("option", ["mirrored", "conserveMass", "separateParts"])
-def test_a_box_that_is_checked_reaches_the_logic(panel: Panel, asked: Any, option: str) -> None:
-    panel.ui.mirroredCheckBox.setEnabled(True)
+@pytest.mark.parametrize("option", BOXES)
+def test_a_box_that_is_checked_reaches_the_logic(panel: Panel, asked: Any, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(panel.widget.modelPanel), "is_ready", property(lambda _: True))
+    panel.choose("modelCombo", "GradICON for knee MR")
     panel.choose("fixedModalityCombo", "CT")
     panel.choose("movingModalityCombo", "CT")
-    panel.ui.mirroredCheckBox.setEnabled(True)
     before = asked()
-    panel.ui.mirroredCheckBox.setEnabled(True)
     panel.click(f"{option}CheckBox")
     assert asked() == {**before, option: True}
+
+
+def test_boxes_that_would_be_refused_cannot_be_checked(panel: Panel, asked: Any) -> None:
+    assert not panel.ui.mirroredCheckBox.isEnabled()
+    assert not panel.ui.conserveMassCheckBox.isEnabled()
 
 
 def test_steps_count_only_when_they_are_ones_own(panel: Panel, asked: Any) -> None:
@@ -92,14 +124,14 @@ def test_smoothness_reaches_the_logic(panel: Panel, asked: Any) -> None:
     assert asked() == {**before, "smoothness": 3.0}
 
 
-@pytest.mark.parametrize("option", ["fixedMask", "movingMask", "fixedLabels", "movingLabels"])
+@pytest.mark.parametrize("option", SEGMENTATIONS)
 def test_a_segmentation_reaches_the_logic(scene: Any, panel: Panel, asked: Any, option: str) -> None:
     node, before = segmentation_node(scene, {}, "outline"), asked()
     panel.choose(f"{option}Selector", "outline")
     assert asked() == {**before, option: node}
 
 
-@pytest.mark.parametrize("option", ["fixedLandmarks", "movingLandmarks"])
+@pytest.mark.parametrize("option", LANDMARKS)
 def test_landmarks_reach_the_logic(scene: Any, panel: Panel, asked: Any, option: str) -> None:
     node, before = points_node(scene, [[1, 2, 3]]), asked()
     panel.choose(f"{option}Selector", "points")

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from ..loopback import Server, stalled, status
+from RegistrationNetLib.client import Client
+
+from ..loopback import Server, dripping, stalled, status, the_rest
 from .conftest import Panel
 
 
@@ -19,6 +21,12 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
     monkeypatch.setenv("REGISTRATIONNET_WEIGHTS_URL", one.url)
     with one.running():
         yield one
+
+
+@pytest.fixture
+def client(server: Server) -> Client:
+    """A worker of its own, which has the server in its environment."""
+    return Client()
 
 
 @pytest.fixture
@@ -64,6 +72,41 @@ def test_a_download_can_be_cancelled(server: Server, lacking: Panel) -> None:
     let_go.set()
     assert lacking.message == ""
     assert lacking.ui.modelCombo.isEnabled()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Weights that fit ConstrICON, as nobody has trained them."""
+    import torch
+
+    from RegistrationNetLib.catalogue import card_named
+    from RegistrationNetLib.predictor import untrained_network
+
+    card = card_named("constricon-mouse")
+    prefix = card.as_dict()["weights"]["state_dict_prefix"]
+    file = tmp_path_factory.mktemp("weights") / "weights.trch"
+    torch.save({f"{prefix}{name}": value for name, value in untrained_network(card).state_dict().items()}, file)
+    return file.read_bytes()
+
+
+def test_a_download_shows_its_progress_is_cancelled_and_goes_on_where_it_was(
+    server: Server, panel: Panel, checkpoint: bytes
+) -> None:
+    let_go = threading.Event()
+    server.answers = [dripping(checkpoint, let_go), the_rest(checkpoint)]
+    panel.choose("modelCombo", "ConstrICON for mouse brains")
+    panel.click("downloadButton")
+    panel.until(lambda: panel.ui.weightsProgressBar.value > 450)
+    assert panel.ui.weightsProgressBar.format.startswith("Downloading")
+    panel.click("downloadButton")
+    panel.until(lambda: panel.ui.downloadButton.text != "Cancel", seconds=10)
+    let_go.set()
+    assert panel.message == ""
+    panel.click("downloadButton")
+    panel.until(lambda: not panel.ui.downloadButton.isVisibleTo(panel.top))
+    assert panel.message == ""
+    assert panel.ui.weightsLabel.text.startswith("Ready: its weights are here")
+    assert int(server.seen[1][1]["Range"].removeprefix("bytes=").removesuffix("-")) > len(checkpoint) // 3
 
 
 def test_a_file_that_is_none_is_refused_in_words(lacking: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,8 @@ class _Parameter:
         self.type, self.notes = hint[0], hint[1:-1]
         members = [m for m in typing.get_args(self.type) if m is not type(None)] or [self.type]
         self.nodeTypes = tuple(m().GetClassName() for m in members if isinstance(m, type) and issubclass(m, slicer.vtkMRMLNode))
-        self.optional = bool(self.nodeTypes)
+        if len(typing.get_args(self.type)) > 1 and type(None) not in typing.get_args(self.type):
+            raise TypeError(f"Unable to write value 'None' of {name}: a union of nodes must have None in it")
         declared = self.note(Default)
         self.default = default if default is not dataclasses.MISSING else declared.value if declared else self._plain()
 

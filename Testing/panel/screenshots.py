@@ -1,0 +1,227 @@
+"""Pictures of the panel in every state, for people to look at: python -m Testing.panel.screenshots FOLDER [STATE…]
+
+Each state at 350 and 500 pixels, on light and on dark; the result is that of a real registration of the phantom.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+os.environ.setdefault("REGISTRATIONNET_CACHE", "/nonexistent/cache")
+sys.path.insert(0, str(ROOT / "Testing" / "host"))
+import slicer_host  # noqa: E402, its folder has just been named
+
+slicer_host.start(ROOT / "Testing" / "host" / "slicer_layer")
+
+import numpy as np  # noqa: E402
+import SimpleITK as sitk  # noqa: E402
+
+from RegistrationNetLib.client import Client  # noqa: E402
+from RegistrationNetLib.errors import ResourceError  # noqa: E402
+from RegistrationNetLib.nrrd import Volume  # noqa: E402
+from RegistrationNetLib.phantom import demo_pair  # noqa: E402
+
+from ..module.nodes import points_node, segmentation_node, volume_node  # noqa: E402
+from .conftest import Panel  # noqa: E402
+from .fake_client import FakeClient  # noqa: E402
+
+WIDTHS = (350, 500)
+SECTIONS = ("inputs", "moreInputs", "network", "refinement", "device", "outputs", "result", "log")
+
+
+def main(folder: Path, *only: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    slicer = slicer_host.slicer
+    slicer.mrmlScene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())
+    slicer.util.setSliceViewerLayers = lambda **_: None
+    for theme in ("light", "dark"):
+        _use(theme)
+        for name, state in STATES.items():
+            if only and name not in only:
+                continue
+            slicer.mrmlScene.Clear(0)
+            with _panel(is_real=name.startswith("result")) as (panel, client):
+                state(panel, client)
+                for width in WIDTHS:
+                    _grab(panel, width, folder / f"{name}-{theme}-{width}.png")
+
+
+@contextmanager
+def _panel(*, is_real: bool) -> Iterator[tuple[Panel, Any]]:
+    loaded = slicer_host.loadModule(ROOT / "RegistrationNet" / "RegistrationNet.py")
+    client = Client() if is_real else FakeClient()
+    sys.modules["RegistrationNet"].Client = lambda: client  # type: ignore[attr-defined]
+    panel = Panel(loaded)
+    yield panel, client
+    panel.close()
+
+
+def _use(theme: str) -> None:
+    import qt
+
+    qt.QApplication.setStyle("Fusion")
+    palette = qt.QPalette()
+    if theme == "dark":
+        roles = {
+            "Window": "#353535", "WindowText": "#ffffff", "Base": "#2a2a2a", "AlternateBase": "#424242", "Text": "#ffffff",
+            "Button": "#353535", "ButtonText": "#ffffff", "Highlight": "#2a82da", "HighlightedText": "#ffffff",
+            "ToolTipBase": "#ffffff", "ToolTipText": "#000000", "Link": "#5fa8f0", "PlaceholderText": "#b0b0b0",
+        }  # fmt: skip
+        for role, colour in roles.items():
+            palette.setColor(getattr(qt.QPalette, role), qt.QColor(colour))
+        for role in ("WindowText", "Text", "ButtonText"):
+            palette.setColor(qt.QPalette.Disabled, getattr(qt.QPalette, role), qt.QColor("#808080"))
+    qt.QApplication.setPalette(palette)
+
+
+def _grab(panel: Panel, width: int, path: Path) -> None:
+    """The whole panel, as high as it wants to be, in the scroll area that Slicer puts it in, where a bar along the bottom is a defect."""
+    import qt
+
+    panel.top.resize(width, 100)
+    for _ in range(3):
+        qt.QApplication.processEvents()
+        panel.top.resize(width, max(panel.top.minimumSizeHint().height(), panel.top.layout().heightForWidth(width)))
+    assert panel.top.minimumSizeHint().width() <= width, f"{path.name} would get a scroll bar"
+    panel.top.grab().save(str(path))
+
+
+def _until(client: Any, is_true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not is_true():
+        assert time.monotonic() < deadline
+        client.poll()
+        time.sleep(0.01)
+
+
+def _ready(panel: Panel, client: FakeClient) -> None:
+    scene = slicer_host.slicer.mrmlScene
+    values = np.zeros((40, 40, 40), np.int16)
+    for name, start in (("CT chest, inspiration", 10), ("CT chest, expiration", 12)):
+        values[start:30, 10:30, 10:30] = 1000
+        volume_node(scene, Volume(values - 1000, np.diag([4.0, 4.0, 4.0, 1.0])), name)
+    panel.module.enter()
+
+
+def _empty(panel: Panel, client: FakeClient) -> None:
+    """As the module opens."""
+
+
+def _open_all(panel: Panel, client: FakeClient) -> None:
+    scene = slicer_host.slicer.mrmlScene
+    _ready(panel, client)
+    segmentation_node(scene, {}, "Lungs of inspiration, by hand")
+    points_node(scene, [[0, 0, 0]])
+    for name in SECTIONS[:-2]:
+        panel.open(name)
+    cards = [
+        ("cpu", "x86_64", 12300.0),
+        ("cuda:0", "NVIDIA H100 80GB HBM3", 71800.0),
+        ("cuda:1", "NVIDIA H100 80GB HBM3", 3200.0),
+    ]
+    client.answer(client.jobs[-1], [{"name": name, "title": title, "free_mb": free} for name, title, free in cards])
+    client.poll()
+    panel.choose("fixedMaskSelector", "Lungs of inspiration, by hand")
+    panel.choose("deviceCombo", "NVIDIA H100 80GB HBM3, 70.1 GB free")
+
+
+def _missing(panel: Panel, client: FakeClient) -> None:
+    _ready(panel, client)
+    panel.choose("modelCombo", "uniGradICON")
+
+
+def _downloading(panel: Panel, client: FakeClient) -> None:
+    _missing(panel, client)
+    panel.click("downloadButton")
+    client.progress(client.jobs[-1], "download", 0.37, 48)
+    client.poll()
+
+
+def _consent(panel: Panel, client: FakeClient) -> None:
+    _ready(panel, client)
+    dependencies = sys.modules["RegistrationNet"].dependencies
+    missing = dependencies.missing
+    dependencies.missing = lambda _: ["torch>=2.2", "psutil>=5.9", "platformdirs>=4"]
+    panel.click("registerButton")
+    dependencies.missing = missing
+
+
+def _running(panel: Panel, client: FakeClient) -> None:
+    _ready(panel, client)
+    panel.click("registerButton")
+    client.progress(client.jobs[-1], "refine", 0.62, 23)
+    client.poll()
+
+
+def _error(panel: Panel, client: FakeClient) -> None:
+    _ready(panel, client)
+    panel.click("registerButton")
+    words = "The registration needs about 9.8 GB on cuda; 3.1 GB are free. Crop the images, or resample them to a larger spacing."
+    client.fail(client.jobs[-1], ResourceError(words))
+    client.poll()
+
+
+def _error_details(panel: Panel, client: FakeClient) -> None:
+    _error(panel, client)
+    panel.ui.messageLabel.linkActivated.emit("details")
+    panel.open("log")
+
+
+def _gpu_absent(panel: Panel, client: FakeClient) -> None:
+    _ready(panel, client)
+    panel.parameters.device = "cuda:1"
+    panel.open("device")
+    client.answer(client.jobs[-1], [{"name": "cpu", "title": "x86_64", "free_mb": 12300.0}])
+    client.poll()
+
+
+def _head_pair() -> None:
+    scene = slicer_host.slicer.mrmlScene
+    pair = demo_pair()
+    for name, image in (("MR head, first visit", pair.fixed), ("MR head, second visit", pair.moving)):
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) @ np.diag(image.GetSpacing())
+        matrix[:3, 3] = image.GetOrigin()
+        volume_node(scene, Volume(sitk.GetArrayFromImage(image), matrix), name)
+
+
+def _result(panel: Panel, client: Client) -> None:
+    """By a real worker."""
+    _head_pair()
+    panel.module.enter()
+    panel.click("registerButton")
+    _until(client, lambda: not panel.is_running)
+    assert not panel.message, panel.message
+
+
+def _result_jacobian(panel: Panel, client: Client) -> None:
+    _result(panel, client)
+    panel.click("jacobianViewButton")
+    panel.ui.marksTable.setCurrentCell(1, 1)
+
+
+STATES: dict[str, Callable[[Panel, Any], None]] = {
+    "empty": _empty,
+    "ready": _ready,
+    "all-open": _open_all,
+    "weights-missing": _missing,
+    "downloading": _downloading,
+    "consent": _consent,
+    "running": _running,
+    "error": _error,
+    "error-details": _error_details,
+    "gpu-absent": _gpu_absent,
+    "result": _result,
+    "result-jacobian": _result_jacobian,
+}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

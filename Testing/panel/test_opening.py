@@ -1,0 +1,28 @@
+"""What opening the module costs; in a process of its own, as the tests have imported everything already."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ..module.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def opening() -> dict[str, list[int]]:
+    script = ROOT / "Testing" / "benchmarks" / "panel.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=100)
+    found: dict[str, list[int]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_opening_imports_no_torch_and_starts_no_worker(opening: dict[str, list[int]]) -> None:
+    assert opening["heavy"] == []
+    assert not opening["has_worker"]
+
+
+def test_opening_takes_less_than_300_ms(opening: dict[str, list[int]]) -> None:
+    """Of the processor, since the clock also counts what else this machine does."""
+    assert min(opening["processor_ms"][1:]) < 300
+    assert opening["processor_ms"][0] < 600, "the first also reads the library from the disk"

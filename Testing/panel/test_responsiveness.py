@@ -1,0 +1,44 @@
+"""The panel while a real registration runs: no gap between two events that a user would feel."""
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from RegistrationNetLib.nrrd import Volume
+
+from ..module.nodes import volume_node
+from .conftest import Panel
+
+SIDE = 128
+LONGEST_GAP_SECONDS = 0.1
+
+
+# The worker takes every core it gets; what is measured is how long the panel itself keeps the event loop.
+@pytest.mark.slow
+def test_no_gap_between_events_while_a_registration_runs(scene: Any, panel: Panel) -> None:
+    indices = np.stack(np.meshgrid(*[np.arange(SIDE)] * 3, indexing="ij"))
+    for name, shift in (("fixed", 0.0), ("moving", 3.0)):
+        waves = np.sin((indices + shift) / 7).sum(axis=0)
+        volume_node(scene, Volume((300 * waves).astype(np.int16), np.diag([1.5, 1.5, 1.5, 1.0])), name)
+    panel.module.enter()
+    panel.click("hasOwnStepsCheckBox")
+    panel.type("stepsSpinBox", "5")
+    ticks, busy = [time.perf_counter()], [time.thread_time()]
+    timer = panel.qt.QTimer()
+    timer.setInterval(5)
+    timer.connect("timeout()", lambda: (ticks.append(time.perf_counter()), busy.append(time.thread_time())))
+    timer.start()
+    panel.click("registerButton")
+    panel.until(lambda: not panel.is_running, seconds=300)
+    panel.until(lambda: ticks[-1] > time.perf_counter() - 0.02, seconds=10)
+    timer.stop()
+    assert panel.message == ""
+    gaps, work = np.diff(ticks), np.diff(busy)
+    sys.stdout.write(
+        f"longest gap {1000 * gaps.max():.0f} ms; the panel's own work {1000 * work.max():.0f} ms at most; "
+        f"{ticks[-1] - ticks[0]:.1f} s, {len(ticks)} events\n"
+    )
+    assert work.max() < LONGEST_GAP_SECONDS

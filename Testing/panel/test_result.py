@@ -1,0 +1,174 @@
+"""The result in the panel: seen in every way, applied, reported, and gone when its nodes are."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from RegistrationNetLib import mrml
+
+from ..module.nodes import points_node, segmentation_node
+from ..module.test_scene_results import REPORT
+from ..module.test_scene_results import result as shift_result
+from ..worker_input import ball
+from .conftest import Panel
+from .fake_client import FakeClient
+
+VIEWS = ("fixed", "moving", "warped", "flicker", "checkerboard", "difference", "jacobian", "grid")
+
+
+@pytest.fixture
+def client(fake: FakeClient) -> FakeClient:
+    return fake
+
+
+@pytest.fixture
+def done(ready: Panel, fake: FakeClient) -> Panel:
+    """The panel with a result: moving shifted onto fixed."""
+    ready.click("registerButton")
+    # The receiver turns the displacements to RAS once more.
+    fake.answer(fake.jobs[-1], mrml.with_ras_displacements(shift_result()))
+    fake.poll()
+    assert ready.message == ""
+    return ready
+
+
+def test_before_a_registration_there_is_no_result(ready: Panel) -> None:
+    assert not ready.ui.resultCollapsibleButton.isVisibleTo(ready.top)
+
+
+def test_a_result_opens_on_the_warped_volume_with_its_verdict(done: Panel, layers: dict[str, Any]) -> None:
+    assert layers["background"] is done.widget.resultPanel.result.warpedNode
+    assert "Every measure is in its green range" in done.ui.verdictLabel.text
+    assert done.ui.marksTable.item(0, 1).text() == "Folded voxels\n0 %"
+
+
+def test_a_measure_that_is_clicked_tells_its_rule(done: Panel) -> None:
+    from PySide6.QtTest import QTest
+
+    table = done.ui.marksTable
+    QTest.mouseClick(
+        table.viewport(), done.qt.Qt.LeftButton, done.qt.Qt.NoModifier, table.visualItemRect(table.item(0, 1)).center()
+    )
+    assert done.ui.ruleLabel.text == "Tissue cannot fold."
+
+
+def test_the_marks_need_no_scrolling(done: Panel) -> None:
+    table = done.ui.marksTable
+    assert table.height >= sum(table.rowHeight(row) for row in range(table.rowCount))
+
+
+@pytest.mark.parametrize("view", [one for one in VIEWS if one != "flicker"])
+def test_a_view_button_shows_its_view_and_stays_down(done: Panel, layers: dict[str, Any], view: str) -> None:
+    result = done.widget.resultPanel.result
+    layers.clear()
+    done.click(f"{view}ViewButton")
+    assert done.message == ""
+    expected = {
+        "fixed": result.fixedNode, "moving": result.movingNode, "warped": result.warpedNode, "grid": result.warpedNode,
+        "jacobian": result.fixedNode,
+    }  # fmt: skip
+    if view in expected:
+        assert layers["background"] is expected[view]
+    else:
+        assert layers["background"].GetName().endswith(view)
+    assert layers["foreground"] is (result.jacobianNode if view == "jacobian" else None)
+    assert [one for one in VIEWS if getattr(done.ui, f"{one}ViewButton").checked] == [view]
+
+
+def test_flicker_shows_fixed_and_warped_in_turn_until_another_view(done: Panel, layers: dict[str, Any]) -> None:
+    result, shown = done.widget.resultPanel.result, []
+    done.widget.resultPanel._timer.setInterval(20)
+    done.click("flickerViewButton")
+
+    def seen_both() -> bool:
+        shown.append(layers["background"])
+        return {result.fixedNode, result.warpedNode} <= set(shown)
+
+    done.until(seen_both, seconds=5)
+    done.click("movingViewButton")
+    assert not done.widget.resultPanel._timer.active
+    assert layers["background"] is result.movingNode
+
+
+def test_flicker_stops_when_the_module_is_left(done: Panel) -> None:
+    done.click("flickerViewButton")
+    done.module.exit()
+    assert not done.widget.resultPanel._timer.active
+
+
+def test_the_opacity_is_that_of_the_jacobian(done: Panel, layers: dict[str, Any]) -> None:
+    assert not done.ui.opacitySlider.isEnabled()
+    done.click("jacobianViewButton")
+    done.type("opacitySlider", "0.25")
+    assert layers["foregroundOpacity"] == 0.25
+    done.click("warpedViewButton")
+    done.click("jacobianViewButton")
+    assert layers["foregroundOpacity"] == 0.25
+
+
+@pytest.mark.parametrize("harden", [False, True])
+def test_a_segmentation_follows_moving(scene: Any, done: Panel, harden: bool) -> None:
+    node = segmentation_node(scene, {"organ": ball((3, -4, 0))}, "organs")
+    done.check("applyToSelector", "organs")
+    if harden:
+        done.click("hardenCheckBox")
+    done.click("applyButton")
+    assert done.message == ""
+    transform = done.widget.resultPanel.result.transformNode
+    assert node.GetParentTransformNode() is (None if harden else transform)
+    assert "Applied to organs" in done.ui.logText.toPlainText()
+
+
+def test_what_is_unchecked_again_stays_where_it_is(scene: Any, done: Panel) -> None:
+    node, other = points_node(scene, [[0, 0, 0]], "one"), points_node(scene, [[0, 0, 0]], "other")
+    for name in ("one", "other", "one"):
+        done.check("applyToSelector", name)
+    done.click("applyButton")
+    assert node.GetParentTransformNode() is None
+    assert other.GetParentTransformNode() is done.widget.resultPanel.result.transformNode
+
+
+def test_apply_with_nothing_checked_says_so(done: Panel) -> None:
+    done.click("applyButton")
+    assert "Nothing is checked under “Apply to”" in done.message
+
+
+def test_the_report_is_saved(done: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "report.json"
+    monkeypatch.setattr(done.qt.QFileDialog, "getSaveFileName", lambda *_: str(file))
+    done.click("saveReportButton")
+    assert json.loads(file.read_text()) == REPORT
+    assert str(file) in done.ui.logText.toPlainText()
+
+
+def test_a_report_that_cannot_be_saved_is_told(done: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(done.qt.QFileDialog, "getSaveFileName", lambda *_: str(tmp_path / "nowhere" / "report.json"))
+    done.click("saveReportButton")
+    assert "cannot be written" in done.message
+    assert "Choose another place" in done.message
+
+
+def test_a_dialogue_that_is_closed_changes_nothing(done: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(done.qt.QFileDialog, "getSaveFileName", lambda *_: "")
+    done.click("saveReportButton")
+    assert done.message == ""
+
+
+def test_a_result_whose_nodes_are_removed_goes(scene: Any, done: Panel) -> None:
+    done.click("flickerViewButton")
+    scene.RemoveNode(done.widget.resultPanel.result.warpedNode)
+    assert done.widget.resultPanel.result is None
+    assert not done.ui.resultCollapsibleButton.isVisibleTo(done.top)
+    assert not done.widget.resultPanel._timer.active
+
+
+def test_the_next_registration_has_names_of_its_own(done: Panel, fake: FakeClient) -> None:
+    first = done.widget.resultPanel.result
+    done.click("registerButton")
+    fake.answer(fake.jobs[-1], mrml.with_ras_displacements(shift_result()))
+    fake.poll()
+    second = done.widget.resultPanel.result
+    assert second.warpedNode is not first.warpedNode
+    assert second.warpedNode.GetName() != first.warpedNode.GetName()
