@@ -157,7 +157,7 @@ def mapped_lattice(composition: Composition, shape: torch.Size | tuple[int, ...]
 
 
 def _mapped_lattice(composition: Composition, shape: torch.Size | tuple[int, ...], like: Tensor) -> Tensor:
-    first = composition.maps[-1]
+    first = composition.maps[-1] if composition.maps else None
     if not isinstance(first, DisplacementField):
         return _by_slabs(composition, identity_points(shape, like))
     others = Composition(tuple(_rounded(one) for one in composition.maps[:-1]))
