@@ -134,7 +134,8 @@ def both_ways(net: nn.Module, moving: Tensor, fixed: Tensor) -> BothWays:
     if net.training or _is_recomputing():
         return BothWays(net(moving, fixed), net(fixed, moving))
     count = moving.shape[0]
-    together: Composition = net(torch.cat([moving, fixed]), torch.cat([fixed, moving]))
+    every = torch.cat([moving, fixed, moving])  # both batches are parts of it
+    together: Composition = net(every[: 2 * count], every[count:])
     return BothWays(_entries(together, slice(count)), _entries(together, slice(count, None)))
 
 
