@@ -42,8 +42,7 @@ def affine_of(matrix: Array, like: Tensor) -> Affine:
     return Affine(torch.as_tensor(matrix[:-1]).to(like))
 
 
-def field_on(grid: Grid, maps: tuple[Affine, DisplacementField, Affine]) -> DisplacementField:
+def field_on(grid: Grid, maps: tuple[Affine, Map, Affine]) -> DisplacementField:
     """The composition of `maps`, the last one first, on the lattice of `grid`."""
-    chain: tuple[Map, ...] = maps
-    lattice = identity_points(grid.shape, maps[1].displacement)
-    return DisplacementField(Composition(chain)(lattice) - lattice)
+    lattice = identity_points(grid.shape, maps[0].matrix)
+    return DisplacementField(Composition(maps)(lattice) - lattice)

@@ -99,11 +99,11 @@ class Placed:
 
 
 @torch.no_grad()
-def placed(maps: BothWays, pair: NetworkPair, grid: Grid) -> Placed:
+def placed(maps: BothWays, pair: NetworkPair, grid: Grid, *, is_refined: bool = False) -> Placed:
     """The maps on `grid`, a lattice of the world, with their affine part apart.
 
     The affine part is that of least squares over the network's lattice. Between the points of that lattice the maps are
-    linear, as in the published package.
+    linear, as in the published package, unless they were refined to more than it holds.
     """
     like, shape = pair.fixed.values, pair.fixed.grid.shape
     forward, backward = (
@@ -111,6 +111,7 @@ def placed(maps: BothWays, pair: NetworkPair, grid: Grid) -> Placed:
         for one in (maps.moving_from_fixed, maps.fixed_from_moving)
     )
     affine = affine_part(forward)
+    one_way, other_way = (maps.moving_from_fixed, maps.fixed_from_moving) if is_refined else (forward, backward)
     moving_cube, fixed_cube = pair.moving.grid.world_from_unit, pair.fixed.grid.world_from_unit
     target_from_network = grid.unit_from_world @ fixed_cube
     network_from_target = np.linalg.inv(target_from_network)
@@ -118,7 +119,7 @@ def placed(maps: BothWays, pair: NetworkPair, grid: Grid) -> Placed:
     back_outer, back_inner = (affine_of(one, like) for one in (target_from_network, affine @ network_from_target))
     return Placed(
         moving_cube @ affine @ np.linalg.inv(fixed_cube),
-        Fields(grid, field_on(grid, (outer, forward, inner)), field_on(grid, (back_outer, backward, back_inner))),
+        Fields(grid, field_on(grid, (outer, one_way, inner)), field_on(grid, (back_outer, other_way, back_inner))),
         Composition((back_outer, maps.fixed_from_moving, back_inner)),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import SimpleITK as sitk
@@ -16,7 +17,7 @@ from .cropping import ranges_within_border
 from .errors import InputError
 from .inputs import SMALLEST_SIDE_VOX, Pair
 from .separable import apply_along_axes, on, resize_matrix
-from .space import Grid, axes_towards, bring_to_axes_of, grid_of, is_inside, tensor_of, values_on
+from .space import Grid, axes_towards, bring_to_axes_of, grid_of, is_inside, lies_inside, tensor_of, values_at, values_on
 
 Intensity = Mapping[str, Any]
 """How intensities become [0, 1], one of `RANGES` with its numbers: {"window": [-1000, 1000]}."""
@@ -38,16 +39,25 @@ class Prepared:
 
     def carried(self, grid: Grid) -> Prepared:
         """The same image on `grid` of the same world, counted only where it has voxels."""
-        inside = is_inside(self.grid, grid, self.values)
+        return self._seen(grid, is_inside(self.grid, grid, self.values), partial(values_on, source=self.grid, target=grid))
+
+    def at(self, points: Tensor, grid: Grid, steps_vox: Sequence[float]) -> Prepared:
+        """The same image at the lattice of `grid`, which a map has taken to `points` [1, dim, *grid.shape] of its own unit cube.
+
+        Counted only where it has voxels. The points are about `steps_vox` apart along each of its axes.
+        """
+        return self._seen(grid, lies_inside(self.grid, points), partial(values_at, points=points, steps_vox=steps_vox))
+
+    def _seen(self, grid: Grid, inside: Tensor, look: Callable[..., Tensor]) -> Prepared:
         mask = None if bool(inside.all()) else inside
         if self.mask is not None:
-            mask = inside & (values_on(self.mask.to(self.values), self.grid, grid, nearest=True) > 0.5)
+            mask = inside & (look(self.mask.to(self.values), nearest=True) > 0.5)
         labels = None
         if self.labels is not None:
             # Numbered from 0, so that float32 holds labels of any size.
             names, numbers = torch.unique(self.labels, return_inverse=True)
-            labels = names[values_on(numbers.to(self.values), self.grid, grid, nearest=True).long()] * inside
-        return Prepared(values_on(self.values, self.grid, grid), grid, mask, labels)
+            labels = names[look(numbers.to(self.values), nearest=True).long()] * inside
+        return Prepared(look(self.values), grid, mask, labels)
 
     def to(self, device: torch.device) -> Prepared:
         """The same on `device`."""

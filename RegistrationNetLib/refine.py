@@ -146,15 +146,15 @@ def refine_field(
     coefficients, done = torch.zeros(2, grid.dim, *(1,) * grid.dim), 0
     previous: Level | None = None
     for level in levels:
-        coefficients = _carried_over(coefficients, previous, level, like=fixed.values)
+        coefficients = carried_over(coefficients, previous, level, like=fixed.values)
         with threads_for(math.prod(level.shape)):
-            targets = _targets(fixed, moving, level.shape, shared)
+            targets = targets_on(level.shape, fixed, moving, shared)
             for step in _optimize(coefficients, level, targets, grid.extent_mm, options, begun):
                 report((done + math.prod(level.shape) * step) / total)
         done += math.prod(level.shape) * level.steps
         previous = level
     assert previous is not None
-    splines = _Splines(previous.intervals, grid.shape, grid.extent_mm, fixed.values, begun)
+    splines = Splines(previous.intervals, grid.shape, grid.extent_mm, fixed.values, begun)
     both = splines.displacements(coefficients.detach())
     return Fields(grid, DisplacementField(both[:1]), DisplacementField(both[1:]))
 
@@ -165,17 +165,17 @@ def _smoothed(displacement: Tensor) -> Tensor:
     return apply_along_axes(displacement, on(blurs, displacement))
 
 
-def _carried_over(coefficients: Tensor, previous: Level | None, level: Level, *, like: Tensor) -> Tensor:
-    """The same displacements (in mm) as splines of the next level, ready to be optimized."""
+def carried_over(coefficients: Tensor, previous: Level | None, level: Level, *, like: Tensor) -> Tensor:
+    """The same displacements (in mm) as splines of the next level, ready to be optimized; zeros for the first."""
     if previous is None:
-        shape = [count + 3 for count in level.intervals]
-        return torch.zeros(2, len(shape), *shape, dtype=like.dtype, device=like.device, requires_grad=True)
+        shape = [*coefficients.shape[:2], *(count + 3 for count in level.intervals)]
+        return torch.zeros(shape, dtype=like.dtype, device=like.device, requires_grad=True)
     changes = [bspline_change_matrix(new, old) for new, old in zip(level.intervals, previous.intervals, strict=True)]
     return apply_along_axes(coefficients.detach(), on(changes, like)).requires_grad_()
 
 
-class _Splines:
-    """Displacements of both directions on one lattice: `begun` [2, dim, *any] (None: nothing), and cubic B-splines on top of it.
+class Splines:
+    """Displacements, or velocities, on one lattice: `begun` [B, dim, *any] (None: nothing), and cubic B-splines on top of it.
 
     The splines have `intervals` between their knots along each axis.
     """
@@ -189,7 +189,7 @@ class _Splines:
         self._begun = None if begun is None else _on_lattice(begun, shape)
 
     def displacements(self, coefficients: Tensor, ways: slice = slice(None)) -> Tensor:
-        """Coefficients in mm [2, dim, *intervals + 3] to displacements in unit-cube coordinates [2, dim, *shape]; or some of the `ways`."""
+        """Coefficients in mm [B, dim, *intervals + 3] to displacements in unit-cube coordinates [B, dim, *shape]; or some of the `ways`."""
         added = apply_along_axes(coefficients[ways] / self._lengths, self._matrices)
         return added if self._begun is None else added + self._begun[ways]
 
@@ -202,7 +202,7 @@ def _on_lattice(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     return apply_along_axes(displacement, on(matrices, displacement))
 
 
-def _targets(fixed: Prepared, moving: Prepared, shape: Sequence[int], options: TargetOptions) -> tuple[Target, Target]:
+def targets_on(shape: Sequence[int], fixed: Prepared, moving: Prepared, options: TargetOptions) -> tuple[Target, Target]:
     """Both directions on the lattice of `shape`."""
     matrices = on([coarsening_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
     classes: tuple[Tensor | None, Tensor | None] = (None, None)
@@ -229,9 +229,9 @@ def _optimize(
     begun: Tensor | None,
 ) -> Iterator[int]:
     """Improve `coefficients` in place; yields the number of each step done."""
-    splines = _Splines(level.intervals, level.shape, extent_mm, targets[0].sampled, begun)
+    splines = Splines(level.intervals, level.shape, extent_mm, targets[0].sampled, begun)
     knots = [count + 1 for count in level.intervals]
-    at_knots = _Splines(level.intervals, knots, extent_mm, targets[0].sampled, begun)
+    at_knots = Splines(level.intervals, knots, extent_mm, targets[0].sampled, begun)
 
     def loss(way: int) -> Tensor:
         similarity = targets[way].loss(splines.lattice + splines.displacements(coefficients, slice(way, way + 1)))

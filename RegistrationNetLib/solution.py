@@ -24,7 +24,7 @@ from .initial import Initial
 from .models.constricon import InverseConsistent
 from .models.resolution import check_resolved
 from .models.steps import BothWays, both_ways
-from .network_pair import NetworkPair, Placed, network_pair, placed
+from .network_pair import NetworkPair, Placed, as_seen, network_pair, placed
 from .network_refine import NetworkRefined, refine_network
 from .options import Options
 from .predictor import trained_network, watched
@@ -34,6 +34,7 @@ from .refine import memory_mb, refine_field
 from .space import Array, Grid, is_inside
 from .sparing import prediction_ways, refinement_ways, sparingly
 from .target import both_targets
+from .velocity_refine import refine_velocity
 
 STAGE_NAMES = ("prepare", "align", "network", "refine", "finish")
 # Seconds on two cores, measured, from which the progress bar knows each stage's share.
@@ -115,7 +116,7 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
     aligned = _on_fixed(moving, fixed.grid, alignment)
     counted = _counted(fixed, moving.grid, alignment)
     inverse: Map | None = None
-    if begun is not None and not options.field.steps:
+    if begun is not None and (isinstance(trained, InverseConsistent) or not options.field.steps):
         fields = begun.fields
         inverse = begun.fixed_from_moving if isinstance(trained, InverseConsistent) else None
     else:
@@ -132,7 +133,7 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
 def _predicted(
     trained: nn.Module, fixed: Prepared, moving: Prepared, alignment: Array | None, options: Options, stages: Stages
 ) -> tuple[Placed, dict[str, Any]]:
-    """What the network says, after its weights were fitted to the pair if that is the refinement; and notes for the report."""
+    """What the network says, after its weights, or its velocity, were fitted to the pair if that is the refinement; and notes."""
     report = stages.begin("network")
     mirror_axis = options.preparation.mirror_axis if options.mirrored else None
     assert options.card.input_shape is not None
@@ -145,9 +146,15 @@ def _predicted(
         maps, notes = _refined_network(trained, pair, options, stages.begin("refine"))
     else:
         maps, notes = _prediction(trained, pair, options.device, report)
-    if isinstance(trained, InverseConsistent):
-        check_resolved(maps)
-    return placed(maps, pair, fixed.grid.resized(options.card.input_shape)), notes
+    if not isinstance(trained, InverseConsistent):
+        return placed(maps, pair, fixed.grid.resized(options.card.input_shape)), notes
+    check_resolved(maps)
+    if not options.field.steps:
+        return placed(maps, pair, fixed.grid.resized(options.card.input_shape)), notes
+    images = as_seen(fixed, options.preparation.orientation), as_seen(moving, options.preparation.orientation)
+    maps = refine_velocity(maps, pair, images, options.field, stages.begin("refine"))
+    check_resolved(maps)
+    return placed(maps, pair, fixed.grid, is_refined=True), notes
 
 
 def _prediction(

@@ -282,20 +282,36 @@ def values_on(values: Tensor, source: Grid, target: Grid, *, nearest: bool = Fal
     Where the target is coarser, a Gaussian blur adapted to the ratio comes first (not for `nearest`), so that nothing aliases.
     """
     source_from_target = np.linalg.inv(source.world_from_voxel) @ target.world_from_voxel
-    if not nearest:
-        steps = np.linalg.norm(source_from_target[:-1, :-1], axis=1)
-        blurs = [antialiasing_matrix(size, float(step)) for size, step in zip(source.shape, steps, strict=True)]
-        values = apply_along_axes(values, on(blurs, values))
+    steps_vox = np.linalg.norm(source_from_target[:-1, :-1], axis=1)
     unit = torch.as_tensor(unit_from_unit(source, target)[:-1], dtype=values.dtype, device=values.device)
-    return sample(values, Affine(unit)(identity_points(target.shape, values)), outside=outside, nearest=nearest)
+    points = Affine(unit)(identity_points(target.shape, values))
+    return values_at(values, points, [float(step) for step in steps_vox], nearest=nearest, outside=outside)
+
+
+def values_at(
+    values: Tensor, points: Tensor, steps_vox: Sequence[float], *, nearest: bool = False, outside: Outside = "border"
+) -> Tensor:
+    """`values` [1, C, *any] at the lattice that a map has taken to `points` [1, dim, *shape] of their unit cube: [1, C, *shape].
+
+    Where its points are more than a voxel apart (by `steps_vox`, along each axis of the values) a Gaussian blur adapted to that
+    comes first (not for `nearest`), so that nothing aliases.
+    """
+    if not nearest:
+        blurs = [antialiasing_matrix(size, step) for size, step in zip(values.shape[2:], steps_vox, strict=True)]
+        values = apply_along_axes(values, on(blurs, values))
+    return sample(values, points, outside=outside, nearest=nearest)
 
 
 def is_inside(source: Grid, target: Grid, like: Tensor) -> Tensor:
     """Which points of the lattice of `target` lie within `source`: boolean [1, 1, *target.shape], half a voxel around counted in."""
     unit = torch.as_tensor(unit_from_unit(source, target)[:-1], dtype=like.dtype, device=like.device)
-    points = Affine(unit)(identity_points(target.shape, like))
-    margin = torch.tensor([0.5 / (size - 1) for size in source.shape], dtype=like.dtype, device=like.device)
-    margin = margin.view(1, -1, *(1,) * target.dim)
+    return lies_inside(source, Affine(unit)(identity_points(target.shape, like)))
+
+
+def lies_inside(source: Grid, points: Tensor) -> Tensor:
+    """Which `points` [1, dim, *any] of the unit cube of `source` lie within it: [1, 1, *any], half a voxel around counted in."""
+    margin = torch.tensor([0.5 / (size - 1) for size in source.shape], dtype=points.dtype, device=points.device)
+    margin = margin.view(1, -1, *(1,) * (points.dim() - 2))
     return ((points >= -margin) & (points <= 1 + margin)).all(dim=1, keepdim=True)
 
 

@@ -381,6 +381,25 @@ def test_the_inverse_of_constricon_is_its_map_for_the_reversed_pair(
     assert there.quality.inverse_consistency_mm.p95 < 0.1 * min(there.quality.voxel_mm)
 
 
+@pytest.mark.parametrize(("refine", "steps"), [("field", 8), ("network", 3)])
+def test_refined_maps_of_constricon_are_still_inverse_by_construction(
+    monkeypatch: pytest.MonkeyPatch, exact: tuple[Card, Path], refine: str, steps: int
+) -> None:
+    card, file = exact
+    install(monkeypatch, card)
+    monkeypatch.setattr(space, "invert", lambda *_, **__: pytest.fail("nothing is to be inverted numerically"))
+    fixed, moving = pair()
+    given: dict[str, Any] = {"model": "exact", "weights": file, **MR}
+    bare = register(fixed, moving, refine="none", **given)
+    there, back = (register(*images, refine=refine, steps=steps, **given) for images in ((fixed, moving), (moving, fixed)))
+    points = points_in(moving)
+    moved = mapped(there.fixed_from_moving, points) - mapped(bare.fixed_from_moving, points)
+    assert np.linalg.norm(moved, axis=1).max() > 0.3
+    assert there.quality.similarity.after > bare.quality.similarity.after
+    assert there.quality.inverse_consistency_mm.p95 < 0.1 * min(there.quality.voxel_mm)
+    np.testing.assert_allclose(mapped(there.fixed_from_moving, points), mapped(back.moving_from_fixed, points), atol=1.0)
+
+
 def test_velocities_that_are_not_resolved_are_refused(
     monkeypatch: pytest.MonkeyPatch, exact: tuple[Card, Path], tmp_path: Path
 ) -> None:

@@ -149,7 +149,8 @@ def both_ways(net: nn.Module, moving: Tensor, fixed: Tensor) -> BothWays:
         with _within(_LAST_STEP_KEPT, True):
             return BothWays(moving_from_fixed, net(fixed, moving))
     count = moving.shape[0]
-    together: Composition = net(torch.cat([moving, fixed]), torch.cat([fixed, moving]))
+    every = torch.cat([moving, fixed, moving])  # both batches are parts of it
+    together: Composition = net(every[: 2 * count], every[count:])
     return BothWays(_entries(together, slice(count)), _entries(together, slice(count, None)))
 
 
@@ -172,7 +173,7 @@ def mapped_lattice(composition: Composition, shape: torch.Size | tuple[int, ...]
 
 
 def _mapped_lattice(composition: Composition, shape: torch.Size | tuple[int, ...], like: Tensor) -> Tensor:
-    first = composition.maps[-1]
+    first = composition.maps[-1] if composition.maps else None
     if not isinstance(first, DisplacementField):
         return _by_slabs(composition, identity_points(shape, like))
     others = Composition(tuple(_rounded(one) for one in composition.maps[:-1]))

@@ -1,14 +1,13 @@
-"""The velocities inside a registration by `constricon`, to be penalized, or changed: the maps stay inverse to each other."""
+"""The velocities inside a registration by `constricon`: all of them, to be penalized, and the innermost one, to be changed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..deformation import Composition, Map
-from .lie import Flow
+from ..deformation import Composition
+from .lie import Flow, flows
 from .steps import BothWays
 
 
@@ -19,43 +18,44 @@ def velocities_of(maps: BothWays) -> tuple[Tensor, ...]:
 
 
 @dataclass(frozen=True)
-class Velocities:
-    """The maps of a registration as functions of the velocities of their steps, for refining these.
+class Middle:
+    """A registration seen from its middle: moving_from_fixed is φ∘exp(v)∘φ and its inverse φ⁻¹∘exp(-v)∘φ⁻¹.
 
-    Whatever the velocities, the maps stay inverse to each other. They may lie on any lattices, such as coarse ones.
+    φ is all steps but the innermost, whose velocity is v. It carries moving, and φ⁻¹ fixed, to the middle, where exp(v) is what
+    is left between them (Greer et al., MICCAI 2023, arXiv 2305.00087, on two steps). With another v the maps stay inverse to
+    each other, and -v still belongs to the exchanged images.
 
     Args:
-        maps: of a network; the affine steps stay as they are.
+        maps: of a network whose innermost step is a velocity; the last step of `constricon_network` is.
     """
 
     maps: BothWays
 
-    def initial(self) -> tuple[Tensor, ...]:
-        """Those of `maps`, in the order of `velocities_of`."""
-        return velocities_of(self.maps)
+    @property
+    def flow(self) -> Flow:
+        """exp(v)."""
+        innermost = self.maps.moving_from_fixed.maps[self._place]
+        assert isinstance(innermost, Flow)
+        return innermost
 
-    def moving_from_fixed(self, velocities: Sequence[Tensor]) -> Composition:
-        """That map with other `velocities`, one for each of `initial`; differentiable in them."""
-        return self._with(velocities, self.maps.moving_from_fixed)
+    @property
+    def moving_from_middle(self) -> Composition:
+        """φ."""
+        return Composition(self.maps.moving_from_fixed.maps[: self._place])
 
-    def fixed_from_moving(self, velocities: Sequence[Tensor]) -> Composition:
-        """That map with other `velocities`, one for each of `initial`; differentiable in them."""
-        return self._with(velocities, self.maps.fixed_from_moving)
+    @property
+    def fixed_from_middle(self) -> Composition:
+        """φ⁻¹."""
+        return Composition(self.maps.fixed_from_moving.maps[: self._place])
 
-    def both_ways(self, velocities: Sequence[Tensor]) -> BothWays:
-        """Both maps with other `velocities`, one for each of `initial`; differentiable in them."""
-        return BothWays(self.moving_from_fixed(velocities), self.fixed_from_moving(velocities))
+    def both_ways(self, velocity: Tensor) -> BothWays:
+        """The maps with another v [B, dim, *any]; differentiable in it."""
+        forward, backward = flows(velocity, squarings=self.flow.squarings)
+        return BothWays(self._around(forward, self.maps.moving_from_fixed), self._around(backward, self.maps.fixed_from_moving))
 
-    def _with(self, velocities: Sequence[Tensor], composition: Composition) -> Composition:
-        exchanged = {id(old): new for old, new in zip(self.initial(), velocities, strict=True)}
-        known: dict[int, Flow] = {}
+    def _around(self, innermost: Flow, composition: Composition) -> Composition:
+        return Composition((*composition.maps[: self._place], innermost, *composition.maps[self._place + 1 :]))
 
-        def changed(one: Map) -> Map:
-            if not isinstance(one, Flow):
-                return one
-            key = id(one.velocity)
-            if key not in known:
-                known[key] = one.of(exchanged[key])
-            return known[key]
-
-        return Composition(tuple(changed(one) for one in composition.maps))
+    @property
+    def _place(self) -> int:
+        return len(self.maps.moving_from_fixed.maps) // 2

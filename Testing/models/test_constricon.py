@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from RegistrationNetLib.deformation import Affine, Composition, identity_points, jacobian_determinant, sample
-from RegistrationNetLib.descent import descend
+from RegistrationNetLib.deformation import Affine, Composition, identity_points
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.models.constricon import (
     FunctionExponential,
@@ -31,7 +30,7 @@ from RegistrationNetLib.models.gradicon import gradicon_network
 from RegistrationNetLib.models.lie import Flow, flows, matrix_exponentials
 from RegistrationNetLib.models.resolution import check_resolved, round_trip_vox, squaring_error_vox
 from RegistrationNetLib.models.steps import BothWays, Downsample, both_ways, mapped_lattice
-from RegistrationNetLib.models.velocities import Velocities
+from RegistrationNetLib.models.velocities import Middle, velocities_of
 from RegistrationNetLib.networks.matrix import ConvolutionalMatrixNet
 from RegistrationNetLib.networks.unet import TallUNet
 from RegistrationNetLib.noise import smooth_noise
@@ -492,70 +491,51 @@ def test_maps_of_a_usual_network_are_resolved() -> None:
 
 @pytest.mark.parametrize("make", [constricon_network, deep])
 @torch.no_grad()
-def test_initial_velocities_give_the_maps_of_the_network(make: Any) -> None:
+def test_the_network_s_own_velocity_in_the_middle_gives_its_maps(make: Any) -> None:
     maps = both_ways(random(make(2), 2), *smooth_pair((48, 52)))
-    held = Velocities(maps)
-    again = held.both_ways(held.initial())
+    middle = Middle(maps)
+    again = middle.both_ways(middle.flow.velocity)
     points = torch.rand(1, 2, 100)
-    assert [list(one.shape[2:]) for one in held.initial()] == (
-        [[48, 52]] * 2 if make is constricon_network else [[12, 13], [24, 26], [48, 52]]
-    )
+    assert middle.flow.velocity is velocities_of(maps)[-1]
     assert torch.equal(again.moving_from_fixed(points), maps.moving_from_fixed(points))
     assert torch.equal(again.fixed_from_moving(points), maps.fixed_from_moving(points))
 
 
+@pytest.mark.parametrize("make", [constricon_network, deep])
+@torch.no_grad()
+def test_moving_goes_to_the_middle_and_fixed_by_the_inverse(make: Any) -> None:
+    maps = both_ways(random(make(2), 2), *smooth_pair((48, 52)))
+    middle = Middle(maps)
+    points = inner((20, 20), middle.flow.velocity)
+    moved = middle.moving_from_middle(middle.flow(points))
+    torch.testing.assert_close(moved, maps.moving_from_fixed(middle.fixed_from_middle(points)), rtol=0, atol=2e-3)
+    assert (moved - points).abs().max() > 0.02
+
+
 @pytest.mark.parametrize("dim", [2, 3])
 @torch.no_grad()
-def test_other_velocities_on_other_lattices_keep_the_property(dim: int) -> None:
+def test_another_velocity_on_another_lattice_keeps_the_property(dim: int) -> None:
     shape = (40, 44, 42)[:dim]
     maps = both_ways(random(constricon_network(dim), dim).double(), *(image.double() for image in smooth_pair(shape)))
-    velocities = [smooth_velocity((20,) * dim, amplitude_vox=0.8, seed=seed) for seed in (1, 2)]
-    changed = Velocities(maps).both_ways(velocities)
-    points = inner((9,) * dim, velocities[0])
+    velocity = smooth_velocity((20,) * dim, amplitude_vox=0.8, seed=1)
+    changed = Middle(maps).both_ways(velocity)
+    points = inner((9,) * dim, velocity)
     assert (changed.moving_from_fixed(points) - maps.moving_from_fixed(points)).abs().max() > 0.01
     assert round_trip(changed, points) * shape[0] < 0.1
     assert affine_part(changed).moving_from_fixed.maps[0].matrix.equal(affine_part(maps).moving_from_fixed.maps[0].matrix)  # type: ignore[attr-defined]
 
 
-def test_velocities_of_another_number_are_an_error() -> None:
-    maps = both(torch.zeros(1, 2, 5, 5))
-    with pytest.raises(ValueError, match="shorter"):
-        Velocities(maps).both_ways([])
-
-
-def test_maps_are_differentiable_in_the_velocities() -> None:
+def test_maps_are_differentiable_in_the_velocity() -> None:
     maps = both_ways(random(deep(2), 2).double(), *(image.double() for image in smooth_pair((20, 24))))
-    held = Velocities(maps)
+    middle = Middle(maps)
     points = torch.rand(1, 2, 4, dtype=torch.float64)
-    velocities = [torch.randn_like(one) * 0.002 for one in held.initial()]
 
-    def moved(*velocities: Tensor) -> Tensor:
-        return torch.cat([way(points) for way in (held.moving_from_fixed(velocities), held.fixed_from_moving(velocities))])
+    def moved(velocity: Tensor) -> Tensor:
+        changed = middle.both_ways(velocity)
+        return torch.cat([changed.moving_from_fixed(points), changed.fixed_from_moving(points)])
 
-    leaves = [one.requires_grad_() for one in velocities]
-    assert torch.autograd.gradcheck(moved, leaves, fast_mode=True)
-
-
-def test_descent_on_the_velocities_registers_a_pair_and_keeps_the_property() -> None:
-    shape = (48, 52)
-    fixed, _ = smooth_pair(shape)
-    forward, _ = flows(smooth_velocity(shape, amplitude_vox=4, seed=3).float())
-    moving = sample(fixed, forward.on_lattice())
-    with torch.no_grad():
-        held = Velocities(both_ways(constricon_network(2).eval(), moving, fixed))
-    parameters = torch.zeros(2, 2, 24, 26, requires_grad=True)
-    loss = VelocityDiffusionLoss()
-
-    def total() -> Tensor:
-        return loss(held.both_ways(parameters.split(1)), moving, fixed).total
-
-    before = total().item()
-    for _ in descend(parameters, [total], steps=30, first_step=0.004):
-        pass
-    refined = held.both_ways(parameters.detach().split(1))
-    assert total().item() < 0.2 * before
-    assert round_trip(refined, inner((20, 20), fixed)) * 48 < 0.1
-    assert jacobian_determinant(mapped_lattice(refined.moving_from_fixed, shape, fixed)).min() > 0
+    velocity = (torch.randn_like(middle.flow.velocity) * 0.002).requires_grad_()
+    assert torch.autograd.gradcheck(moved, (velocity,), fast_mode=True)
 
 
 def test_one_velocity_serves_both_ways() -> None:
