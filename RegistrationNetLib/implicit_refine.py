@@ -14,16 +14,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .deformation import Affine, DisplacementField, identity_points, jacobian_determinant
+from .deformation import Affine, Composition, DisplacementField, Map, identity_points, jacobian_determinant
 from .descent import descend
 from .errors import GeometryError, InputError
-from .fields import Fields
+from .fields import Fields, affine_of
 from .measure import Measure
 from .models.losses import check_weight
 from .models.nephi import ImplicitMap, slabs
@@ -166,21 +167,34 @@ class ImplicitMaps:
     moving_from_fixed: ImplicitMap
     fixed_from_moving: ImplicitMap
 
-    def fields(self, shape: Sequence[int] | None = None) -> Fields:
-        """Both as displacement fields on a lattice of `shape` (default: the grid's) over the same cube, worked out slab by slab.
+    def fields(self, grid: Grid | None = None, report: StageReport = lambda _: None) -> Fields:
+        """Both as displacement fields on a lattice of the world (default: the own one), worked out slab by slab.
 
-        Beside the two fields themselves only a slab is held.
+        Beside the two fields themselves only a slab is held. `report` hears of every slab.
         """
-        grid = self.grid if shape is None else self.grid.spanned(shape)
-        forward, backward = (_field(one, grid.shape) for one in (self.moving_from_fixed, self.fixed_from_moving))
-        return Fields(grid, forward, backward)
+        target = grid or self.grid
+        forward, backward = (
+            _field(self._map_on(target, one), target.shape, partial(_half, report, half), like=one.codes.local)
+            for half, one in enumerate((self.moving_from_fixed, self.fixed_from_moving))
+        )
+        return Fields(target, forward, backward)
+
+    def _map_on(self, grid: Grid, map_: ImplicitMap) -> Map:
+        """The same map of the world in the unit cube of another grid."""
+        like = map_.codes.local
+        target_from_own = grid.unit_from_world @ self.grid.world_from_unit
+        return Composition((affine_of(target_from_own, like), map_, affine_of(np.linalg.inv(target_from_own), like)))
 
 
-def _field(map_: ImplicitMap, shape: Sequence[int]) -> DisplacementField:
-    like = map_.codes.local
+def _half(report: StageReport, half: int, fraction: float) -> None:
+    report((half + fraction) / 2)
+
+
+def _field(map_: Map, shape: Sequence[int], report: StageReport, *, like: Tensor) -> DisplacementField:
     displacement = torch.empty(1, len(shape), *shape, dtype=like.dtype, device=like.device)
     for layers, points, mapped in slabs(map_, shape, like):
         torch.sub(mapped, points, out=displacement[:, :, layers])
+        report(layers.stop / shape[0])
     return DisplacementField(displacement)
 
 
