@@ -42,6 +42,7 @@ from .space import Array, Grid, unit_from_unit
 
 # Gradients below this are not stretched to a full step of Adam, so that images in place stay there.
 FLAT_GRADIENT = 1e-7
+POWER = 1.0
 # Of the largest local standard deviation: below it is air, where pieces are not drawn.
 LEAST_CONTRAST = 0.05
 
@@ -183,6 +184,8 @@ class ImplicitMaps:
         """The same map of the world in the unit cube of another grid."""
         like = map_.codes.local
         target_from_own = grid.unit_from_world @ self.grid.world_from_unit
+        if np.allclose(target_from_own, np.eye(grid.dim + 1), atol=1e-9):
+            return map_
         return Composition((affine_of(target_from_own, like), map_, affine_of(np.linalg.inv(target_from_own), like)))
 
 
@@ -224,24 +227,31 @@ def refine_implicit(
     matrix = np.eye(fixed.grid.dim + 1) if alignment is None else alignment
     generator = torch.Generator().manual_seed(seed)
     levels = levels_for(fixed.grid, options)
-    begun = start or _random_start(fixed, levels[0].nodes, options, generator)
+    begun = start or _random_start(fixed, _nodes(levels[0], smooth=True), options, generator)
     phi, phi_inv, codes = begun.phi, begun.phi_inv, begun.codes
     pairs = _views(fixed, moving, begun.grid.moved(matrix), begun.grid, levels)
     centres = _centres(pairs[0], levels)
     done, total = 0, sum(level.steps for level in levels) or 1
     for level, views in zip(levels, pairs, strict=True):
-        codes = codes.on([max(new, old) for new, old in zip(level.nodes, codes.local.shape[2:], strict=True)])
+        codes = codes.on([max(new, old) for new, old in zip(_nodes(level, codes.smooth), codes.local.shape[2:], strict=True)])
         row = ParameterRow(phi, phi_inv, codes, code_ratio=options.code_step / options.first_step)
         draw = PatchDraw(level.shape, options.patches, options.patch_side_vox, centres)
         volume = abs(float(np.linalg.det(matrix)))
         losses = [
             _DirectionLoss(row, way, views, draw, volume, begun.grid.extent_mm, options, _seeded(generator)) for way in (0, 1)
         ]
-        for step in descend(row.values, losses, steps=level.steps, first_step=options.first_step, flat=FLAT_GRADIENT):
+        # As images become finer so do the steps, which are else a voxel and more where a quarter of one would do.
+        first_step = options.first_step * (level.spacing_mm / levels[0].spacing_mm) ** POWER
+        for step in descend(row.values, losses, steps=level.steps, first_step=first_step, flat=FLAT_GRADIENT):
             report((done + step) / total)
         done += level.steps
         phi, phi_inv, codes = row.finished()
     return ImplicitMaps(begun.grid, ImplicitMap(phi, codes), ImplicitMap(phi_inv, codes))
+
+
+def _nodes(level: Level, smooth: bool) -> tuple[int, ...]:
+    """Of the lattice of the codes, with those beyond the cube."""
+    return tuple(count + 2 * smooth for count in level.nodes)
 
 
 def _seeded(generator: torch.Generator) -> torch.Generator:
@@ -260,7 +270,7 @@ def _random_start(fixed: Prepared, nodes: Sequence[int], options: ImplicitOption
             ).to(device)
             for _ in range(2)
         )
-    codes = random_codes(options.code_channels, nodes, generator, like=torch.zeros((), device=device))
+    codes = random_codes(options.code_channels, nodes, generator, like=torch.zeros((), device=device), smooth=True)
     return ImplicitStart(phi, phi_inv, codes, fixed.grid)
 
 
@@ -334,7 +344,7 @@ class _DirectionLoss:
 
     def _dissimilarity(self, map_: ImplicitMap) -> Tensor:
         pieces = self.draw.draw(self.generator, self.row.values.device)
-        points = pieces.points(pieces.side)
+        points = pieces.points()
         mapped = self._mapped(map_, pieces, points)
         compared, sampled = self.views[self.way], self.views[1 - self.way]
         warped = sampled.at(mapped)
@@ -347,7 +357,7 @@ class _DirectionLoss:
         """`points` of the pieces mapped: every few voxels by the network, linear between."""
         counts = [math.ceil((side - 1) / self.options.map_stride_vox) + 1 for side in pieces.side]
         matrices = [interpolation_matrix(side, count) for side, count in zip(pieces.side, counts, strict=True)]
-        displacement = map_.displacement(pieces.points(counts))
+        displacement = map_.displacement_on_lines(pieces.lines(counts))
         return points + apply_along_axes(displacement, on(matrices, displacement))
 
     def _density(self, mapped: Tensor, pieces: Patches) -> Tensor:
