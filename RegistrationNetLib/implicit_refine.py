@@ -4,8 +4,9 @@ Without an encoder they start at random, with the identity as their map (the pai
 one they start at its prediction. From level to level images and codes become finer. Images are only read where random pieces
 of the lattice fall, and stay as they are, so that what is held beside them does not grow with their size.
 
-Here beyond the paper: similarity of any measure on pieces, where it is global over single points there; the map is evaluated
-at every third voxel of a piece or so and linear between; the squared gradient of the inconsistency is estimated from its
+Here beyond the paper: measures that look at neighbourhoods, on pieces of the images, where the paper's correlates values at
+single points; the map is evaluated at every third voxel of a piece or so and linear between; codes that start at random are
+cubic B-splines between their nodes, so that the map has no kinks; steps shorten as the images become finer; the squared gradient of the inconsistency is estimated from its
 product with one random vector per point, whose expectation it is, so that one derivative is taken instead of one per axis.
 """
 
@@ -42,7 +43,8 @@ from .space import Array, Grid, unit_from_unit
 
 # Gradients below this are not stretched to a full step of Adam, so that images in place stay there.
 FLAT_GRADIENT = 1e-7
-POWER = 1.0
+# Measures that compare single values, not neighbourhoods, and so take random points, as published.
+GLOBAL = ("ncc", "ssd", "mi")
 # Of the largest local standard deviation: below it is air, where pieces are not drawn.
 LEAST_CONTRAST = 0.05
 
@@ -61,6 +63,8 @@ class ImplicitOptions:
         inconsistency_weight: λ of the gradient of the inverse-consistency error.
         regularity_points: random points at which that is taken, in each direction at each step.
         prior: weight of the mean length of the codes.
+        similarity_points: random points at which measures that know no neighbourhoods compare the images, as published; where
+            mass is conserved these too take pieces, whose change of volume is known.
         patches, patch_side_vox: number of pieces at most, and their size.
         map_stride_vox: from one voxel of a piece at which the map is evaluated to the next.
         first_step: of Adam, on the weights.
@@ -79,6 +83,7 @@ class ImplicitOptions:
     inconsistency_weight: float = 3.0
     regularity_points: int = 1000
     prior: float = 0.01
+    similarity_points: int = 20_000
     patches: int = 8
     patch_side_vox: int = 33
     map_stride_vox: int = 3
@@ -96,6 +101,7 @@ class ImplicitOptions:
         check_weight(self.inconsistency_weight)
         check_weight(self.prior)
         check_points("regularity_points", self.regularity_points)
+        check_points("similarity_points", self.similarity_points)
 
 
 def implicit_options(
@@ -241,7 +247,7 @@ def refine_implicit(
             _DirectionLoss(row, way, views, draw, volume, begun.grid.extent_mm, options, _seeded(generator)) for way in (0, 1)
         ]
         # As images become finer so do the steps, which are else a voxel and more where a quarter of one would do.
-        first_step = options.first_step * (level.spacing_mm / levels[0].spacing_mm) ** POWER
+        first_step = options.first_step * level.spacing_mm / levels[0].spacing_mm
         for step in descend(row.values, losses, steps=level.steps, first_step=first_step, flat=FLAT_GRADIENT):
             report((done + step) / total)
         done += level.steps
@@ -343,6 +349,8 @@ class _DirectionLoss:
         return self._dissimilarity(this) + regularity + 0.5 * options.prior * this.codes.norm()
 
     def _dissimilarity(self, map_: ImplicitMap) -> Tensor:
+        if self.options.measure.name in GLOBAL and not self.options.conserve_mass:
+            return self._dissimilarity_at_points(map_)
         pieces = self.draw.draw(self.generator, self.row.values.device)
         points = pieces.points()
         mapped = self._mapped(map_, pieces, points)
@@ -352,6 +360,15 @@ class _DirectionLoss:
             warped = warped * self._density(mapped, pieces)
         counted = pieces.inner() & self.views[0].counts(points) & self.views[1].counts(points)
         return self.options.measure.loss(warped, compared.at(points), counted)
+
+    def _dissimilarity_at_points(self, map_: ImplicitMap) -> Tensor:
+        """Over random points of the whole cube, no more than there are voxels."""
+        dim = len(self.draw.shape)
+        count = min(self.options.similarity_points, math.prod(self.draw.shape))
+        points = torch.rand(1, dim, count, *(1,) * (dim - 1), generator=self.generator).to(self.row.values.device)
+        counted = self.views[0].counts(points) & self.views[1].counts(points)
+        warped = self.views[1 - self.way].at(map_(points))
+        return self.options.measure.loss(warped, self.views[self.way].at(points), counted)
 
     def _mapped(self, map_: ImplicitMap, pieces: Patches, points: Tensor) -> Tensor:
         """`points` of the pieces mapped: every few voxels by the network, linear between."""

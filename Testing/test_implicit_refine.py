@@ -72,7 +72,7 @@ def test_both_directions_undo_each_other_without_folding(dim: int) -> None:
 def test_the_fields_are_the_maps_at_their_lattice_whatever_its_shape() -> None:
     maps = fitted_head(2)
     for shape in ((11, 7), (80, 90)):
-        fields = maps.fields(shape)
+        fields = maps.fields(maps.grid.spanned(shape))
         lattice = identity_points(shape, torch.zeros(()))
         torch.testing.assert_close(fields.moving_from_fixed.on_lattice(), maps.moving_from_fixed(lattice).detach())
         torch.testing.assert_close(fields.fixed_from_moving.on_lattice(), maps.fixed_from_moving(lattice).detach())
@@ -158,6 +158,12 @@ def short_fit(**changes: Any) -> Tensor:
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
 def test_every_option_changes_the_map(change: dict[str, Any]) -> None:
     assert not torch.allclose(short_fit(**change), short_fit(), rtol=1e-6, atol=0)
+
+
+def test_measures_of_single_values_take_random_points_as_many_as_asked_for() -> None:
+    ncc = short_fit(measure=NCC())
+    assert not torch.allclose(short_fit(measure=NCC(), similarity_points=100), ncc, rtol=1e-6, atol=0)
+    assert torch.equal(short_fit(measure=NCC(), patches=1, patch_side_vox=9), ncc)
 
 
 def log_sd(smoothness: float) -> float:
@@ -277,6 +283,7 @@ def test_the_card_holds_every_number_of_the_optimization() -> None:
         ({"smoothness": math.nan}, "smoothness is nan; it must be above 0"),
         ({"steps": -1}, "steps is -1; it must be 0"),
         ({"regularity_points": 9}, "regularity_points is 9; it must be 10 or more"),
+        ({"similarity_points": 9}, "similarity_points is 9; it must be 10 or more"),
         ({"inconsistency_weight": -1.0}, "weight of the regularizer must be 0 or more"),
         ({"prior": math.inf}, "weight of the regularizer must be 0 or more"),
     ],
