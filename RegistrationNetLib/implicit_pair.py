@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from .fields import Fields
 from .implicit_refine import ImplicitOptions, ImplicitStart, levels_for, refine_implicit
 from .models.nephi import NePhi
 from .network_pair import network_pair
+from .networks.implicit import LocalMLP
 from .options import Options
 from .predictor import watched
 from .prepare import Prepared, coarse_mask
@@ -117,4 +119,11 @@ def _predicted(
     with torch.no_grad(), watched(trained, report):
         _, codes = trained(pair.moving.values, pair.fixed.values)
     matrix = pair.moving.grid.world_from_unit @ np.linalg.inv(pair.fixed.grid.world_from_unit)
-    return ImplicitStart(trained.phi, trained.phi_inv, codes, pair.fixed.grid), matrix
+    return ImplicitStart(_changeable(trained.phi), _changeable(trained.phi_inv), codes, pair.fixed.grid), matrix
+
+
+def _changeable(network: LocalMLP) -> LocalMLP:
+    """A copy whose weights, but for its frequencies, can be fitted; the one that is kept for the next call is frozen."""
+    changed = copy.deepcopy(network).requires_grad_(True)
+    changed.embed.B.requires_grad_(False)
+    return changed

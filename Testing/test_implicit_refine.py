@@ -179,7 +179,7 @@ def test_the_weight_of_mass_undoes_what_breathing_in_dilutes() -> None:
     shape, grid = (40, 40), plain_grid((40, 40))
     body = blobs(shape, (20, 20), width_vox=8.0)
     wider = blobs(shape, (20, 20), width_vox=10.0) * (8 / 10) ** 2
-    options = replace(OPTIONS, measure=SSD(), steps=120)
+    options = replace(OPTIONS, measure=SSD(), steps=60)
     pair = Prepared(body, grid), Prepared(wider, grid)
 
     def residual(conserve_mass: bool) -> float:
@@ -200,7 +200,7 @@ def test_what_lies_outside_the_mask_is_ignored(masked: str) -> None:
     }
     left = torch.zeros(1, 1, *shape, dtype=torch.bool)
     left[..., :20] = True
-    options = replace(OPTIONS, measure=SSD(), smoothness=0.05, steps=120)
+    options = replace(OPTIONS, measure=SSD(), smoothness=0.05, steps=60)
 
     def moved() -> tuple[float, float]:
         down = in_voxels(refine_implicit(images["fixed"], images["moving"], options, silent).fields().moving_from_fixed)[0]
