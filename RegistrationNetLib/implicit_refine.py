@@ -4,8 +4,9 @@ Without an encoder they start at random, with the identity as their map (the pai
 one they start at its prediction. From level to level images and codes become finer. Images are only read where random pieces
 of the lattice fall, and stay as they are, so that what is held beside them does not grow with their size.
 
-Here beyond the paper: similarity of any measure on pieces, where it is global over single points there; the map is evaluated
-at every third voxel of a piece or so and linear between; the squared gradient of the inconsistency is estimated from its
+Here beyond the paper: measures that look at neighbourhoods, on pieces of the images, where the paper's correlates values at
+single points; the map is evaluated at every third voxel of a piece or so and linear between; codes that start at random are
+cubic B-splines between their nodes, so that the map has no kinks; steps shorten as the images become finer; the squared gradient of the inconsistency is estimated from its
 product with one random vector per point, whose expectation it is, so that one derivative is taken instead of one per axis.
 """
 
@@ -14,16 +15,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .deformation import Affine, DisplacementField, identity_points, jacobian_determinant
+from .deformation import Affine, Composition, DisplacementField, Map, identity_points, jacobian_determinant
 from .descent import descend
 from .errors import GeometryError, InputError
-from .fields import Fields
+from .fields import Fields, affine_of
 from .measure import Measure
 from .models.losses import check_weight
 from .models.nephi import ImplicitMap, slabs
@@ -41,6 +43,8 @@ from .space import Array, Grid, unit_from_unit
 
 # Gradients below this are not stretched to a full step of Adam, so that images in place stay there.
 FLAT_GRADIENT = 1e-7
+# Measures that compare single values, not neighbourhoods, and so take random points, as published.
+GLOBAL = ("ncc", "ssd", "mi")
 # Of the largest local standard deviation: below it is air, where pieces are not drawn.
 LEAST_CONTRAST = 0.05
 
@@ -59,6 +63,8 @@ class ImplicitOptions:
         inconsistency_weight: λ of the gradient of the inverse-consistency error.
         regularity_points: random points at which that is taken, in each direction at each step.
         prior: weight of the mean length of the codes.
+        similarity_points: random points at which measures that know no neighbourhoods compare the images, as published; where
+            mass is conserved these too take pieces, whose change of volume is known.
         patches, patch_side_vox: number of pieces at most, and their size.
         map_stride_vox: from one voxel of a piece at which the map is evaluated to the next.
         first_step: of Adam, on the weights.
@@ -77,6 +83,7 @@ class ImplicitOptions:
     inconsistency_weight: float = 3.0
     regularity_points: int = 1000
     prior: float = 0.01
+    similarity_points: int = 20_000
     patches: int = 8
     patch_side_vox: int = 33
     map_stride_vox: int = 3
@@ -94,6 +101,7 @@ class ImplicitOptions:
         check_weight(self.inconsistency_weight)
         check_weight(self.prior)
         check_points("regularity_points", self.regularity_points)
+        check_points("similarity_points", self.similarity_points)
 
 
 def implicit_options(
@@ -166,21 +174,36 @@ class ImplicitMaps:
     moving_from_fixed: ImplicitMap
     fixed_from_moving: ImplicitMap
 
-    def fields(self, shape: Sequence[int] | None = None) -> Fields:
-        """Both as displacement fields on a lattice of `shape` (default: the grid's) over the same cube, worked out slab by slab.
+    def fields(self, grid: Grid | None = None, report: StageReport = lambda _: None) -> Fields:
+        """Both as displacement fields on a lattice of the world (default: the own one), worked out slab by slab.
 
-        Beside the two fields themselves only a slab is held.
+        Beside the two fields themselves only a slab is held. `report` hears of every slab.
         """
-        grid = self.grid if shape is None else self.grid.spanned(shape)
-        forward, backward = (_field(one, grid.shape) for one in (self.moving_from_fixed, self.fixed_from_moving))
-        return Fields(grid, forward, backward)
+        target = grid or self.grid
+        forward, backward = (
+            _field(self._map_on(target, one), target.shape, partial(_half, report, half), like=one.codes.local)
+            for half, one in enumerate((self.moving_from_fixed, self.fixed_from_moving))
+        )
+        return Fields(target, forward, backward)
+
+    def _map_on(self, grid: Grid, map_: ImplicitMap) -> Map:
+        """The same map of the world in the unit cube of another grid."""
+        like = map_.codes.local
+        target_from_own = grid.unit_from_world @ self.grid.world_from_unit
+        if np.allclose(target_from_own, np.eye(grid.dim + 1), atol=1e-9):
+            return map_
+        return Composition((affine_of(target_from_own, like), map_, affine_of(np.linalg.inv(target_from_own), like)))
 
 
-def _field(map_: ImplicitMap, shape: Sequence[int]) -> DisplacementField:
-    like = map_.codes.local
+def _half(report: StageReport, half: int, fraction: float) -> None:
+    report((half + fraction) / 2)
+
+
+def _field(map_: Map, shape: Sequence[int], report: StageReport, *, like: Tensor) -> DisplacementField:
     displacement = torch.empty(1, len(shape), *shape, dtype=like.dtype, device=like.device)
     for layers, points, mapped in slabs(map_, shape, like):
         torch.sub(mapped, points, out=displacement[:, :, layers])
+        report(layers.stop / shape[0])
     return DisplacementField(displacement)
 
 
@@ -210,24 +233,31 @@ def refine_implicit(
     matrix = np.eye(fixed.grid.dim + 1) if alignment is None else alignment
     generator = torch.Generator().manual_seed(seed)
     levels = levels_for(fixed.grid, options)
-    begun = start or _random_start(fixed, levels[0].nodes, options, generator)
+    begun = start or _random_start(fixed, _nodes(levels[0], smooth=True), options, generator)
     phi, phi_inv, codes = begun.phi, begun.phi_inv, begun.codes
     pairs = _views(fixed, moving, begun.grid.moved(matrix), begun.grid, levels)
     centres = _centres(pairs[0], levels)
     done, total = 0, sum(level.steps for level in levels) or 1
     for level, views in zip(levels, pairs, strict=True):
-        codes = codes.on([max(new, old) for new, old in zip(level.nodes, codes.local.shape[2:], strict=True)])
+        codes = codes.on([max(new, old) for new, old in zip(_nodes(level, codes.smooth), codes.local.shape[2:], strict=True)])
         row = ParameterRow(phi, phi_inv, codes, code_ratio=options.code_step / options.first_step)
         draw = PatchDraw(level.shape, options.patches, options.patch_side_vox, centres)
         volume = abs(float(np.linalg.det(matrix)))
         losses = [
             _DirectionLoss(row, way, views, draw, volume, begun.grid.extent_mm, options, _seeded(generator)) for way in (0, 1)
         ]
-        for step in descend(row.values, losses, steps=level.steps, first_step=options.first_step, flat=FLAT_GRADIENT):
+        # As images become finer so do the steps, which are else a voxel and more where a quarter of one would do.
+        first_step = options.first_step * level.spacing_mm / levels[0].spacing_mm
+        for step in descend(row.values, losses, steps=level.steps, first_step=first_step, flat=FLAT_GRADIENT):
             report((done + step) / total)
         done += level.steps
         phi, phi_inv, codes = row.finished()
     return ImplicitMaps(begun.grid, ImplicitMap(phi, codes), ImplicitMap(phi_inv, codes))
+
+
+def _nodes(level: Level, smooth: bool) -> tuple[int, ...]:
+    """Of the lattice of the codes, with those beyond the cube."""
+    return tuple(count + 2 * smooth for count in level.nodes)
 
 
 def _seeded(generator: torch.Generator) -> torch.Generator:
@@ -246,7 +276,7 @@ def _random_start(fixed: Prepared, nodes: Sequence[int], options: ImplicitOption
             ).to(device)
             for _ in range(2)
         )
-    codes = random_codes(options.code_channels, nodes, generator, like=torch.zeros((), device=device))
+    codes = random_codes(options.code_channels, nodes, generator, like=torch.zeros((), device=device), smooth=True)
     return ImplicitStart(phi, phi_inv, codes, fixed.grid)
 
 
@@ -319,8 +349,10 @@ class _DirectionLoss:
         return self._dissimilarity(this) + regularity + 0.5 * options.prior * this.codes.norm()
 
     def _dissimilarity(self, map_: ImplicitMap) -> Tensor:
+        if self.options.measure.name in GLOBAL and not self.options.conserve_mass:
+            return self._dissimilarity_at_points(map_)
         pieces = self.draw.draw(self.generator, self.row.values.device)
-        points = pieces.points(pieces.side)
+        points = pieces.points()
         mapped = self._mapped(map_, pieces, points)
         compared, sampled = self.views[self.way], self.views[1 - self.way]
         warped = sampled.at(mapped)
@@ -329,11 +361,20 @@ class _DirectionLoss:
         counted = pieces.inner() & self.views[0].counts(points) & self.views[1].counts(points)
         return self.options.measure.loss(warped, compared.at(points), counted)
 
+    def _dissimilarity_at_points(self, map_: ImplicitMap) -> Tensor:
+        """Over random points of the whole cube, no more than there are voxels."""
+        dim = len(self.draw.shape)
+        count = min(self.options.similarity_points, math.prod(self.draw.shape))
+        points = torch.rand(1, dim, count, *(1,) * (dim - 1), generator=self.generator).to(self.row.values.device)
+        counted = self.views[0].counts(points) & self.views[1].counts(points)
+        warped = self.views[1 - self.way].at(map_(points))
+        return self.options.measure.loss(warped, self.views[self.way].at(points), counted)
+
     def _mapped(self, map_: ImplicitMap, pieces: Patches, points: Tensor) -> Tensor:
         """`points` of the pieces mapped: every few voxels by the network, linear between."""
         counts = [math.ceil((side - 1) / self.options.map_stride_vox) + 1 for side in pieces.side]
         matrices = [interpolation_matrix(side, count) for side, count in zip(pieces.side, counts, strict=True)]
-        displacement = map_.displacement(pieces.points(counts))
+        displacement = map_.displacement_on_lines(pieces.lines(counts))
         return points + apply_along_axes(displacement, on(matrices, displacement))
 
     def _density(self, mapped: Tensor, pieces: Patches) -> Tensor:

@@ -13,6 +13,7 @@ from .alignment import checked_stages
 from .catalogue import Card, card_named
 from .devices import chosen_device
 from .errors import InputError
+from .implicit_refine import ImplicitOptions, implicit_options
 from .network_refine import NetworkOptions, network_options
 from .prepare import Preparation
 from .refine import FieldOptions
@@ -31,7 +32,7 @@ ALIGNMENT_MEASURES: dict[str, Measure] = {
     "lncc2": SquaredLNCC(sigma_vox=3.0, epsilon=1e-3),
     "mind": MutualInformation(),
 }
-DIRECT = "direct"
+DIRECT, NEPHI = "direct", "nephi"
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Options:
         refine: one of `REFINEMENTS`, "none" where the steps are 0.
         field: how the field is refined; its measure also judges the result.
         network: how the network is refined; None for the model that has none.
-        weights: a file in place of the card's own.
+        weights: a file in place of the card's own, or, for NePhi, of the encoder that predicts where the fit begins.
         mirrored: images are mirrored for the network, which knows the other side of the body.
+        implicit: how networks and codes are fitted to the pair by NePhi; None for every other model.
     """
 
     card: Card
@@ -55,6 +57,7 @@ class Options:
     weights: Path | None
     mirrored: bool
     seed: int
+    implicit: ImplicitOptions | None = None
 
     @property
     def preparation(self) -> Preparation:
@@ -63,12 +66,18 @@ class Options:
     @property
     def steps(self) -> int:
         """Of the refinement that is done."""
-        return self.network.steps if self.refine == "network" and self.network is not None else self.field.steps
+        return self._refinement.steps
 
     @property
     def measure(self) -> Measure:
         """That of the refinement that is done, or would be."""
-        return self.network.measure if self.refine == "network" and self.network is not None else self.field.measure
+        return self._refinement.measure
+
+    @property
+    def _refinement(self) -> FieldOptions | NetworkOptions | ImplicitOptions:
+        if self.implicit is not None:
+            return self.implicit
+        return self.network if self.refine == "network" and self.network is not None else self.field
 
     @property
     def wide_measure(self) -> Measure:
@@ -97,10 +106,8 @@ def checked_options(
         InputError: an option has no such value, or does not go with the model.
     """
     card = card_named(model)
-    if weights is not None and card.weights is None:
+    if weights is not None and card.weights is None and card.method != NEPHI:
         raise InputError(f"The model {model} has no weights, but a weights file was given. Leave it out or choose another model.")
-    if card.method != DIRECT and card.weights is None:
-        raise InputError(f"The model {model} cannot be chosen here yet; it is in the library alone. Choose another model.")
     if mirrored and card.prepare["mirror_axis"] is None:
         raise InputError(
             f"The model {model} takes both sides of the body as they are; only models of one side mirror images. "
@@ -122,8 +129,12 @@ def checked_options(
     field = FieldOptions(FIELD_MEASURES.get(own) or measure_named(own), smoothness=smoothness, conserve_mass=conserve_mass)
     if refine != "field" or steps is not None:
         field = replace(field, steps=steps if refine == "field" and steps else 0)
-    network = None
-    if card.method != DIRECT:
+    network, implicit = None, None
+    if card.method == NEPHI:
+        implicit = implicit_options(
+            card.refine, field.measure, smoothness=smoothness, conserve_mass=conserve_mass, steps=0 if refine == "none" else steps
+        )
+    elif card.method != DIRECT:
         network = network_options(
             card, network_own, smoothness=smoothness, conserve_mass=conserve_mass, steps=steps if refine == "network" else None
         )
@@ -137,6 +148,7 @@ def checked_options(
         weights=None if weights is None else Path(weights),
         mirrored=mirrored,
         seed=seed,
+        implicit=implicit,
     )
 
 
@@ -146,6 +158,11 @@ def _refinement(card: Card, refine: str | None, steps: int | None) -> str:
         raise InputError(f"There is no refinement {refine!r}; the refinements are {', '.join(REFINEMENTS)}. Choose one of them.")
     if refine == "network" and card.method == DIRECT:
         raise InputError("The model direct has no network to refine; it refines the field. Choose the refinement field or none.")
+    if refine == "field" and card.method == NEPHI:
+        raise InputError(
+            f"The model {card.name} has no field to refine; it fits its networks to the pair. Choose the refinement network or none, "
+            "or the model direct, which refines the field."
+        )
     if steps is not None and steps < 0:
         raise InputError(f"steps is {steps}; it must be 0 (no refinement) or more. Choose another.")
     return "none" if steps == 0 else refine

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .deformation import Affine, Outside, sample
-from .networks.latent import interpolated
+from .networks.latent import crossings, interpolated
 
 # Half the windows of the measures in use: three voxels of LNCC with sigma 1.5, of MIND with radius 1 and dilation 2.
 MARGIN_VOX = 3
@@ -67,15 +67,16 @@ class Patches:
     side: tuple[int, ...]
     shape: tuple[int, ...]
 
-    def points(self, counts: Sequence[int]) -> Tensor:
-        """`counts` points along each axis from the first to the last voxel of every piece: [P, dim, *counts] of the unit cube."""
-        pieces, dim = self.corners.shape
-        axes = []
-        for axis, count in enumerate(counts):
-            reach = torch.linspace(0, self.side[axis] - 1, count, device=self.corners.device)
-            line = (self.corners[:, axis : axis + 1] + reach) / (self.shape[axis] - 1)
-            axes.append(line.view(pieces, *(count if other == axis else 1 for other in range(dim))).expand(pieces, *counts))
-        return torch.stack(axes, dim=1)
+    def lines(self, counts: Sequence[int]) -> list[Tensor]:
+        """Coordinates of `counts` points along each axis from the first to the last voxel of every piece: [P, count] each."""
+        reaches = [
+            torch.linspace(0, side - 1, count, device=self.corners.device) for side, count in zip(self.side, counts, strict=True)
+        ]
+        return [(self.corners[:, axis : axis + 1] + reach) / (self.shape[axis] - 1) for axis, reach in enumerate(reaches)]
+
+    def points(self) -> Tensor:
+        """The voxels: [P, dim, *side] of the unit cube."""
+        return crossings(self.lines(self.side))
 
     def inner(self) -> Tensor:
         """Voxels whose neighbourhoods lie in the piece, or are cut by the border of the image itself: boolean [P, 1, *side]."""

@@ -17,6 +17,7 @@ from .models.carl import carl_network
 from .models.constricon import constricon_network
 from .models.gradicon import gradicon_network
 from .models.icon import KneeNetwork
+from .models.nephi import NePhi
 from .progress import StageReport
 from .weights import weights_file
 
@@ -24,12 +25,13 @@ NETWORKS: dict[str, Callable[[Card], nn.Module]] = {
     "gradicon": lambda card: gradicon_network(len(card.input_shape or ()), **card.parameters),
     "icon-knee": lambda _: KneeNetwork(),
     "carl": lambda card: carl_network(dim=len(card.input_shape or ()), **card.parameters),
+    "nephi": lambda card: NePhi(card.parameters["encoder_shape"]),
     "constricon": lambda card: constricon_network(len(card.input_shape or ()), **card.parameters),
 }
 
 
 def untrained_network(card: Card) -> nn.Module:
-    """The network of `card`, which must be one that has weights, with random ones; under `torch.device("meta")` with none at all."""
+    """The network of `card`, which must be one that takes weights, with random ones; under `torch.device("meta")` with none at all."""
     return NETWORKS[card.method](card)
 
 

@@ -118,21 +118,23 @@ def register(
         fixed, moving: paths (files or DICOM folders), SimpleITK or ITK images.
         model: name of a model card.
         refine: "none", "field" (the deformation itself, from the network's on, up to the image's resolution) or "network" (its
-            weights, as published); default: what the card says.
+            weights, as published); default: what the card says. NePhi fits its networks ("network"), and has no field.
         steps: of the refinement, at each level of the field's; default: what the method says. 0 means no refinement.
         similarity: "lncc", "lncc2", "ncc", "ssd", "mind", "mi", or "auto": LNCC within one modality, MIND-SSC across.
         fixed_modality, moving_modality: "ct", "mr" or "other"; they set the intensity window.
         fixed_mask, moving_mask: on the grid of their image; the similarity counts where they are not 0.
-        fixed_labels, moving_labels: both or neither; they add a Dice term, and Dice before and after to the quality.
+        fixed_labels, moving_labels: both or neither; they add a Dice term (not to NePhi's fit), and Dice before and after to
+            the quality.
         fixed_landmarks, moving_landmarks: both or neither, [N, dim] LPS mm; used for the quality only.
         initial: transform from points of fixed to points of moving, from which the alignment starts.
         align: which of "centre", "rigid", "affine" to do; default: what the card says.
         device: "auto", "cpu", "cuda" or "mps".
-        weights: a file of weights in place of those of the card.
+        weights: a file of weights in place of those of the card; for NePhi, which needs none, a checkpoint whose encoder predicts
+            where the fit begins.
         smoothness: factor on the regularity; larger is smoother.
         mirrored: the images show the other side of the body than the model was trained on (right knees).
         conserve_mass: values are densities, which fall where tissue grows: for two CT of lungs.
-        seed: of the random numbers; only the refinement of a network draws any.
+        seed: of the random numbers; only the refinement of a network and NePhi's fit draw any.
         progress: told how far the work is; raises `Cancelled` to stop it.
 
     Raises:

@@ -20,7 +20,9 @@ from .deformation import Map, sample
 from .devices import memory_kept
 from .errors import GeometryError
 from .fields import Fields
+from .implicit_pair import bounded, fit_pair, implicit_mb, implicit_seconds
 from .initial import Initial
+from .measure import Measure
 from .models.constricon import InverseConsistent
 from .models.resolution import check_resolved
 from .models.steps import BothWays, both_ways
@@ -79,13 +81,17 @@ def stage_seconds(shape: Sequence[int], options: Options) -> dict[str, float]:
         "refine": 0.05 + FIELD_SECONDS_PER_VOXEL_AND_STEP[options.field.measure.name] * voxels * options.field.steps,
         "finish": 0.2 + FINISH_SECONDS_PER_VOXEL * voxels,
     }
-    if options.refine == "network" and predicted:
+    if options.implicit is not None:
+        seconds["refine"] = implicit_seconds(shape, options.implicit)
+    elif options.refine == "network" and predicted:
         seconds["refine"] = NETWORK_SECONDS_PER_VOXEL_AND_STEP * math.prod(predicted) * options.steps
     return seconds
 
 
 def needed_mb(fixed_shape: Sequence[int], inverse_shape: Sequence[int], options: Options) -> float:
     """About what a registration takes whose inverse lies on a lattice of `inverse_shape`, the program included."""
+    if options.implicit is not None:
+        return implicit_mb(fixed_shape, inverse_shape)
     needed = memory_mb(fixed_shape, inverse_shape)
     if options.card.input_shape is None:
         return needed
@@ -101,16 +107,22 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
         RefinementError: the loss is not finite.
     """
     # First of all, as it is the first thing that may be missing.
-    trained = None if options.network is None else trained_network(options.card, options.weights, options.device)
+    has_network = options.network is not None or options.weights is not None
+    trained = trained_network(options.card, options.weights, options.device) if has_network else None
     fixed, moving = (one.to(options.device) for one in prepared_pair(start.pair, options.preparation))
     wide = options.wide_measure
     report = stages.begin("align")
     alignment = align(fixed, moving, start=start.matrix, stages=options.align, measure=wide, report=report)
-    before = wide.similarity(_on_fixed(moving, fixed.grid, start.matrix).values, fixed.values, fixed.mask)
+    judged = fixed if options.implicit is None else bounded(fixed)
+    before = wide.similarity(_on_fixed(moving, judged.grid, start.matrix).values, judged.values, judged.mask)
+    is_aligned = bool(options.align) or not np.allclose(start.matrix, np.eye(len(start.matrix)))
+    if options.implicit is not None:
+        fit = fit_pair(fixed, moving, trained, options, stages, alignment=alignment, is_aligned=is_aligned)
+        after = _similarity(wide, judged, _on_fixed(moving, judged.grid, fit.alignment), fit.fields)
+        return Solution(fit.alignment, fit.fields, (float(before), after), notes=fit.notes)
     begun: Placed | None = None
     notes: dict[str, Any] = {}
     if trained is not None:
-        is_aligned = bool(options.align) or not np.allclose(start.matrix, np.eye(len(start.matrix)))
         begun, notes = _predicted(trained, fixed, moving, alignment if is_aligned else None, options, stages)
         alignment = begun.alignment
     aligned = _on_fixed(moving, fixed.grid, alignment)
@@ -124,10 +136,13 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
             counted, aligned, options.field, stages.begin("refine"),
             start=None if begun is None else begun.fields, moving_volume=float(abs(np.linalg.det(alignment))),
         )  # fmt: skip
-    after = wide.similarity(
-        sample(aligned.values, fields.on(fixed.grid).moving_from_fixed.on_lattice()), fixed.values, fixed.mask
-    )
-    return Solution(alignment, fields, (float(before), float(after)), inverse, notes)
+    return Solution(alignment, fields, (float(before), _similarity(wide, fixed, aligned, fields)), inverse, notes)
+
+
+def _similarity(measure: Measure, fixed: Prepared, aligned: Prepared, fields: Fields) -> float:
+    """After the deformation."""
+    warped = sample(aligned.values, fields.on(fixed.grid).moving_from_fixed.on_lattice())
+    return float(measure.similarity(warped, fixed.values, fixed.mask))
 
 
 def _predicted(

@@ -21,7 +21,7 @@ settings.load_profile("default")
 
 
 # Young rooms, whose tests are not yet quick or quiet enough for the default run.
-YOUNG = ("training/", "test_implicit_refine", "test_nephi", "test_own_models")
+YOUNG = ("training/", "test_own_models")
 
 
 @pytest.hookimpl(tryfirst=True)

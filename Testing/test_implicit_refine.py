@@ -72,7 +72,7 @@ def test_both_directions_undo_each_other_without_folding(dim: int) -> None:
 def test_the_fields_are_the_maps_at_their_lattice_whatever_its_shape() -> None:
     maps = fitted_head(2)
     for shape in ((11, 7), (80, 90)):
-        fields = maps.fields(shape)
+        fields = maps.fields(maps.grid.spanned(shape))
         lattice = identity_points(shape, torch.zeros(()))
         torch.testing.assert_close(fields.moving_from_fixed.on_lattice(), maps.moving_from_fixed(lattice).detach())
         torch.testing.assert_close(fields.fixed_from_moving.on_lattice(), maps.fixed_from_moving(lattice).detach())
@@ -160,6 +160,12 @@ def test_every_option_changes_the_map(change: dict[str, Any]) -> None:
     assert not torch.allclose(short_fit(**change), short_fit(), rtol=1e-6, atol=0)
 
 
+def test_measures_of_single_values_take_random_points_as_many_as_asked_for() -> None:
+    ncc = short_fit(measure=NCC())
+    assert not torch.allclose(short_fit(measure=NCC(), similarity_points=100), ncc, rtol=1e-6, atol=0)
+    assert torch.equal(short_fit(measure=NCC(), patches=1, patch_side_vox=9), ncc)
+
+
 def log_sd(smoothness: float) -> float:
     points = fitted_head(2, smoothness=smoothness).fields().moving_from_fixed.on_lattice()
     return float(jacobian_determinant(points).clamp(min=1e-3).log().std())
@@ -173,7 +179,7 @@ def test_the_weight_of_mass_undoes_what_breathing_in_dilutes() -> None:
     shape, grid = (40, 40), plain_grid((40, 40))
     body = blobs(shape, (20, 20), width_vox=8.0)
     wider = blobs(shape, (20, 20), width_vox=10.0) * (8 / 10) ** 2
-    options = replace(OPTIONS, measure=SSD(), steps=120)
+    options = replace(OPTIONS, measure=SSD(), steps=60)
     pair = Prepared(body, grid), Prepared(wider, grid)
 
     def residual(conserve_mass: bool) -> float:
@@ -194,7 +200,7 @@ def test_what_lies_outside_the_mask_is_ignored(masked: str) -> None:
     }
     left = torch.zeros(1, 1, *shape, dtype=torch.bool)
     left[..., :20] = True
-    options = replace(OPTIONS, measure=SSD(), smoothness=0.05, steps=120)
+    options = replace(OPTIONS, measure=SSD(), smoothness=0.05, steps=60)
 
     def moved() -> tuple[float, float]:
         down = in_voxels(refine_implicit(images["fixed"], images["moving"], options, silent).fields().moving_from_fixed)[0]
@@ -277,6 +283,7 @@ def test_the_card_holds_every_number_of_the_optimization() -> None:
         ({"smoothness": math.nan}, "smoothness is nan; it must be above 0"),
         ({"steps": -1}, "steps is -1; it must be 0"),
         ({"regularity_points": 9}, "regularity_points is 9; it must be 10 or more"),
+        ({"similarity_points": 9}, "similarity_points is 9; it must be 10 or more"),
         ({"inconsistency_weight": -1.0}, "weight of the regularizer must be 0 or more"),
         ({"prior": math.inf}, "weight of the regularizer must be 0 or more"),
     ],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from RegistrationNetLib.catalogue import card_named
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.options import Options, checked_options
-from RegistrationNetLib.similarity import LNCC, MINDSSC, SquaredLNCC
+from RegistrationNetLib.similarity import LNCC, MINDSSC, NCC, SquaredLNCC
 
 
 def options(model: str = "unigradicon", modalities: tuple[str, str] = ("mr", "mr"), **asked: Any) -> Options:
@@ -71,6 +73,34 @@ def test_the_refinement_that_is_done_has_the_steps_asked_for(asked: dict[str, An
     assert found.field.steps == (steps if refine == "field" else 0)
 
 
+@pytest.mark.parametrize(
+    ("asked", "refine", "steps"),
+    [
+        ({}, "network", card_named("nephi").refine["implicit"]["steps"]),
+        ({"steps": 7}, "network", 7),
+        ({"refine": "none"}, "none", 0),
+        ({"steps": 0}, "none", 0),
+        ({"refine": "none", "steps": 7}, "none", 0),
+    ],
+)
+def test_nephi_fits_its_networks_for_the_steps_asked_for(asked: dict[str, Any], refine: str, steps: int) -> None:
+    found = options("nephi", **asked)
+    assert (found.refine, found.steps) == (refine, steps)
+    assert found.implicit is not None
+    assert found.implicit.steps == steps
+    assert found.network is None
+
+
+def test_what_is_asked_of_nephi_reaches_its_fit() -> None:
+    found = options("nephi", ("ct", "ct"), similarity="ncc", smoothness=2.0, conserve_mass=True)
+    assert found.implicit is not None
+    assert (found.measure, found.implicit.measure, found.implicit.smoothness) == (NCC(), NCC(), 2.0)
+    assert found.implicit.conserve_mass
+    assert options("nephi").measure == LNCC(1.5, 1e-4, 2)
+    assert options("nephi", ("ct", "mr")).measure == MINDSSC(1, 2)
+    assert options("nephi", weights="file").weights == Path("file")
+
+
 def test_smoothness_and_mass_reach_both_refinements() -> None:
     found = options(modalities=("ct", "ct"), smoothness=2.0, conserve_mass=True)
     assert found.network is not None
@@ -96,7 +126,7 @@ def test_the_alignment_is_that_of_the_card_unless_asked_for() -> None:
         ("unigradicon", {"smoothness": 0.0}, "smoothness is 0; it must be above 0"),
         ("unigradicon", {"align": ["middle"]}, "There is no alignment stage 'middle'"),
         ("unigradicon", {"device": "tpu"}, "There is no device 'tpu'"),
-        ("nephi", {}, "nephi cannot be chosen here yet"),
+        ("nephi", {"refine": "field"}, "nephi has no field to refine; it fits its networks"),
         ("direct", {"weights": "file.trch"}, "direct has no weights, but a weights file was given"),
         ("unigradicon", {"mirrored": True}, "unigradicon takes both sides of the body as they are"),
         ("unigradicon", {"conserve_mass": True}, "Mass is conserved between two CT images only.*got mr and mr"),

@@ -27,7 +27,7 @@ def test_pieces_lie_on_voxels_of_the_lattice(shape: list[int], side: int, count:
     draw = PatchDraw(tuple(shape), count, side)
     pieces = draw.draw(torch.Generator().manual_seed(seed), CPU)
     assert 1 <= len(pieces.corners) == draw.pieces <= count
-    points = pieces.points(pieces.side)
+    points = pieces.points()
     assert points.shape == (draw.pieces, len(shape), *draw.side)
     lattice = identity_points(shape, torch.zeros(()))[0]
     for corner, piece in zip(pieces.corners.tolist(), points, strict=True):
@@ -52,7 +52,9 @@ def test_near_its_faces_a_piece_does_not_count_but_at_the_border_of_the_image() 
 
 def test_fewer_points_span_the_same_piece() -> None:
     pieces = Patches(torch.tensor([[3, 5]]), (9, 13), (30, 30))
-    torch.testing.assert_close(pieces.points((3, 4)), pieces.points((9, 13))[:, :, ::4, ::4])
+    few, all_lines = pieces.lines((3, 4)), pieces.lines((9, 13))
+    for line, whole in zip(few, all_lines, strict=True):
+        torch.testing.assert_close(line, whole[:, ::4])
 
 
 def test_every_voxel_is_seen_in_the_long_run() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -58,8 +59,10 @@ class ParameterRow:
         weights: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
         for (network, name, value), piece in zip(self._parts, pieces, strict=True):
             weights[network][name] = piece.view(value.shape)
-        codes = LatentCodes(
-            of_pair.view(self._codes.of_pair.shape) * self._ratio, local.view(self._codes.local.shape) * self._ratio
+        codes = replace(
+            self._codes,
+            of_pair=of_pair.view(self._codes.of_pair.shape) * self._ratio,
+            local=local.view(self._codes.local.shape) * self._ratio,
         )
         return weights, codes
 

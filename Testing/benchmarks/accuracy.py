@@ -66,6 +66,14 @@ class Score:
 
 
 def register_direct(fixed: str, moving: str, options: dict[str, Any]) -> Estimate:
+    return _registered("direct", fixed, moving, options)
+
+
+def register_nephi(fixed: str, moving: str, options: dict[str, Any]) -> Estimate:
+    return _registered("nephi", fixed, moving, options)
+
+
+def _registered(model: str, fixed: str, moving: str, options: dict[str, Any]) -> Estimate:
     import torch
 
     from RegistrationNetLib import register
@@ -73,7 +81,7 @@ def register_direct(fixed: str, moving: str, options: dict[str, Any]) -> Estimat
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     images = sitk.ReadImage(fixed), sitk.ReadImage(moving)
     start = time.perf_counter()
-    result = register(*images, **{"model": "direct", **options})
+    result = register(*images, **{"model": model, **options})
     seconds = time.perf_counter() - start
     return Estimate(result.moving_from_fixed, result.fixed_from_moving, seconds, peak_memory_mb())
 
@@ -114,6 +122,7 @@ def register_elastix(fixed: str, moving: str, options: dict[str, Any]) -> Estima
 
 METHODS: dict[str, Callable[[str, str, dict[str, Any]], Estimate]] = {
     "direct": register_direct,
+    "nephi": register_nephi,
     "ants": register_ants,
     "elastix": register_elastix,
 }

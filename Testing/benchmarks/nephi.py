@@ -1,7 +1,7 @@
 """The pairwise fit of NePhi: accuracy beside direct, memory beside the size of the images, folds beside the regulariser's points.
 
     python -m Testing.benchmarks.nephi accuracy [--cases ch2,mni,lung] [--seed 0]
-    python -m Testing.benchmarks.nephi memory [--sizes 128,256,512] [--steps 2] [--methods nephi,field]
+    python -m Testing.benchmarks.nephi memory [--sizes 128,256,512] [--steps 2] [--methods nephi,field,network]
     python -m Testing.benchmarks.nephi regularity [--points 10,16,64,256,1024] [--seeds 0,1,2]
 
 All on one thread. Accuracy: both methods start from one alignment; errors are in mm over the foreground; seconds are those of
@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from RegistrationNetLib.alignment import align
 from RegistrationNetLib.catalogue import card_named
-from RegistrationNetLib.deformation import identity_points, jacobian_determinant, sample
+from RegistrationNetLib.deformation import identity_points, jacobian_determinant
 from RegistrationNetLib.devices import PeakMemory
 from RegistrationNetLib.fields import Fields
 from RegistrationNetLib.implicit_refine import ImplicitOptions, implicit_options, refine_implicit
@@ -35,12 +36,17 @@ from RegistrationNetLib.initial import initial_of
 from RegistrationNetLib.inputs import checked_pair
 from RegistrationNetLib.known_map import WarpOptions, error_mm
 from RegistrationNetLib.known_pair import AppearanceOptions, known_pair
+from RegistrationNetLib.network_refine import network_options, refine_network
 from RegistrationNetLib.options import FIELD_MEASURES, checked_options
 from RegistrationNetLib.phantom import head_phantom
+from RegistrationNetLib.predictor import untrained_network
 from RegistrationNetLib.prepare import Prepared, prepared, prepared_pair
 from RegistrationNetLib.refine import FieldOptions, refine_field
+from RegistrationNetLib.separable import apply_along_axes, interpolation_matrix, on
 from RegistrationNetLib.space import Grid, grid_of, transform_from_map
+from RegistrationNetLib.target import Side, both_targets
 from Testing.benchmarks.known_warps import case, data_folder
+from Testing.networks.published import randomize
 
 MEASURE = FIELD_MEASURES["lncc"]
 MEGABYTE = 2**20
@@ -117,22 +123,34 @@ def one_peak(method: str, size: int, steps: int) -> None:
     pair = [Prepared(smooth_image(size, seed), Grid((size,) * 3, np.eye(4))) for seed in (0, 1)]
     begun, held = time.process_time(), psutil.Process().memory_info().rss / MEGABYTE
     with PeakMemory(torch.device("cpu"), 0.005) as watched:
-        if method == "nephi":
-            refine_implicit(pair[0], pair[1], options_of_card(steps=steps), silent)
-        else:
-            refine_field(pair[0], pair[1], FieldOptions(MEASURE, steps=steps), silent)
+        MEMORY[method](pair[0], pair[1], steps)
     images = 2 * 4 * size**3 / MEGABYTE
     print(json.dumps({"peak": watched.peak_mb - held, "images": images, "seconds": time.process_time() - begun}))
+
+
+def by_network(fixed: Prepared, moving: Prepared, steps: int) -> None:
+    """uniGradICON's, with random weights, on the lattice of the images (a registration takes 175³, whatever they are)."""
+    card = card_named("unigradicon")
+    network = untrained_network(card).eval()
+    randomize(network, displacement=0.001)
+    options = network_options(card, "lncc", steps=steps)
+    refine_network(network, both_targets(Side(fixed.values), Side(moving.values), options.targets(1.0)), options, report=silent)
+
+
+MEMORY: dict[str, Callable[[Prepared, Prepared, int], object]] = {
+    "nephi": lambda fixed, moving, steps: refine_implicit(fixed, moving, options_of_card(steps=steps), silent),
+    "field": lambda fixed, moving, steps: refine_field(fixed, moving, FieldOptions(MEASURE, steps=steps), silent),
+    "network": by_network,
+}
 
 
 def smooth_image(size: int, seed: int) -> Tensor:
     """Smooth noise [1, 1, size, size, size], made a few layers at a time."""
     coarse = torch.rand(1, 1, 24, 24, 24, generator=torch.Generator().manual_seed(seed))
     image = torch.empty(1, 1, size, size, size)
-    layer = identity_points((1, size, size), image)
-    for index in range(size):
-        layer[:, 0] = index / (size - 1)
-        image[:, :, index : index + 1] = sample(coarse, layer)
+    (matrix,) = on([interpolation_matrix(size, 24)], image)
+    for rows in torch.arange(size).split(8):
+        image[:, :, rows[0] : rows[-1] + 1] = apply_along_axes(coarse, [matrix[rows], matrix, matrix])
     return image
 
 
@@ -171,7 +189,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sizes", type=numbers, default=[128, 256, 512])
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--methods", type=lambda text: text.split(","), default=["nephi", "field"])
+    parser.add_argument("--methods", type=lambda text: text.split(","), default=["nephi", "field", "network"])
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--points", type=numbers, default=[10, 16, 64, 256, 1024])
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +14,8 @@ from torch import Tensor
 
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.networks.implicit import GlobalAndLocalEncoder, LocalMLP
-from RegistrationNetLib.networks.latent import LatentCodes, interpolated, random_codes
+from RegistrationNetLib.networks.latent import LatentCodes, crossings, interpolated, random_codes
+from RegistrationNetLib.separable import apply_along_axes, bspline_matrix, on
 
 from .published import randomize
 
@@ -70,6 +73,43 @@ def test_first_and_second_derivatives_are_those_of_differences(dim: int) -> None
     points = (0.05 + 0.9 * torch.rand(1, dim, 6).double()).requires_grad_()
     assert torch.autograd.gradcheck(interpolated, (values, points))
     assert torch.autograd.gradgradcheck(interpolated, (values, points))
+
+
+def smooth_codes(dim: int) -> LatentCodes:
+    return random_codes((2, 3), (6, 5, 7)[:dim], torch.Generator().manual_seed(0), like=torch.zeros(()).double(), smooth=True)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_smooth_codes_are_splines_inside_and_constant_beyond_the_border(dim: int) -> None:
+    codes, lines = smooth_codes(dim), [torch.linspace(0, 1, count).double() for count in (9, 6, 5)[:dim]]
+    matrices = [bspline_matrix(len(line), size - 3) for line, size in zip(lines, codes.local.shape[2:], strict=True)]
+    expected = apply_along_axes(codes.local, on(matrices, codes.local)).movedim(1, -1)
+    points = torch.stack(torch.meshgrid(*lines, indexing="ij"))[None]
+    torch.testing.assert_close(codes.at(points)[..., 2:], expected)
+    beyond = torch.tensor([-0.3, 1.2, 0.5][:dim]).double().view(1, dim, 1)
+    torch.testing.assert_close(codes.at(beyond), codes.at(beyond.clamp(0, 1)))
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("smooth", [False, True])
+def test_codes_along_lines_are_those_at_their_crossings(dim: int, smooth: bool) -> None:
+    codes = replace(smooth_codes(dim), smooth=smooth)
+    lines = [torch.rand(2, count).double() * 1.4 - 0.2 for count in (4, 3, 5)[:dim]]
+    torch.testing.assert_close(codes.on_lines(lines), codes.at(crossings(lines)))
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_derivatives_of_smooth_codes_are_those_of_differences(dim: int) -> None:
+    values = torch.randn(1, 1, *(4, 5, 4)[:dim]).double().requires_grad_()
+    points = (0.05 + 0.9 * torch.rand(1, dim, 2).double()).requires_grad_()
+    read = partial(interpolated, smooth=True)
+    assert torch.autograd.gradcheck(read, (values, points))
+    assert torch.autograd.gradgradcheck(read, (values, points))
+
+
+def test_finer_smooth_codes_say_the_same() -> None:
+    codes, points = smooth_codes(2), torch.rand(1, 2, 30).double()
+    torch.testing.assert_close(codes.on((2 * 3 + 3, 2 * 2 + 3)).at(points), codes.at(points))
 
 
 def test_codes_are_that_of_the_pair_and_then_the_local_ones() -> None:
