@@ -25,10 +25,10 @@ from .gradicon import GRADICON
 from .setting import Claim, Learnt, Setting, number, shapes, similarity, small_gradicon
 
 SHAPE, MARGIN = 24, 12
-FIRST_STEPS, STEPS = 150, 350
+FIRST_STEPS, STEPS = 100, 200
 BATCH = 2  # attention takes seconds a step
-GRADICON_STEPS = 700
-KEPT_DICE = 0.05
+GRADICON_STEPS = 300
+KEPT_DICE, DROPPED_DICE = 0.05, 0.1
 CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "as it is": lambda image: image,
     "shifted by 4 voxels": lambda image: image.roll((4, 0), (2, 3)),
@@ -88,16 +88,22 @@ def carl(setting: Setting) -> Claim:
     drop = {name: values[0] - min(values[1:]) for name, values in dice.items()}
     return Claim(
         paper="CARL, arXiv 2405.16738",
-        sentence="[…] common displacement-predicting networks only exhibit [U,U] equivariance to translations instead of the more "
-        "powerful [W,U] equivariance; and we 4) show how to achieve multi-step [W,U] equivariance via a coordinate-attention mechanism",
+        sentence="networks that predict displacements follow only where both images move alike; attention to coordinates follows where "
+        "each moves for itself, also in a network of several steps.",
         checked=f"Hollow triangles and circles of {SHAPE}² within {SHAPE + 2 * MARGIN}². Both networks learn from pairs as they are; "
         "then moving alone is shifted or turned.",
         columns=("network", *CHANGES),
         rows=[(name, *(number(value) for value in values)) for name, values in dice.items()],
         held=[
-            ("CARL registers the pairs as they are: Dice rises by more than 0.1", dice["CARL"][0] > ours.seen.dice_before + 0.1),
+            *(
+                (
+                    f"{name} registers the pairs as they are: Dice rises by more than 0.1",
+                    dice[name][0] > run.seen.dice_before + 0.1,
+                )
+                for name, run in (("CARL", ours), ("GradICON", theirs))
+            ),
             (f"CARL's Dice falls by less than {KEPT_DICE}", drop["CARL"] < KEPT_DICE),
-            ("GradICON's falls by more than that of CARL", drop["GradICON"] > drop["CARL"]),
+            (f"GradICON's falls by more than {DROPPED_DICE}", drop["GradICON"] > DROPPED_DICE),
         ],
         pictures=[setting.picture(ours, "carl", "CARL")],
     )

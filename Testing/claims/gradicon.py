@@ -26,9 +26,8 @@ def gradicon(setting: Setting) -> Claim:
     weights = {name: sum(reached[name, factor] < NEVER for factor in FACTORS) for name in ("ICON", "GradICON")}
     return Claim(
         paper="GradICON, arXiv 2206.05897",
-        sentence="This regularizer – GradICON – results in much better convergence when training registration models compared "
-        "to promoting inverse consistency of the composition of maps directly while retaining the desirable implicit "
-        "regularization effects of the latter. […] using a single set of hyperparameters",
+        sentence="to ask for a constant error of inverse consistency (its gradient 0) instead of none lets training converge much faster "
+        "at maps as regular, and one weight does for all data.",
         checked=f"Hollow triangles and circles, the same network. The step at which the held-out Dice first reaches {goal:.3f} "
         f"(90 % of the best of all runs) with at most {FEW_FOLDS_PERCENT} % folds, for each loss at three weights that span two orders of magnitude.",
         columns=("loss", "λ", "Dice", "folded", "steps to the goal"),

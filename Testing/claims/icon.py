@@ -4,9 +4,9 @@ from RegistrationNetLib.models.icon import ICONLoss
 
 from .setting import Claim, Setting, number, percent, shapes, similarity, small_gradicon
 
-STEPS = 800
+STEPS = 300
 WEIGHT = 1000.0
-LOOK_EVERY = 100
+LOOK_EVERY = 25
 
 
 def icon(setting: Setting) -> Claim:
@@ -26,8 +26,8 @@ def icon(setting: Setting) -> Claim:
     without, with_it = (run.seen for run in runs.values())
     return Claim(
         paper="ICON, arXiv 2105.04459",
-        sentence="We find that deep networks combined with an inverse consistency loss and randomized off-grid interpolation "
-        "yield well behaved, approximately diffeomorphic, spatial transformations.",
+        sentence="a deep network that is only asked to be inverse consistent, at points off the grid, learns maps that are close to "
+        "diffeomorphic, without any other regularizer.",
         checked="Hollow triangles and circles. The same network, once with similarity alone, once with ICON's loss added.",
         columns=("loss", "Dice before", "Dice", "folded", "inverse-consistency error (of the image's length)"),
         rows=[
@@ -37,7 +37,7 @@ def icon(setting: Setting) -> Claim:
         ],
         held=[
             ("folds are below 0.1 % with ICON", with_it.folded_percent < 0.1),
-            ("folds are at least ten times as many without", without.folded_percent > 10 * with_it.folded_percent),
+            ("without it they are above 1 %", without.folded_percent > 1),
             ("Dice rises by more than 0.1 with ICON", with_it.dice > with_it.dice_before + 0.1),
         ],
         pictures=[setting.picture(run, f"icon_{place}", name) for place, (name, run) in enumerate(runs.items())],

@@ -12,7 +12,8 @@ import SimpleITK as sitk
 import torch
 from torch import nn
 
-from RegistrationNetLib.models.gradicon import gradicon_network
+from RegistrationNetLib.models.steps import Downsample, FunctionFromVectorField, TwoStep
+from RegistrationNetLib.networks.unet import TallUNet
 from RegistrationNetLib.similarity import LNCC, SSD, Measure
 from RegistrationNetLib.training.augmentation import AugmentationOptions
 from RegistrationNetLib.training.examples import Example, Pair, Pairs
@@ -23,7 +24,7 @@ from RegistrationNetLib.training.trainee import Trainee
 from RegistrationNetLib.training.validation import Look, look
 
 SIZE = 48
-BATCH = 4
+BATCH = 8
 HELD_OUT = 24
 SLICES = Path(__file__).resolve().parents[3] / "shared" / "data" / "oasis2d"
 
@@ -33,11 +34,12 @@ class Claim:
     """A claim, what was measured, and whether it held.
 
     Attributes:
-        paper, sentence: where it stands, word by word.
+        paper, sentence: where it stands, and what it says, in our words.
         checked: what of it is checked here, and how.
         columns, rows: the figures.
         held: each condition in words, and whether it is met.
         pictures: files in the folder of the pictures, with a caption.
+        remark: what the figures do not say by themselves.
     """
 
     paper: str
@@ -47,6 +49,7 @@ class Claim:
     rows: Sequence[Sequence[str]]
     held: Sequence[tuple[str, bool]]
     pictures: Sequence[tuple[str, str]] = ()
+    remark: str = ""
 
 
 class Skipped(Exception):
@@ -98,15 +101,17 @@ class Setting:
         options = LearningOptions(
             steps=self.steps(steps), batch=batch, learning_rate=rate, seed=seed, dice_weight=0.0, augmentation=augmentation
         )
-        start, every = time.monotonic(), self.steps(look_every or steps)
+        start, every = time.process_time(), self.steps(look_every or steps)
         curve = [
             (step.number, look(lesson, held_out))
             for step in learning(trainee, loss, Unlabelled(pairs), options)
             if step.number % every == 0
         ]
-        seconds = time.monotonic() - start
+        seconds = time.process_time() - start
         seen = look(lesson, held_out)
-        self.said(f"  {name}: {options.steps} steps, {seconds:.0f} s, Dice {seen.dice:.3f}, folds {seen.folded_percent:.3f} %")
+        self.said(
+            f"  {name}: {options.steps} steps, {seconds:.0f} s of processor time, Dice {seen.dice_before:.3f} → {seen.dice:.3f}, folds {seen.folded_percent:.3f} %"
+        )
         return Learnt(lesson, seen, curve, held_out)
 
     def picture(self, learnt: Learnt, name: str, caption: str, place: int = 0) -> tuple[str, str]:
@@ -197,8 +202,9 @@ class Mixed:
 
 
 def small_gradicon() -> nn.Module:
-    """Three U-nets, at a quarter, a half and the full resolution, in 2-D."""
-    return gradicon_network(2, has_last_step=False)
+    """GradICON's network in 2-D without its coarsest and its last U-net: one at half and one at full resolution."""
+    coarse, fine = (FunctionFromVectorField(TallUNet(2)) for _ in range(2))
+    return TwoStep(Downsample(coarse), fine)
 
 
 def shapes(*, size: int = SIZE, hollow: bool = True) -> ShapePairs:
