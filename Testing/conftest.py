@@ -21,7 +21,7 @@ settings.load_profile("default")
 
 
 # Young rooms, whose tests are not yet quick or quiet enough for the default run.
-YOUNG = ("panel/", "training/", "test_implicit_refine", "test_nephi", "test_own_models")
+YOUNG = ("panel/", "test_implicit_refine", "test_nephi")
 
 
 @pytest.hookimpl(tryfirst=True)
