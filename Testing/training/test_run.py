@@ -17,8 +17,11 @@ import torch
 
 from RegistrationNetLib import register
 from RegistrationNetLib.catalogue import card_named, cards
+from RegistrationNetLib.checkpoint import save_as_published
 from RegistrationNetLib.cli import main
+from RegistrationNetLib.client import Client
 from RegistrationNetLib.errors import Cancelled, InputError, RefinementError, WeightsError
+from RegistrationNetLib.predictor import untrained_network
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.training import learning as learning_module
 from RegistrationNetLib.training.configuration import Configuration
@@ -27,6 +30,7 @@ from RegistrationNetLib.training.learning import Lesson, TrainingLoss, drawn_bat
 from RegistrationNetLib.training.run import CHECKPOINT, _loss_options, starting_network, train
 from RegistrationNetLib.training.trainee import Trainee
 
+from ..worker_input import pair
 from .tiny import described, write_images
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,6 +217,29 @@ def test_every_option_of_fine_tuning_changes_the_weights(tmp_path: Path) -> None
     for name, values in learnt.items():
         assert not same(values, plain), name
     assert not same(learnt["dice"], learnt["labels"])
+
+
+@pytest.mark.slow
+def test_unigradicons_network_is_fine_tuned_with_labels_and_masks_and_the_worker_takes_it(tmp_path: Path) -> None:
+    card = card_named("unigradicon")
+    torch.manual_seed(0)
+    published = tmp_path / "published.trch"
+    save_as_published(untrained_network(card), card, published)
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz", size=(20, 22, 18))
+    description = described(
+        tmp_path, model="unigradicon", name="fine-own", shape=[32, 32, 32], start=str(published),
+        learning={"steps": 1, "batch": 1, "keep_statistics": True},
+        data={"folder": "images", "labels": "labels", "masks": "masks", "modality": "mr"},
+    )  # fmt: skip
+    trained = train(description)
+    before, after = weights(published), weights(trained.weights)
+    assert before.keys() == after.keys()
+    assert not same(before, after)
+    assert same(*({name: value for name, value in one.items() if "running" in name} for one in (before, after)))
+    assert main(["models", "import", "fine-own", str(trained.weights), "--quiet"]) == 0
+    with Client() as client:
+        result = client.register(pair(), options={"model": "fine-own", "refine": "none"}).wait()
+    assert result.report["model"] == "fine-own"
 
 
 def test_the_command_says_how_to_use_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
