@@ -11,7 +11,7 @@ from .icon import LOOK_EVERY, STEPS, learnt_by_icon
 from .setting import Claim, Learnt, Setting, number, percent, shapes, similarity, small_gradicon
 
 GRADICON = 0.5
-# Two orders of magnitude for each; the middle ones are near those that the papers use.
+# Two orders of magnitude for each; the middle ones are of the order that the papers use.
 WEIGHTS = {"ICON": (100.0, 1000.0, 10_000.0), "GradICON": (0.1 * GRADICON, GRADICON, 10 * GRADICON)}
 FEW_FOLDS_PERCENT = 0.1
 
