@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,10 +22,15 @@ from RegistrationNetLib.training.synthetic import AnatomyPairs, ShapePairs
 from RegistrationNetLib.training.trainee import Trainee
 from RegistrationNetLib.training.validation import Look, look
 
+from .course import Course
+
 SIZE = 48
 BATCH = 8
 HELD_OUT = 24
-SLICES = Path(__file__).resolve().parents[3] / "shared" / "data" / "oasis2d"
+KEEP_EVERY = 50
+ROOT = Path(__file__).resolve().parents[2]
+RUNS = ROOT / "build" / "claims"
+SLICES = ROOT.parent / "shared" / "data" / "oasis2d"
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,17 @@ class Setting:
         share: of the steps that the full run takes; the quick one shows only that everything runs.
         pictures: the folder.
         slices: of the 2-D brain images, which are not shipped.
+        runs: where trainings are kept on their way.
+        goes_on: take trainings up where they are kept; else they start anew.
     """
 
     share: float
     pictures: Path
     slices: Path = SLICES
+    runs: Path = RUNS
+    goes_on: bool = False
     said: Callable[[str], None] = print
+    seconds_before: float = 0.0
     kept: dict[str, Learnt] = field(default_factory=dict)
 
     def steps(self, full: int) -> int:
@@ -97,22 +106,26 @@ class Setting:
     ) -> Learnt:
         torch.manual_seed(seed)
         trainee = Trainee(make())
-        lesson, held_out = Lesson(trainee.network, loss, dice_weight=0.0), pairs.first(max(2, round(self.share * HELD_OUT)))
         options = LearningOptions(
             steps=self.steps(steps), batch=batch, learning_rate=rate, seed=seed, dice_weight=0.0, augmentation=augmentation
         )
-        start, every = time.process_time(), self.steps(look_every or steps)
-        curve = [
-            (step.number, look(lesson, held_out))
-            for step in learning(trainee, loss, Unlabelled(pairs), options)
-            if step.number % every == 0
-        ]
-        seconds = time.process_time() - start
-        seen = look(lesson, held_out)
+        lesson, held_out = Lesson(trainee.network, loss, dice_weight=0.0), pairs.first(max(2, round(self.share * HELD_OUT)))
+        course = Course(self.runs / name.replace(" ", "_"), options)
+        if self.goes_on:
+            course.take_up(trainee)
+            self.seconds_before += course.seconds_before
+        every = self.steps(look_every or steps)
+        for step in learning(trainee, loss, Unlabelled(pairs), options):
+            if step.number % every == 0:
+                course.curve.append((step.number, look(lesson, held_out)))
+            if step.number % KEEP_EVERY == 0 or step.number == options.steps:
+                course.keep(trainee)
+        seen, seconds = look(lesson, held_out), course.seconds
         self.said(
-            f"  {name}: {options.steps} steps, {seconds:.0f} s of processor time, Dice {seen.dice_before:.3f} → {seen.dice:.3f}, folds {seen.folded_percent:.3f} %"
+            f"  {name}: {options.steps} steps, {seconds:.0f} s of processor time, "
+            f"Dice {seen.dice_before:.3f} → {seen.dice:.3f}, folds {seen.folded_percent:.3f} %"
         )
-        return Learnt(lesson, seen, curve, held_out)
+        return Learnt(lesson, seen, course.curve, held_out)
 
     def picture(self, learnt: Learnt, name: str, caption: str, place: int = 0) -> tuple[str, str]:
         """A drawn held-out pair."""

@@ -4,10 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from RegistrationNetLib.models.gradicon import GradICONLoss
+from RegistrationNetLib.similarity import SSD
+from RegistrationNetLib.training import learning as learning_module
+from RegistrationNetLib.training.synthetic import AnatomyPairs
 from RegistrationNetLib.training.validation import Look
 from Testing.claims import __main__ as report
+from Testing.claims import setting as setting_module
 from Testing.claims.gradicon import NEVER, first_step
-from Testing.claims.setting import Claim, Setting, Skipped
+from Testing.claims.setting import Claim, Learnt, Setting, Skipped
+from Testing.training.tiny import tiny_network
 
 
 def seen(*, dice: float, folded_percent: float = 0.0) -> Look:
@@ -77,3 +83,28 @@ def test_the_goal_is_reached_where_dice_is_high_and_folds_are_few() -> None:
     curve = [(25, seen(dice=0.5)), (50, seen(dice=0.9, folded_percent=3.0)), (75, seen(dice=0.9)), (100, seen(dice=0.95))]
     assert first_step(curve, 0.85) == 75
     assert first_step(curve, 0.99) == NEVER
+
+
+def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setting_module, "KEEP_EVERY", 2)
+    pairs, loss = AnatomyPairs((16, 16), classes=3), GradICONLoss(SSD())
+
+    def learnt(folder: str, steps: int, **options: bool) -> Learnt:
+        setting = Setting(1.0, tmp_path, runs=tmp_path / folder, said=lambda _: None, **options)
+        return setting.learnt("one", tiny_network, loss, pairs, steps=steps, batch=1, look_every=2)
+
+    whole = learnt("whole", 4)
+    steps = iter(range(3))
+
+    def dies(*arguments: object) -> object:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return drawn(*arguments)  # type: ignore[arg-type]
+
+    drawn = learning_module.drawn_batch
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(learning_module, "drawn_batch", dies)
+        learnt("cut", 4)
+    again = learnt("cut", 4, goes_on=True)
+    assert again.curve == whole.curve
+    assert again.seen == whole.seen
