@@ -23,7 +23,7 @@ check: $(VENV)/.check
 bench: $(VENV)/.bench
 	$(RUN) -m Testing.benchmarks.accuracy $(BENCH)
 
-# About an hour on two idle cores; CLAIMS=--quick shows in minutes that everything runs.
+# About an hour of one core; CLAIMS=--quick shows in minutes that everything runs, CLAIMS=--go-on takes up a run that was cut.
 claims: $(VENV)/.test
 	$(RUN) -m Testing.claims $(CLAIMS)
 

@@ -5,7 +5,6 @@ import random
 import signal
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,19 +17,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # The default run gives the same verdict every time and is short.
 settings.register_profile("default", derandomize=True, deadline=None, max_examples=30)
 settings.load_profile("default")
-
-
-# Young rooms, whose tests are not yet quick or quiet enough for the default run.
-YOUNG = ("training/", "test_own_models")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of young rooms count as slow."""
-    here = Path(__file__).parent
-    for item in items:
-        if any(young in item.path.relative_to(here).as_posix() for young in YOUNG):
-            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -100,7 +100,7 @@ class Lesson(nn.Module):
     def terms(self, maps: BothWays, pair: Pair, generator: torch.Generator) -> LossTerms:
         """The loss of `maps` for `pair`, with the masks and the labels that it brings."""
         fixed, moving = pair.sides()
-        if fixed.mask is moving.mask is fixed.classes is None:
+        if fixed.mask is moving.mask is None and (fixed.classes is None or self.dice_weight == 0):
             return self.loss(maps, moving.values, fixed.values, generator=generator)
         options = TargetOptions(self.loss.similarity, self.dice_weight, self.loss.outside)
         return loss_of_targets(self.loss, maps, both_targets(fixed, moving, options), generator)

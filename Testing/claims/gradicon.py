@@ -5,44 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from RegistrationNetLib.models.gradicon import GradICONLoss
-from RegistrationNetLib.models.icon import ICONLoss
 from RegistrationNetLib.training.validation import Look
 
-from .icon import LOOK_EVERY, STEPS, WEIGHT
+from .icon import LOOK_EVERY, STEPS, learnt_by_icon
 from .setting import Claim, Learnt, Setting, number, percent, shapes, similarity, small_gradicon
 
 GRADICON = 0.5
-FACTORS = (0.1, 1.0, 10.0)  # two orders of magnitude
+# Two orders of magnitude for each; the middle ones are of the order that the papers use.
+WEIGHTS = {"ICON": (100.0, 1000.0, 10_000.0), "GradICON": (0.1 * GRADICON, GRADICON, 10 * GRADICON)}
 FEW_FOLDS_PERCENT = 0.1
 
 
 def gradicon(setting: Setting) -> Claim:
-    runs = {("ICON", factor): _icon(setting, factor * WEIGHT) for factor in FACTORS}
-    runs |= {("GradICON", factor): _gradicon(setting, factor * GRADICON) for factor in FACTORS}
-    best = max(run.seen.dice for run in runs.values())
-    goal = 0.9 * best
+    ways = {"ICON": learnt_by_icon, "GradICON": _gradicon}
+    runs = {(name, weight): ways[name](setting, weight) for name, weights in WEIGHTS.items() for weight in weights}
+    goal = 0.9 * max(run.seen.dice for run in runs.values())
     reached = {key: first_step(run.curve, goal) for key, run in runs.items()}
-    ours, theirs = (min(reached[name, factor] for factor in FACTORS) for name in ("GradICON", "ICON"))
-    weights = {name: sum(reached[name, factor] < NEVER for factor in FACTORS) for name in ("ICON", "GradICON")}
+    soonest = {name: min(reached[name, weight] for weight in weights) for name, weights in WEIGHTS.items()}
+    good = {name: sum(reached[name, weight] < NEVER for weight in weights) for name, weights in WEIGHTS.items()}
     return Claim(
         paper="GradICON, arXiv 2206.05897",
-        sentence="This regularizer – GradICON – results in much better convergence when training registration models compared "
-        "to promoting inverse consistency of the composition of maps directly while retaining the desirable implicit "
-        "regularization effects of the latter. […] using a single set of hyperparameters",
+        sentence="to ask for a constant error of inverse consistency (its gradient 0) instead of none lets training converge much faster "
+        "at maps as regular, and one weight does for all data.",
         checked=f"Hollow triangles and circles, the same network. The step at which the held-out Dice first reaches {goal:.3f} "
         f"(90 % of the best of all runs) with at most {FEW_FOLDS_PERCENT} % folds, for each loss at three weights that span two orders of magnitude.",
         columns=("loss", "λ", "Dice", "folded", "steps to the goal"),
         rows=[
-            (name, f"{factor * (WEIGHT if name == 'ICON' else GRADICON):g}", number(run.seen.dice),
-             percent(run.seen.folded_percent), _told(reached[name, factor]))
-            for (name, factor), run in runs.items()
+            (name, f"{weight:g}", number(run.seen.dice), percent(run.seen.folded_percent), _told(reached[name, weight]))
+            for (name, weight), run in runs.items()
         ],
         held=[
-            ("GradICON, at its best weight, needs fewer steps than ICON at its best", ours < theirs),
-            ("GradICON reaches the goal at all weights", weights["GradICON"] == len(FACTORS)),
-            (f"ICON reaches it at fewer ({weights['ICON']} of {len(FACTORS)})", weights["ICON"] < weights["GradICON"]),
+            ("GradICON, at its best weight, needs fewer steps than ICON at its best", soonest["GradICON"] < soonest["ICON"]),
+            ("GradICON reaches the goal at all weights", good["GradICON"] == len(WEIGHTS["GradICON"])),
+            (f"ICON reaches it at fewer ({good['ICON']} of {len(WEIGHTS['ICON'])})", good["ICON"] < good["GradICON"]),
         ],
-        pictures=[setting.picture(runs["GradICON", 1.0], "gradicon", f"GradICON, λ = {GRADICON:g}")],
+        pictures=[setting.picture(runs["GradICON", GRADICON], "gradicon", f"GradICON, λ = {GRADICON:g}")],
     )  # fmt: skip
 
 
@@ -57,11 +54,6 @@ def first_step(curve: Sequence[tuple[int, Look]], goal: float) -> int:
 
 def _told(step: int) -> str:
     return "not reached" if step == NEVER else str(step)
-
-
-def _icon(setting: Setting, weight: float) -> Learnt:
-    loss = ICONLoss(similarity(), weight=weight)
-    return setting.learnt(f"icon {weight:g}", small_gradicon, loss, shapes(), steps=STEPS, look_every=LOOK_EVERY)
 
 
 def _gradicon(setting: Setting, weight: float) -> Learnt:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from RegistrationNetLib.deformation import Outside
@@ -22,8 +23,8 @@ from .gradicon import GRADICON
 from .setting import Claim, Setting, number, percent, shapes, similarity, small_gradicon
 
 LATTICE = 96
-STEPS, NEPHI_STEPS = 800, 3000
-VOLUME = 64
+STEPS, NEPHI_STEPS = 300, 2500
+VOLUME = 80
 EQUAL_DICE = 0.03
 
 
@@ -58,7 +59,8 @@ class LossOfNePhi:
     outside: Outside = "zeros"
 
     def __call__(self, maps: Coded, moving: Tensor, fixed: Tensor, *, generator: object = None) -> LossTerms:
-        return self.inner(maps, maps.codes, moving, fixed, generator=generator)
+        with torch.enable_grad():  # its regularity is a derivative, also where the network is only looked at
+            return self.inner(maps, maps.codes, moving, fixed, generator=generator)
 
 
 def nephi(setting: Setting) -> Claim:
@@ -70,8 +72,8 @@ def nephi(setting: Setting) -> Claim:
     runs = {"nephi": ours, "gradicon": theirs}
     return Claim(
         paper="NePhi, arXiv 2309.07322",
-        sentence="Specifically, NePhi 1) requires less memory compared to voxel-based learning approaches, […] and 4) shows "
-        "excellent deformation regularity which is highly desirable for medical image registration.",
+        sentence="a deformation told by a small network of the place needs less memory than one told voxel by voxel, is as accurate, and "
+        "folds hardly anywhere.",
         checked=f"Hollow triangles and circles of {LATTICE}². Memory: the most that a step of training takes on a volume of {VOLUME}³, "
         "above what the process holds before it, in a process of its own.",
         columns=("network", "Dice before", "Dice", "folded", "memory of a 3-D step"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,8 @@ import SimpleITK as sitk
 import torch
 from torch import nn
 
-from RegistrationNetLib.models.gradicon import gradicon_network
+from RegistrationNetLib.models.steps import Downsample, FunctionFromVectorField, TwoStep
+from RegistrationNetLib.networks.unet import TallUNet
 from RegistrationNetLib.similarity import LNCC, SSD, Measure
 from RegistrationNetLib.training.augmentation import AugmentationOptions
 from RegistrationNetLib.training.examples import Example, Pair, Pairs
@@ -22,10 +22,15 @@ from RegistrationNetLib.training.synthetic import AnatomyPairs, ShapePairs
 from RegistrationNetLib.training.trainee import Trainee
 from RegistrationNetLib.training.validation import Look, look
 
+from .course import Course
+
 SIZE = 48
-BATCH = 4
+BATCH = 8
 HELD_OUT = 24
-SLICES = Path(__file__).resolve().parents[3] / "shared" / "data" / "oasis2d"
+KEEP_EVERY = 50
+ROOT = Path(__file__).resolve().parents[2]
+RUNS = ROOT / "build" / "claims"
+SLICES = ROOT.parent / "shared" / "data" / "oasis2d"
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,12 @@ class Claim:
     """A claim, what was measured, and whether it held.
 
     Attributes:
-        paper, sentence: where it stands, word by word.
+        paper, sentence: where it stands, and what it says, in our words.
         checked: what of it is checked here, and how.
         columns, rows: the figures.
         held: each condition in words, and whether it is met.
         pictures: files in the folder of the pictures, with a caption.
+        remark: what the figures do not say by themselves.
     """
 
     paper: str
@@ -47,6 +53,7 @@ class Claim:
     rows: Sequence[Sequence[str]]
     held: Sequence[tuple[str, bool]]
     pictures: Sequence[tuple[str, str]] = ()
+    remark: str = ""
 
 
 class Skipped(Exception):
@@ -61,12 +68,17 @@ class Setting:
         share: of the steps that the full run takes; the quick one shows only that everything runs.
         pictures: the folder.
         slices: of the 2-D brain images, which are not shipped.
+        runs: where trainings are kept on their way.
+        goes_on: take trainings up where they are kept; else they start anew.
     """
 
     share: float
     pictures: Path
     slices: Path = SLICES
+    runs: Path = RUNS
+    goes_on: bool = False
     said: Callable[[str], None] = print
+    seconds_before: float = 0.0
     kept: dict[str, Learnt] = field(default_factory=dict)
 
     def steps(self, full: int) -> int:
@@ -94,20 +106,26 @@ class Setting:
     ) -> Learnt:
         torch.manual_seed(seed)
         trainee = Trainee(make())
-        lesson, held_out = Lesson(trainee.network, loss, dice_weight=0.0), pairs.first(max(2, round(self.share * HELD_OUT)))
         options = LearningOptions(
             steps=self.steps(steps), batch=batch, learning_rate=rate, seed=seed, dice_weight=0.0, augmentation=augmentation
         )
-        start, every = time.monotonic(), self.steps(look_every or steps)
-        curve = [
-            (step.number, look(lesson, held_out))
-            for step in learning(trainee, loss, Unlabelled(pairs), options)
-            if step.number % every == 0
-        ]
-        seconds = time.monotonic() - start
-        seen = look(lesson, held_out)
-        self.said(f"  {name}: {options.steps} steps, {seconds:.0f} s, Dice {seen.dice:.3f}, folds {seen.folded_percent:.3f} %")
-        return Learnt(lesson, seen, curve, held_out)
+        lesson, held_out = Lesson(trainee.network, loss, dice_weight=0.0), pairs.first(max(2, round(self.share * HELD_OUT)))
+        course = Course(self.runs / name.replace(" ", "_"), options)
+        if self.goes_on:
+            course.take_up(trainee)
+            self.seconds_before += course.seconds_before
+        every = self.steps(look_every or steps)
+        for step in learning(trainee, loss, Unlabelled(pairs), options):
+            if step.number % every == 0:
+                course.curve.append((step.number, look(lesson, held_out)))
+            if step.number % KEEP_EVERY == 0 or step.number == options.steps:
+                course.keep(trainee)
+        seen, seconds = look(lesson, held_out), course.seconds
+        self.said(
+            f"  {name}: {options.steps} steps, {seconds:.0f} s of processor time, "
+            f"Dice {seen.dice_before:.3f} → {seen.dice:.3f}, folds {seen.folded_percent:.3f} %"
+        )
+        return Learnt(lesson, seen, course.curve, held_out)
 
     def picture(self, learnt: Learnt, name: str, caption: str, place: int = 0) -> tuple[str, str]:
         """A drawn held-out pair."""
@@ -197,8 +215,9 @@ class Mixed:
 
 
 def small_gradicon() -> nn.Module:
-    """Three U-nets, at a quarter, a half and the full resolution, in 2-D."""
-    return gradicon_network(2, has_last_step=False)
+    """GradICON's network in 2-D without its coarsest and its last U-net: one at half and one at full resolution."""
+    coarse, fine = (FunctionFromVectorField(TallUNet(2)) for _ in range(2))
+    return TwoStep(Downsample(coarse), fine)
 
 
 def shapes(*, size: int = SIZE, hollow: bool = True) -> ShapePairs:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,12 +17,20 @@ import torch
 
 from RegistrationNetLib import register
 from RegistrationNetLib.catalogue import card_named, cards
+from RegistrationNetLib.checkpoint import save_as_published
 from RegistrationNetLib.cli import main
+from RegistrationNetLib.client import Client
 from RegistrationNetLib.errors import Cancelled, InputError, RefinementError, WeightsError
+from RegistrationNetLib.predictor import untrained_network
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.training import learning as learning_module
-from RegistrationNetLib.training.run import CHECKPOINT, starting_network, train
+from RegistrationNetLib.training.configuration import Configuration
+from RegistrationNetLib.training.data import pairs_of
+from RegistrationNetLib.training.learning import Lesson, TrainingLoss, drawn_batch, step_random
+from RegistrationNetLib.training.run import CHECKPOINT, _loss_options, starting_network, train
+from RegistrationNetLib.training.trainee import Trainee
 
+from ..worker_input import pair
 from .tiny import described, write_images
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -210,6 +219,29 @@ def test_every_option_of_fine_tuning_changes_the_weights(tmp_path: Path) -> None
     assert not same(learnt["dice"], learnt["labels"])
 
 
+@pytest.mark.slow
+def test_unigradicons_network_is_fine_tuned_with_labels_and_masks_and_the_worker_takes_it(tmp_path: Path) -> None:
+    card = card_named("unigradicon")
+    torch.manual_seed(0)
+    published = tmp_path / "published.trch"
+    save_as_published(untrained_network(card), card, published)
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz", size=(20, 22, 18))
+    description = described(
+        tmp_path, model="unigradicon", name="fine-own", shape=[32, 32, 32], start=str(published),
+        learning={"steps": 1, "batch": 1, "keep_statistics": True},
+        data={"folder": "images", "labels": "labels", "masks": "masks", "modality": "mr"},
+    )  # fmt: skip
+    trained = train(description)
+    before, after = weights(published), weights(trained.weights)
+    assert before.keys() == after.keys()
+    assert not same(before, after)
+    assert same(*({name: value for name, value in one.items() if "running" in name} for one in (before, after)))
+    assert main(["models", "import", "fine-own", str(trained.weights), "--quiet"]) == 0
+    with Client() as client:
+        result = client.register(pair(), options={"model": "fine-own", "refine": "none"}).wait()
+    assert result.report["model"] == "fine-own"
+
+
 def test_the_command_says_how_to_use_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.toml").write_text(
         'model = "tiny"\nname = "said"\nout = "out"\n[learning]\nsteps = 1\n[data]\nsynthetic = "anatomy"\n[record]\npictures = false\n'
@@ -238,37 +270,53 @@ from Testing.training.tiny import described, install
 from RegistrationNetLib.training.run import train
 torch.set_num_threads(1)
 install()
-train(described(Path(sys.argv[1]), learning={"steps": 3, "batch": 1}), resume=len(sys.argv) > 2)
+train(described(Path(sys.argv[1]), learning={"steps": 3, "batch": 1}))
 """
 
 
-def processes(folder: Path, count: int, port: int) -> None:
-    """What torchrun does: so many processes that know each other."""
+def by_torchrun(folder: Path, port: int) -> None:
+    """The script in two processes, which PyTorch's own launcher starts."""
     folder.mkdir(exist_ok=True)
-    shared = {
-        **os.environ,
-        "WORLD_SIZE": str(count),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-    }
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(folder)],
-            cwd=ROOT, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(count)
-    ]  # fmt: skip
-    for one in started:
-        _, told = one.communicate(timeout=300)
-        assert one.returncode == 0, told
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    told = subprocess.run(
+        [*launcher, str(script), str(folder)],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True, timeout=500,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
 
 
-def test_two_processes_train_one_model_on_the_pairs_of_both(tmp_path: Path, free_port: int) -> None:
-    processes(tmp_path / "two", 2, free_port)
+def learnt_by_hand(description: Configuration, *, processes: int) -> dict[str, torch.Tensor]:
+    """The parameters after steps along the mean of the gradients of the pairs that so many processes draw."""
+    options, loss = description.learning, _loss_options(description).loss
+    pairs, _ = pairs_of(description.data, description.card, description.lattice)
+    trainee = Trainee(starting_network(description).train())
+    lesson = Lesson(trainee.network, cast(TrainingLoss, loss), options.dice_weight)
+    for number in range(options.steps):
+        for rank in range(processes):
+            random = step_random(options.seed, number, rank)
+            (lesson(drawn_batch(pairs, options, random), random)[0] / processes).backward()
+        trainee.step(options.learning_rate)
+    return {name: value.detach() for name, value in trainee.network.named_parameters()}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_steps_of_several_processes_follow_the_mean_of_their_gradients(tmp_path: Path, processes: int) -> None:
+    """By hand, so that the test with real processes has a truth."""
+    description = described(tmp_path, learning={"steps": 3, "batch": 1})
+    learnt, alone = learnt_by_hand(description, processes=processes), weights(train(description).weights)
+    is_near = all(torch.allclose(value, alone[name], atol=1e-5) for name, value in learnt.items())
+    assert is_near == (processes == 1)
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_train_one_model_on_the_pairs_of_both(tmp_path: Path, free_port: int) -> None:
+    by_torchrun(tmp_path / "two", free_port)
     two = weights(tmp_path / "two" / "out" / "tiny-own.trch")
-    alone = weights(train(described(tmp_path, learning={"steps": 3, "batch": 1})).weights)
-    assert not same(two, alone), "the second process must count"
+    expected = learnt_by_hand(described(tmp_path, learning={"steps": 3, "batch": 1}), processes=2)
+    for name, value in expected.items():
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0)
     assert (tmp_path / "two" / "out" / "steps.csv").read_text().count("\n") == 4
 
 
