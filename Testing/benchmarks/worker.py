@@ -34,8 +34,8 @@ slicer_host.loadModule(ROOT / "RegistrationNet" / "RegistrationNet.py")
 
 import slicer  # noqa: E402
 from PySide6 import QtCore  # noqa: E402
-from RegistrationNet import RegistrationNetLogic  # noqa: E402
 
+from RegistrationNet import RegistrationNetLogic  # noqa: E402
 from RegistrationNetLib.client import Client  # noqa: E402
 from RegistrationNetLib.nrrd import Volume  # noqa: E402
 from Testing.module.nodes import volume_node  # noqa: E402

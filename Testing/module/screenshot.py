@@ -48,8 +48,8 @@ def main(path: str) -> None:
     import slice_views
     import slicer
     from PySide6 import QtGui
-    from RegistrationNet import RegistrationNetLogic
 
+    from RegistrationNet import RegistrationNetLogic
     from RegistrationNetLib.phantom import demo_pair
 
     from .nodes import volume_node_of
