@@ -218,7 +218,7 @@ def _write_field(image: sitk.Image, follower: Array, axes: Array, path: Path) ->
             total[:count].view(-1, 3 * together).addmm_(part[:count].view(-1, 3 * together), matrix)
             yield total[:count].numpy()
 
-    world_from_index = grid.world_from_voxel[:, [2, 1, 0, 3]]
+    world_from_index = grid.world_from_voxel[:, [2, 1, 0, 3]].astype(np.float64)
     write_slabs(slabs(), path, shape=(*grid.shape, 3), world_from_index=world_from_index)
 
 

@@ -270,7 +270,7 @@ def test_quitting_the_application_ends_the_worker(scene: Any, module: Any) -> No
     life = one.client._life
     assert life.folder.exists()
     job = one.startRegistration(*pair_nodes(scene), **LONG)
-    slicer.app.qapp.aboutToQuit.emit()
+    slicer.app.aboutToQuit.emit()
     assert not life.is_running
     assert not life.folder.exists()
     assert job.state is module.JobState.CANCELLED
