@@ -70,8 +70,7 @@ def main(path: str) -> None:
         layout.resetSliceViews()
         rows.append(drawn(layout.views.values()))
     assert below(*rows).save(path)
-    # A quarter of the size, and nothing that one sees is lost.
-    Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    Image.open(path).convert("RGB").save(path, optimize=True)
 
 
 if __name__ == "__main__":
