@@ -43,9 +43,7 @@ def startup_environment() -> dict[str, str] | None:
     return dict(slicer.util.startupEnvironment()) if slicer is not None and hasattr(slicer, "app") else None
 
 
-def worker_environment(
-    environment: Mapping[str, str] | None = None, startup: Mapping[str, str] | None = None
-) -> dict[str, str]:
+def worker_environment(environment: Mapping[str, str] | None = None, startup: Mapping[str, str] | None = None) -> dict[str, str]:
     """`environment` (default: this process's) for the worker: it finds this library and speaks UTF-8.
 
     With `startup` (from `startup_environment`), what Slicer's launcher has set is as it was there.

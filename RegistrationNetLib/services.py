@@ -202,7 +202,9 @@ def _write_field(image: sitk.Image, follower: Array, axes: Array, path: Path) ->
     displacement_mm, grid = sitk.GetArrayViewFromImage(image), grid_of(image)
     depth, height, width = grid.shape
     rest = axes[:, None] * ((follower - np.eye(4)) @ grid.world_from_voxel)[:3]
-    across = torch.from_numpy(np.arange(height)[:, None, None] * rest[:, 1] + np.arange(width)[None, :, None] * rest[:, 2]).float()
+    across = torch.from_numpy(
+        np.arange(height)[:, None, None] * rest[:, 1] + np.arange(width)[None, :, None] * rest[:, 2]
+    ).float()
     along = torch.from_numpy(np.arange(depth)[:, None, None, None] * rest[:, 0] + rest[:, 3]).float()
     linear = (axes[:, None] * follower[:3, :3]).T
 
@@ -218,7 +220,7 @@ def _write_field(image: sitk.Image, follower: Array, axes: Array, path: Path) ->
             total[:count].view(-1, 3 * together).addmm_(part[:count].view(-1, 3 * together), matrix)
             yield total[:count].numpy()
 
-    world_from_index = grid.world_from_voxel[:, [2, 1, 0, 3]]
+    world_from_index = grid.world_from_voxel[:, [2, 1, 0, 3]].astype(np.float64)
     write_slabs(slabs(), path, shape=(*grid.shape, 3), world_from_index=world_from_index)
 
 

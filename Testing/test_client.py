@@ -257,9 +257,7 @@ def test_results_are_read_in_another_thread_and_watched_in_this_one(tmp_path: Pa
     threads = {}
     answer = "{'files': {'warped': ''}, 'alignment': [], 'report': {}, 'histogram': {}}"
     body = f"for line in sys.stdin: say(id=json.loads(line)['id'], event='result', result={answer})\n"
-    monkeypatch.setattr(
-        "RegistrationNetLib.client.read_volume", lambda _: threads.update(read=threading.current_thread())
-    )
+    monkeypatch.setattr("RegistrationNetLib.client.read_volume", lambda _: threads.update(read=threading.current_thread()))
     with Client(python_that(tmp_path, body)) as client:
         client.register(pair(), watch=lambda _: threads.update(watch=threading.current_thread())).wait()
     assert threads["watch"] is threading.main_thread()

@@ -1,6 +1,6 @@
 """The real worker, but `register` answers at once: with a bent map, an affine and images of full size, made before.
 
-    python -m Testing.benchmarks.answering_worker SIZE [FOLDER]
+python -m Testing.benchmarks.answering_worker SIZE [FOLDER]
 """
 
 from __future__ import annotations

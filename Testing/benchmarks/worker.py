@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import resource
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "Testing" / "host"))
@@ -50,9 +50,9 @@ def cold_start_seconds() -> float:
 
 
 def run(logic: Any, pair: list[Any], wait: Callable[[Any], None]) -> dict[str, float]:
-    """Seconds until the worker has begun, until the nodes are there, and of the processors in this process."""
+    """Seconds until the worker has begun, until the nodes are there, and of the processors in this process and in the worker."""
     begun: list[float] = []
-    before, start = processor_seconds(), time.monotonic()
+    before, start = processor_seconds(logic), time.monotonic()
     job = logic.startRegistration(*pair, onChanged=lambda job: begun.append(time.monotonic()) if job.progress else None)
     wait(job)
     end = time.monotonic()
@@ -60,12 +60,16 @@ def run(logic: Any, pair: list[Any], wait: Callable[[Any], None]) -> dict[str, f
         raise job.error
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     hierarchy.RemoveItem(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(job.result.warpedNode)))  # with all within
-    return {"begun": begun[0] - start, "whole": end - start, "here": processor_seconds() - before}
+    here, there = np.subtract(processor_seconds(logic), before)
+    return {"begun": begun[0] - start, "whole": end - start, "here": here, "there": there}
 
 
-def processor_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+def processor_seconds(logic: Any) -> tuple[float, float]:
+    """Of this process, and of the worker."""
+    life = logic.client._life
+    used = [psutil.Process().cpu_times(), *([psutil.Process(life._process.pid).cpu_times()] if life else [])]
+    here, there = ([one.user + one.system for one in used] + [0.0])[:2]
+    return here, there
 
 
 def with_lock_kept(logic: Any) -> Callable[[Any], None]:
@@ -102,7 +106,7 @@ def measured(size: int, runs: int) -> None:
         logic.client.close()
         logic.client = Client(str(python))
         try:
-            print("| | begun | whole | processor time in Slicer |\n|---|---|---|---|")
+            print("| | worker begins | nodes are there | processor time in Slicer | in the worker |\n|---|---|---|---|---|")
             table(logic, size, runs)
         finally:
             logic.close()
@@ -122,7 +126,10 @@ def table(logic: Any, size: int, runs: int) -> None:
         # The first one has the worker to start.
         times = [slicer_host.inLoop(partial(run, logic, pair, wait)) for _ in range(runs + 1)][1:]
         best = {what: min(one[what] for one in times) for what in times[0]}
-        print(f"| {name} | {best['begun']:.3f} s | {best['whole']:.3f} s | {best['here']:.3f} s |", flush=True)
+        print(
+            f"| {name} | {best['begun']:.3f} s | {best['whole']:.3f} s | {best['here']:.2f} s | {best['there']:.2f} s |",
+            flush=True,
+        )
     print(f"\nlongest standstill: {1000 * max(np.diff(one).max() for one in ticks):.0f} ms in {len(ticks)} runs")
 
 

@@ -351,6 +351,7 @@ class ModuleManager(QtCore.QObject):
 
 class App(QtCore.QObject):
     startupCompleted = Signal()
+    aboutToQuit = Signal()  # not Qt's own, which comes at the end of every loop of `inLoop`
     applicationName, mainApplicationName = "Slicer", "Slicer"
     applicationVersion, majorVersion, minorVersion, revision, os, arch = "5.12.3", 5, 12, "34567", "linux", "amd64"
     pythonSignals = ("aboutToQuit()", "lastWindowClosed()")
@@ -358,7 +359,6 @@ class App(QtCore.QObject):
     def __init__(self):
         self.qapp = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["Slicer"])
         super().__init__()
-        self.aboutToQuit = self.qapp.aboutToQuit
         self.qapp.setOrganizationName("stand-in")
         qt.QSettings.setDefaultFormat(qt.QSettings.IniFormat)
         self.temporaryPath = tempfile.mkdtemp(prefix="host-")

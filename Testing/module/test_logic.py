@@ -264,20 +264,6 @@ def test_closing_the_scene_cancels(scene: Any, module: Any, logic: Any) -> None:
     assert logic.register(fixed, moving, **QUICK).warpedNode is not None
 
 
-def test_quitting_the_application_ends_the_worker(scene: Any, module: Any) -> None:
-    one = module.RegistrationNetLogic()
-    one.devices()
-    life = one.client._life
-    assert life.folder.exists()
-    job = one.startRegistration(*pair_nodes(scene), **LONG)
-    slicer.app.qapp.aboutToQuit.emit()
-    assert not life.is_running
-    assert not life.folder.exists()
-    assert job.state is module.JobState.CANCELLED
-    with pytest.raises(WorkerError, match="This client is closed"):
-        one.devices()
-
-
 def test_a_node_that_goes_while_it_is_registered_ends_the_job(scene: Any, module: Any, logic: Any) -> None:
     fixed, moving = pair_nodes(scene)
     job = logic.startRegistration(fixed, moving, **LONG)
