@@ -162,6 +162,5 @@ def test_whatever_is_clicked_the_panel_is_whole(
             for _ in range(STEPS):
                 user.act()
                 check(panel, scene)
-        except BaseException as error:
-            error.add_note(f"seed {seed}: {user.deeds}")
-            raise
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {user.deeds}") from error
