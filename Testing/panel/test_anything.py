@@ -36,9 +36,9 @@ class User:
         kinds = (self.panel.qt.QPushButton, self.panel.qt.QCheckBox)
         found = [one for kind in kinds for one in self.panel.top.findChildren(kind) if one.name.endswith(("Button", "CheckBox"))]
         found = [one for one in found if one.isEnabled() and one.isVisibleTo(self.panel.top)]
-        one = self.random.choice(found)
-        self.deeds.append(one.name)
-        self.panel.click(one.name)
+        for one in self.random.sample(found, min(1, len(found))):
+            self.deeds.append(one.name)
+            self.panel.click(one.name)
 
     def register(self) -> None:
         if self.panel.ui.registerButton.isEnabled():
