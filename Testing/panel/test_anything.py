@@ -147,7 +147,9 @@ def client(fake: FakeClient) -> FakeClient:
     return fake
 
 
-@pytest.mark.parametrize("first", range(0, SEQUENCES, SEQUENCES_PER_TEST))
+@pytest.mark.parametrize(
+    "first", [0, *(pytest.param(one, marks=pytest.mark.slow) for one in range(SEQUENCES_PER_TEST, SEQUENCES, SEQUENCES_PER_TEST))]
+)
 def test_whatever_is_clicked_the_panel_is_whole(
     panel: Panel, scene: Any, fake: FakeClient, first: int, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
