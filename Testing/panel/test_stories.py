@@ -145,6 +145,7 @@ def test_too_little_memory_is_told_before_the_run(ready: Panel, monkeypatch: pyt
     assert "The registration needs about 0.5 GB on cpu; 0.1 GB are free. Crop the images" in ready.message
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_told_and_the_next_run_has_another(ready: Panel) -> None:
     ready.logic.client = Client()
     ready.click("hasOwnStepsCheckBox")

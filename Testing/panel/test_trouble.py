@@ -25,8 +25,11 @@ def client(fake: FakeClient) -> FakeClient:
     return fake
 
 
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("error", [InputError("The values are wrong. Mend them."), WorkerError("It died. Try again.")])
+@pytest.mark.parametrize(
+    ("stage", "error"),
+    [(stage, InputError("The values are wrong. Mend them.")) for stage in STAGES]
+    + [("refine", WorkerError("It died. Try again."))],
+)
 def test_an_error_in_a_stage_is_told_in_words_with_details_behind_a_link(
     ready: Panel, fake: FakeClient, scene: Any, stage: str, error: RegistrationNetError
 ) -> None:
