@@ -149,8 +149,7 @@ def both_ways(net: nn.Module, moving: Tensor, fixed: Tensor) -> BothWays:
         with _within(_LAST_STEP_KEPT, True):
             return BothWays(moving_from_fixed, net(fixed, moving))
     count = moving.shape[0]
-    every = torch.cat([moving, fixed, moving])  # both batches are parts of it
-    together: Composition = net(every[: 2 * count], every[count:])
+    together: Composition = net(torch.cat([moving, fixed]), torch.cat([fixed, moving]))
     return BothWays(_entries(together, slice(count)), _entries(together, slice(count, None)))
 
 
