@@ -68,6 +68,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "report.json").read_text())["model"] == "nephi"
 
 
+@pytest.mark.slow
 def test_a_volume_is_registered_too() -> None:
     one = plain_case(3)
     found = register(one.fixed, one.moving, model="nephi", align=("centre",), steps=8)
