@@ -188,11 +188,11 @@ def test_the_fit_begins_at_what_the_encoder_predicts(
     )
     field = field_of(predicted).reshape(*grid.GetSize()[::-1], 2)
     np.testing.assert_allclose(field, np.broadcast_to(shift_mm, field.shape), rtol=1e-3)
-    refined = register(one.fixed, one.moving, steps=6, **asked).report()
-    assert refined["steps_done"] == 12
-    assert refined["jacobian"]["folded_percent"] == 0
-    assert refined["jacobian"]["log_sd"] > 0.01
-    assert refined["similarity"]["after"] > predicted.report()["similarity"]["after"]
+    refined = register(one.fixed, one.moving, steps=3, **asked)
+    assert refined.report()["steps_done"] == 6
+    moved = np.abs(field_of(refined) - field_of(predicted))
+    assert float(moved.max()) > 0.1
+    assert float(moved.mean()) < 2
     assert np.array_equal(field_of(register(one.fixed, one.moving, refine="none", **asked)), field_of(predicted))
 
 
