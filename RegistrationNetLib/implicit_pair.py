@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ from .space import Array
 
 # The map is delivered, and judged, on no more voxels a side than this: it is smoother than a lattice that fine.
 FINEST_SIDE_VOX = 256
+# Of the steps that a random start takes: published networks are four times as wide, and so move farther with each.
+TRAINED_STEP_SHARE = 0.1
 # Of the stage; the rest of it is writing down the map.
 FIT_SHARE = 0.9
 BASE_MB = 1100
@@ -91,14 +93,17 @@ def fit_pair(
         RefinementError: the loss is not finite.
     """
     assert options.implicit is not None
-    start = None
+    start, chosen = None, options.implicit
     if isinstance(trained, NePhi):
         start, alignment = _predicted(trained, fixed, moving, options, stages, alignment if is_aligned else None)
+        chosen = replace(
+            chosen, first_step=TRAINED_STEP_SHARE * chosen.first_step, code_step=TRAINED_STEP_SHARE * chosen.code_step
+        )
     report = stages.begin("refine")
     maps = refine_implicit(
         fixed,
         moving,
-        options.implicit,
+        chosen,
         lambda done: report(FIT_SHARE * done),
         alignment=alignment,
         start=start,
@@ -106,7 +111,7 @@ def fit_pair(
     )
     target = fixed.grid.spanned(bounded_shape(fixed.grid.shape))
     fields = maps.fields(target, lambda done: report(FIT_SHARE + (1 - FIT_SHARE) * done))
-    steps = sum(level.steps for level in levels_for(fixed.grid, options.implicit))
+    steps = sum(level.steps for level in levels_for(fixed.grid, chosen))
     return ImplicitFit(alignment, fields, {"steps_done": steps, "delivered_spacing_mm": list(target.spacing_mm[::-1])})
 
 

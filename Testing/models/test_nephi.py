@@ -80,6 +80,26 @@ def test_slabs_together_are_the_mapped_lattice(
     assert max(calls) <= points_at_a_time
 
 
+@pytest.mark.parametrize("shape", [(7, 5), (6, 5, 4)])
+@pytest.mark.parametrize("points_at_a_time", [1, 23, 1000])
+def test_slabs_of_a_network_are_its_map_and_hold_a_bounded_number_of_points(
+    shape: tuple[int, ...], points_at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nephi, "POINTS_AT_A_TIME", points_at_a_time)
+    map_ = small_map(len(shape))
+    calls: list[int] = []
+
+    def counted(places: Tensor, codes: Tensor) -> Tensor:
+        calls.append(places[..., 0].numel())
+        return map_.network(places, codes)
+
+    lattice = identity_points(shape, torch.zeros(()).double())
+    parts = list(slabs(replace(map_, network=counted), shape, lattice))
+    torch.testing.assert_close(torch.cat([mapped for _, _, mapped in parts], dim=2), map_(lattice))
+    # A row is never cut.
+    assert max(calls) <= max(points_at_a_time, *shape[2:], 1)
+
+
 def test_an_untrained_network_is_the_identity_both_ways_and_shares_its_codes() -> None:
     network = NePhi(SHAPE).eval()
     with torch.no_grad():
