@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import InputError, RefinementError
 from ..models.losses import Loss, LossTerms, loss_of_targets
 from ..models.steps import BothWays, both_ways
-from ..networks.unet import TallUNet
+from ..networks.unet import DOWN_CHANNELS, TallUNet
 from ..target import TargetOptions, both_targets
 from .augmentation import AugmentationOptions, augmented
 from .examples import Pair, Pairs, stacked
@@ -30,6 +30,8 @@ from .trainee import Trainee
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+# Where a U-net's last convolution down meets one voxel, torch (2.13) reads memory that nobody wrote for its gradient in half precision.
+SMALL_ON_PROCESSOR = 2 ** (len(DOWN_CHANNELS) - 1)
 
 
 class TrainingLoss(Loss, Protocol):
@@ -49,7 +51,8 @@ class LearningOptions:
         batch: pairs of each step, on each device.
         learning_rate: of Adam.
         seed: draws pairs, augmentation and the random points of the loss.
-        precision: of the U-nets' arithmetic. Weights, maps and losses are in single precision always.
+        precision: of the U-nets' arithmetic. Weights, maps and losses are in single precision always; so is, without a GPU, a
+            U-net on a lattice of 16 voxels or less along an axis.
         keep_statistics: batch normalization keeps the running statistics that it has, as fine-tuning wants it.
         dice_weight: of the Dice loss where labels come with the images.
         augmentation: of the pairs.
@@ -196,6 +199,7 @@ def unets_in(network: nn.Module, precision: Precision) -> Iterator[None]:
 
 
 def _in_half(forward: Any, moving: Tensor, fixed: Tensor) -> Tensor:
-    with torch.autocast(moving.device.type, dtype=torch.bfloat16):
+    is_safe = moving.device.type != "cpu" or min(moving.shape[2:]) > SMALL_ON_PROCESSOR
+    with torch.autocast(moving.device.type, dtype=torch.bfloat16, enabled=is_safe):
         displacement: Tensor = forward(moving, fixed)
     return displacement.float()

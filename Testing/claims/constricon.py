@@ -1,19 +1,35 @@
 """ConstrICON: the inverse by construction, at equal Dice."""
 
-from RegistrationNetLib.models.constricon import VelocityDiffusionLoss, constricon_network
+from torch import nn
+
+from RegistrationNetLib.models.constricon import (
+    InverseConsistent,
+    MatrixExponential,
+    TwoStepInverseConsistent,
+    VelocityDiffusionLoss,
+    VelocityExponential,
+)
 from RegistrationNetLib.models.gradicon import GradICONLoss
+from RegistrationNetLib.networks.matrix import ConvolutionalMatrixNet
 
 from .gradicon import GRADICON
 from .icon import LOOK_EVERY, STEPS
 from .setting import Claim, Setting, number, percent, shapes, similarity, small_gradicon, voxels
+from .small_unet import SmallUNet
 
 WEIGHT = 0.01
 EQUAL_DICE = 0.02
 
 
+def small_constricon() -> nn.Module:
+    """ConstrICON's composition with one affine step instead of two, and small U-nets for its two velocities."""
+    velocities = TwoStepInverseConsistent(*(VelocityExponential(SmallUNet()) for _ in range(2)))
+    return InverseConsistent(TwoStepInverseConsistent(MatrixExponential(ConvolutionalMatrixNet(2)), velocities))
+
+
 def constricon(setting: Setting) -> Claim:
     ours = setting.learnt(
-        "constricon", lambda: constricon_network(2), VelocityDiffusionLoss(similarity(), weight=WEIGHT), shapes(), steps=STEPS
+        "constricon", small_constricon, VelocityDiffusionLoss(similarity(), weight=WEIGHT), shapes(), steps=STEPS
     )
     loss = GradICONLoss(similarity(), weight=GRADICON, stride=1)
     theirs = setting.learnt(f"gradicon {GRADICON:g}", small_gradicon, loss, shapes(), steps=STEPS, look_every=LOOK_EVERY)

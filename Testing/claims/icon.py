@@ -4,7 +4,7 @@ from RegistrationNetLib.models.icon import ICONLoss
 
 from .setting import Claim, Learnt, Setting, number, percent, shapes, similarity, small_gradicon
 
-STEPS = 300
+STEPS = 400
 WEIGHT = 100.0
 LOOK_EVERY = 25
 

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from RegistrationNetLib.models.steps import Downsample, FunctionFromVectorField, TwoStep
-from RegistrationNetLib.networks.unet import TallUNet
 from RegistrationNetLib.similarity import LNCC, SSD, Measure
 from RegistrationNetLib.training.augmentation import AugmentationOptions
 from RegistrationNetLib.training.examples import Example, Pair, Pairs
@@ -23,6 +22,7 @@ from RegistrationNetLib.training.trainee import Trainee
 from RegistrationNetLib.training.validation import Look, look
 
 from .course import Course
+from .small_unet import SmallUNet
 
 SIZE = 48
 BATCH = 8
@@ -98,7 +98,7 @@ class Setting:
         pairs: Pairs,
         *,
         steps: int,
-        rate: float = 5e-4,
+        rate: float = 1e-3,
         seed: int = 0,
         batch: int = BATCH,
         look_every: int | None = None,
@@ -215,8 +215,8 @@ class Mixed:
 
 
 def small_gradicon() -> nn.Module:
-    """GradICON's network in 2-D without its coarsest and its last U-net: one at half and one at full resolution."""
-    coarse, fine = (FunctionFromVectorField(TallUNet(2)) for _ in range(2))
+    """GradICON's composition without its coarsest and its last step: small U-nets at half and at full resolution."""
+    coarse, fine = (FunctionFromVectorField(SmallUNet()) for _ in range(2))
     return TwoStep(Downsample(coarse), fine)
 
 

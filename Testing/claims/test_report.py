@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from RegistrationNetLib.models.gradicon import GradICONLoss
 from RegistrationNetLib.similarity import SSD
@@ -13,6 +14,7 @@ from Testing.claims import __main__ as report
 from Testing.claims import setting as setting_module
 from Testing.claims.gradicon import NEVER, first_step
 from Testing.claims.setting import Claim, Learnt, Setting, Skipped
+from Testing.claims.small_unet import SmallUNet
 from Testing.training.tiny import tiny_network
 
 
@@ -108,3 +110,11 @@ def test_a_training_that_was_cut_goes_on_as_if_it_had_not_been(tmp_path: Path, m
     again = learnt("cut", 4, goes_on=True)
     assert again.curve == whole.curve
     assert again.seen == whole.seen
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (33, 50)])
+def test_the_small_network_is_the_identity_before_it_learns(shape: tuple[int, int]) -> None:
+    network, images = SmallUNet(), torch.rand(2, 2, 1, *shape)
+    assert torch.equal(network(*images), torch.zeros(2, 2, *shape))
+    network(*images).sum().backward()
+    assert float(network.last.weight.grad.abs().max()) > 0

@@ -135,17 +135,19 @@ def test_training_leaves_the_mode_of_the_network_as_it_was() -> None:
 
 
 @torch.no_grad()
-def test_half_precision_is_near_single_and_gives_single() -> None:
+@pytest.mark.parametrize(("shape", "is_half"), [((17, 20), True), ((16, 20), False)])
+def test_half_precision_is_near_single_and_gives_single(shape: tuple[int, ...], is_half: bool) -> None:
+    """On the processor it is left out where torch's gradient would be of memory that nobody wrote."""
     torch.manual_seed(0)
     network = FunctionFromVectorField(TallUNet(2)).eval()
     nn.init.normal_(network.net.lastConv.weight, std=0.1)
-    pair = drawn()
+    pair = AnatomyPairs(shape, classes=4).draw(torch.Generator().manual_seed(0))
     single = network(pair.moving.values, pair.fixed.values).maps[0].displacement
     with unets_in(network, "bfloat16"):
         half = network(pair.moving.values, pair.fixed.values).maps[0].displacement
     again = network(pair.moving.values, pair.fixed.values).maps[0].displacement
     assert half.dtype == torch.float32
-    assert not torch.equal(half, single)
+    assert torch.equal(half, single) != is_half
     torch.testing.assert_close(half, single, atol=0.05 * float(single.abs().max()), rtol=0)
     assert torch.equal(again, single)
 
@@ -154,7 +156,7 @@ def test_half_precision_learns() -> None:
     torch.manual_seed(0)
     trainee = Trainee(gradicon_network(2, has_last_step=False))
     before = {name: value.clone() for name, value in trainee.network.state_dict().items()}
-    list(learning(trainee, LOSS, AnatomyPairs((16, 16)), LearningOptions(steps=1, precision="bfloat16")))
+    list(learning(trainee, LOSS, AnatomyPairs((40, 40)), LearningOptions(steps=2, precision="bfloat16")))
     after = trainee.network.state_dict()
     assert all(value.dtype == before[name].dtype for name, value in after.items())
     assert not torch.equal(after["netPsi.net.lastConv.weight"], before["netPsi.net.lastConv.weight"])
