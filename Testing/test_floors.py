@@ -56,7 +56,17 @@ FLOORS = (
         "refine",
         "implicit_refine",
     ),
-    ("sparing", "checkpoint", "predictor", "network_pair", "velocity_refine", "network_refine", "options", "implicit_pair", "solution"),
+    (
+        "sparing",
+        "checkpoint",
+        "predictor",
+        "network_pair",
+        "velocity_refine",
+        "network_refine",
+        "options",
+        "implicit_pair",
+        "solution",
+    ),
     ("quality", "marks", "known_map", "known_pair", "phantom", "views", "pictures", "registration"),
     ("training", "cohort", "report", "doctor"),
     (
