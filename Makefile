@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
+# One process for each core, each with one thread; a file's tests stay together.
+TEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist loadfile --durations=25
 PINS := pyproject.toml constraints.txt
 
 .PHONY: demo test check bench claims clean
@@ -12,13 +14,13 @@ demo: $(VENV)/.library
 	$(VENV)/bin/registrationnet demo demo-output
 
 test: $(VENV)/.test
-	$(RUN) -m pytest -q
+	$(TEST)
 
 check: $(VENV)/.check
 	$(RUN) -m ruff format --check --quiet .
 	$(RUN) -m ruff check --quiet .
 	$(RUN) -m mypy
-	$(RUN) -m pytest -q
+	$(TEST)
 
 bench: $(VENV)/.bench
 	$(RUN) -m Testing.benchmarks.accuracy $(BENCH)

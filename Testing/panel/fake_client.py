@@ -25,11 +25,12 @@ class FakeClient:
         initial: Any = None,
         options: Mapping[str, Any] | None = None,
         with_parts: bool = False,
-        receive: Callable[[Any], Any] = lambda result: result,
+        displacement_axes: Sequence[int] = (1, 1, 1),
         watch: Callable[[Job], None] = lambda _: None,
     ) -> Job:
         request = {"do": "register", "options": options, "initial": initial, "parts": with_parts, "volumes": volumes}
-        return self._begun(request, receive, watch)
+        request["displacement_axes"] = list(displacement_axes)
+        return self._begun(request, lambda result: result, watch)
 
     def devices(self, watch: Callable[[Job], None]) -> Job:
         return self._begun({"do": "devices"}, lambda answer: answer, watch)

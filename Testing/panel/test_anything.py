@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from RegistrationNetLib import mrml
 from RegistrationNetLib.errors import InputError, WorkerError
 
 from ..module.nodes import linear_transform, pair_nodes, points_node, segmentation_node
@@ -102,7 +101,7 @@ def matrix(scene: Any) -> Any:
 
 def answer_to(job: Any) -> Any:
     answers: dict[str, Callable[[], Any]] = {
-        "register": lambda: mrml.with_ras_displacements(shift_result(with_parts=job.request.get("parts", False))),
+        "register": lambda: shift_result(with_parts=job.request.get("parts", False)),
         "devices": lambda: [{"name": "cpu", "title": "x86_64", "free_mb": 1024.0}],
     }
     return answers.get(job.request["do"], dict)()

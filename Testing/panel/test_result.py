@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from RegistrationNetLib import mrml
-
 from ..module.nodes import points_node, segmentation_node
 from ..module.test_scene_results import REPORT
 from ..module.test_scene_results import result as shift_result
@@ -27,8 +25,7 @@ def client(fake: FakeClient) -> FakeClient:
 def done(ready: Panel, fake: FakeClient) -> Panel:
     """The panel with a result: moving shifted onto fixed."""
     ready.click("registerButton")
-    # The receiver turns the displacements to RAS once more.
-    fake.answer(fake.jobs[-1], mrml.with_ras_displacements(shift_result()))
+    fake.answer(fake.jobs[-1], shift_result())
     fake.poll()
     assert ready.message == ""
     return ready
@@ -167,7 +164,7 @@ def test_a_result_whose_nodes_are_removed_goes(scene: Any, done: Panel) -> None:
 def test_the_next_registration_has_names_of_its_own(done: Panel, fake: FakeClient) -> None:
     first = done.widget.resultPanel.result
     done.click("registerButton")
-    fake.answer(fake.jobs[-1], mrml.with_ras_displacements(shift_result()))
+    fake.answer(fake.jobs[-1], shift_result())
     fake.poll()
     second = done.widget.resultPanel.result
     assert second.warpedNode is not first.warpedNode
