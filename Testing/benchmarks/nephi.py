@@ -2,6 +2,7 @@
 
     python -m Testing.benchmarks.nephi accuracy [--cases ch2,mni,lung] [--seed 0]
     python -m Testing.benchmarks.nephi memory [--sizes 128,256,512] [--steps 2] [--methods nephi,field,network]
+    python -m Testing.benchmarks.nephi writing [--sizes 96,192,256]
     python -m Testing.benchmarks.nephi regularity [--points 10,16,64,256,1024] [--seeds 0,1,2]
 
 All on one thread. Accuracy: both methods start from one alignment; errors are in mm over the foreground; seconds are those of
@@ -16,9 +17,11 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -30,13 +33,17 @@ from RegistrationNetLib.alignment import align
 from RegistrationNetLib.catalogue import card_named
 from RegistrationNetLib.deformation import identity_points, jacobian_determinant
 from RegistrationNetLib.devices import PeakMemory
+from RegistrationNetLib.field_file import write_displacement_field
 from RegistrationNetLib.fields import Fields
 from RegistrationNetLib.implicit_refine import ImplicitOptions, implicit_options, refine_implicit
 from RegistrationNetLib.initial import initial_of
 from RegistrationNetLib.inputs import checked_pair
 from RegistrationNetLib.known_map import WarpOptions, error_mm
 from RegistrationNetLib.known_pair import AppearanceOptions, known_pair
+from RegistrationNetLib.models.nephi import ImplicitMap
 from RegistrationNetLib.network_refine import network_options, refine_network
+from RegistrationNetLib.networks.implicit import LocalMLP
+from RegistrationNetLib.networks.latent import random_codes
 from RegistrationNetLib.options import FIELD_MEASURES, checked_options
 from RegistrationNetLib.phantom import head_phantom
 from RegistrationNetLib.predictor import untrained_network
@@ -154,6 +161,23 @@ def smooth_image(size: int, seed: int) -> Tensor:
     return image
 
 
+# ---- writing ----
+
+
+def writing(arguments: argparse.Namespace) -> None:
+    """The map of networks and codes of full size as a file, slab by slab."""
+    network = LocalMLP(3, latent_channels=24, width=32, frequencies=16)
+    codes = random_codes((8, 16), (50, 50, 50), torch.Generator().manual_seed(0), like=torch.zeros(()), smooth=True)
+    print("| size | peak above the network, MB | processor s |\n|---|---|---|")
+    for size in arguments.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            begun, held = time.process_time(), psutil.Process().memory_info().rss / MEGABYTE
+            with PeakMemory(torch.device("cpu"), 0.01) as watched:
+                grid, file = Grid((size,) * 3, np.eye(4)), Path(folder) / "field.nrrd"
+                write_displacement_field(file, ImplicitMap(network, codes), grid, np.eye(4), like=codes.local)
+        print(f"| {size} | {watched.peak_mb - held:.0f} | {time.process_time() - begun:.1f} |", flush=True)
+
+
 # ---- regularity ----
 
 
@@ -184,7 +208,7 @@ def numbers(text: str) -> list[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("accuracy", "memory", "regularity"))
+    parser.add_argument("what", choices=("accuracy", "memory", "writing", "regularity"))
     parser.add_argument("--cases", type=lambda text: text.split(","), default=["ch2", "mni", "lung"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sizes", type=numbers, default=[128, 256, 512])
@@ -198,7 +222,7 @@ def main() -> None:
     if arguments.one:
         one_peak(arguments.one, arguments.sizes[0], arguments.steps)
         return
-    {"accuracy": accuracy, "memory": memory, "regularity": regularity}[arguments.what](arguments)
+    {"accuracy": accuracy, "memory": memory, "writing": writing, "regularity": regularity}[arguments.what](arguments)
 
 
 if __name__ == "__main__":
