@@ -8,7 +8,7 @@ level to level, up to the image's resolution.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -141,20 +141,11 @@ def refine_field(
     assert moving.grid.shape == grid.shape, "fixed and moving must lie on one lattice"
     begun = None if start is None else _smoothed(start.on(grid).displacements())
     shared = TargetOptions(options.measure, options.dice_weight, moving_volume=moving_volume if options.conserve_mass else None)
-    levels = levels_for(grid.shape, grid.spacing_mm, options.steps)
-    total = sum(math.prod(level.shape) * level.steps for level in levels) or 1
-    coefficients, done = torch.zeros(2, grid.dim, *(1,) * grid.dim), 0
-    previous: Level | None = None
-    for level in levels:
-        coefficients = carried_over(coefficients, previous, level, like=fixed.values)
-        with threads_for(math.prod(level.shape)):
-            targets = targets_on(level.shape, fixed, moving, shared)
-            for step in _optimize(coefficients, level, targets, grid.extent_mm, options, begun):
-                report((done + math.prod(level.shape) * step) / total)
-        done += math.prod(level.shape) * level.steps
-        previous = level
-    assert previous is not None
-    splines = Splines(previous.intervals, grid.shape, grid.extent_mm, fixed.values, begun)
+    coefficients, finest = coarse_to_fine(
+        2, fixed, moving, shared, options.steps, report,
+        lambda coefficients, level, targets: _optimize(coefficients, level, targets, grid.extent_mm, options, begun),
+    )  # fmt: skip
+    splines = Splines(finest.intervals, grid.shape, grid.extent_mm, fixed.values, begun)
     both = splines.displacements(coefficients.detach())
     return Fields(grid, DisplacementField(both[:1]), DisplacementField(both[1:]))
 
@@ -165,7 +156,36 @@ def _smoothed(displacement: Tensor) -> Tensor:
     return apply_along_axes(displacement, on(blurs, displacement))
 
 
-def carried_over(coefficients: Tensor, previous: Level | None, level: Level, *, like: Tensor) -> Tensor:
+def coarse_to_fine(
+    ways: int,
+    fixed: Prepared,
+    moving: Prepared,
+    shared: TargetOptions,
+    steps: int,
+    report: StageReport,
+    optimize: Callable[[Tensor, Level, tuple[Target, Target]], Iterator[int]],
+) -> tuple[Tensor, Level]:
+    """Coefficients [ways, dim, *intervals + 3] of splines, 0 at first, that `optimize` has improved on each level; and the last level.
+
+    `fixed` and `moving` lie on one lattice. `optimize` changes the coefficients in place and yields the number of each step done.
+    """
+    grid = fixed.grid
+    levels = levels_for(grid.shape, grid.spacing_mm, steps)
+    total = sum(math.prod(level.shape) * level.steps for level in levels) or 1
+    coefficients, done = torch.zeros(ways, grid.dim, *(1,) * grid.dim), 0
+    previous: Level | None = None
+    for level in levels:
+        coefficients = _carried_over(coefficients, previous, level, like=fixed.values)
+        with threads_for(math.prod(level.shape)):
+            for step in optimize(coefficients, level, _targets_on(level.shape, fixed, moving, shared)):
+                report((done + math.prod(level.shape) * step) / total)
+        done += math.prod(level.shape) * level.steps
+        previous = level
+    assert previous is not None
+    return coefficients, previous
+
+
+def _carried_over(coefficients: Tensor, previous: Level | None, level: Level, *, like: Tensor) -> Tensor:
     """The same displacements (in mm) as splines of the next level, ready to be optimized; zeros for the first."""
     if previous is None:
         shape = [*coefficients.shape[:2], *(count + 3 for count in level.intervals)]
@@ -202,7 +222,7 @@ def _on_lattice(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     return apply_along_axes(displacement, on(matrices, displacement))
 
 
-def targets_on(shape: Sequence[int], fixed: Prepared, moving: Prepared, options: TargetOptions) -> tuple[Target, Target]:
+def _targets_on(shape: Sequence[int], fixed: Prepared, moving: Prepared, options: TargetOptions) -> tuple[Target, Target]:
     """Both directions on the lattice of `shape`."""
     matrices = on([coarsening_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
     classes: tuple[Tensor | None, Tensor | None] = (None, None)

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from .deformation import Composition, VelocityField, identity_points, jacobian_determinant
 from .descent import descend
-from .devices import threads_for
 from .errors import GeometryError
 from .fields import affine_of
 from .models.steps import BothWays, mapped_lattice
@@ -26,7 +25,7 @@ from .models.velocities import Middle
 from .network_pair import NetworkPair
 from .prepare import Prepared
 from .progress import StageReport
-from .refine import FLAT_GRADIENT, SMALLEST_SIDE_VOX, FieldOptions, Level, Splines, carried_over, levels_for, targets_on
+from .refine import FLAT_GRADIENT, SMALLEST_SIDE_VOX, FieldOptions, Level, Splines, coarse_to_fine
 from .regularity import diffusion
 from .separable import apply_along_axes, interpolation_matrix, on
 from .space import Array, Grid
@@ -51,21 +50,12 @@ def refine_velocity(
     grid = middle_grid(pair, images)
     fixed, moving = in_the_middle(middle, grid, pair, images, conserve_mass=options.conserve_mass)
     shared = TargetOptions(options.measure, options.dice_weight, moving_volume=1.0 if options.conserve_mass else None)
-    levels = levels_for(grid.shape, grid.spacing_mm, options.steps)
-    total = sum(math.prod(level.shape) * level.steps for level in levels) or 1
-    coefficients, done = torch.zeros(1, grid.dim, *(1,) * grid.dim), 0
-    previous: Level | None = None
-    for level in levels:
-        coefficients = carried_over(coefficients, previous, level, like=fixed.values)
-        with threads_for(math.prod(level.shape)):
-            targets = targets_on(level.shape, fixed, moving, shared)
-            for step in _optimize(coefficients, level, targets, grid, middle, options.smoothness):
-                report((done + math.prod(level.shape) * step) / total)
-        done += math.prod(level.shape) * level.steps
-        previous = level
-    assert previous is not None
+    coefficients, last = coarse_to_fine(
+        1, fixed, moving, shared, options.steps, report,
+        lambda coefficients, level, targets: _optimize(coefficients, level, targets, grid, middle, options.smoothness),
+    )  # fmt: skip
     finest = [max(sizes) for sizes in zip(grid.shape, middle.flow.velocity.shape[2:], strict=True)]
-    splines = Splines(previous.intervals, finest, grid.extent_mm, fixed.values, middle.flow.velocity)
+    splines = Splines(last.intervals, finest, grid.extent_mm, fixed.values, middle.flow.velocity)
     with torch.no_grad():
         return middle.both_ways(splines.displacements(coefficients))
 

@@ -98,6 +98,7 @@ def test_a_file_of_each_network_loads_in_the_other() -> None:
     net = constricon_network()
     net.load_state_dict(oracle.state_dict(), strict=True)
     oracle.load_state_dict(net.state_dict(), strict=True)
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in oracle.state_dict().items())
 
 
 def assert_maps_are_those_of(oracle: nn.Module, net: nn.Module, shape: Sequence[int], *, tolerance: float = 2e-5) -> None:

@@ -77,6 +77,11 @@ def test_mapped_lattice_takes_maps_of_any_kind() -> None:
     torch.testing.assert_close(found, flow(identity_points((9, 8), flow.velocity)))
 
 
+def test_the_lattice_stays_where_no_map_moves_it() -> None:
+    like = torch.zeros(1)
+    assert torch.equal(mapped_lattice(Composition(()), (4, 5, 6), like), identity_points((4, 5, 6), like))
+
+
 @pytest.mark.parametrize("grad", [False, True])
 def test_warped_image_is_sampled_where_the_map_points(grad: bool) -> None:
     image = torch.rand(2, 1, 12, 13)

@@ -1,6 +1,5 @@
 """The scene's tests run on the real MRML of slicer-core, and those of the module on the stand-in for Slicer's Qt side."""
 
-import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -29,9 +28,6 @@ def host() -> Any:
     sys.path.insert(0, str(HOST))
     import slicer_host
 
-    if sys.version_info < (3, 12):
-        # Each method of PySide6 that gives None takes one reference to it too many (seen with 6.12 and Python 3.11), until Python aborts.
-        ctypes.c_ssize_t.from_address(id(None)).value += 2**40
     slicer_host.start(os.environ.get("REGISTRATIONNET_SLICER_LAYER") or HOST / "slicer_layer")
     # The application's Colors module does this.
     slicer_host.slicer.mrmlScene.RegisterNodeClass(slicer_host.slicer.vtkMRMLColorLegendDisplayNode())
