@@ -28,15 +28,17 @@ if (Path(__file__).parents[1] / "RegistrationNetLib" / "__init__.py").is_file():
     sys.path.append(str(Path(__file__).parents[1]))
 
 from RegistrationNetLib import dependencies, mrml, scene_display
+from RegistrationNetLib.catalogue import card_named
 from RegistrationNetLib.client import Client, Job
 from RegistrationNetLib.errors import Cancelled, InputError, RegistrationNetError
 from RegistrationNetLib.model_list import listed_models
+from RegistrationNetLib.needs import inverse_shape, needed_mb
 from RegistrationNetLib.panel_devices import DevicePanel
 from RegistrationNetLib.panel_inputs import modality_of, pair_in_view
 from RegistrationNetLib.panel_models import ModelPanel
 from RegistrationNetLib.panel_results import ResultPanel, recalled, remembered
 from RegistrationNetLib.panel_run import RunPanel
-from RegistrationNetLib.panel_words import CHOICES
+from RegistrationNetLib.panel_words import CHOICES, gigabytes
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.scene_inputs import Inputs
 from RegistrationNetLib.scene_results import ResultNodes, all_or_none, placed
@@ -281,7 +283,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.conserveMassCheckBox.setEnabled(node.conserveMass or (node.fixedModality, node.movingModality) == ("ct", "ct"))
         self._describeOutputs()
         if not isRunning:
-            self.runPanel.show_idle(missing)
+            self.runPanel.show_idle(missing or self._memoryWarning())
 
     def _whatIsMissing(self) -> str:
         """What the user must do before the run can start, "" where nothing is missing."""
@@ -295,6 +297,17 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 title=self._model["title"]
             )
         return ""
+
+    def _memoryWarning(self) -> str:
+        """What to say of a run that will not fit, "" where it will, or nothing is known."""
+        node = self._parameterNode
+        refine = "none" if node.hasOwnSteps and node.steps == 0 else REFINEMENTS[node.refinement]
+        needed, free = _neededMb(node, refine), self.devicePanel.free_mb(node.device)
+        if free is None or needed <= free:
+            return ""
+        return _(
+            "This needs about {needed} of memory, and {free} are free. Crop the volumes, or choose another network or refinement."
+        ).format(needed=gigabytes(needed), free=gigabytes(free))
 
     def _describeOutputs(self) -> None:
         node = self._parameterNode
@@ -339,6 +352,17 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 def _lacking() -> list[str]:
     """What must be installed before the worker can run."""
     return dependencies.missing([dependencies.TORCH, *dependencies.requirements(REQUIREMENTS)])
+
+
+def _neededMb(node: RegistrationNetParameterNode, refine: str | None) -> float:
+    """About the memory of a run as chosen; 0 while a volume has no voxels."""
+    fixed, moving = node.fixedVolume, node.movingVolume
+    images = [volume.GetImageData() for volume in (fixed, moving)]
+    if None in images:
+        return 0.0
+    shapes = [image.GetDimensions() for image in images]
+    inverse = inverse_shape(shapes[1], moving.GetSpacing(), fixed.GetSpacing())
+    return needed_mb(card_named(node.model), refine, shapes[0], inverse)
 
 
 def _packageName(requirement: str) -> str:

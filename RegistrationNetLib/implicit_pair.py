@@ -15,6 +15,7 @@ from torch import nn
 from .fields import Fields
 from .implicit_refine import ImplicitOptions, ImplicitStart, levels_for, refine_implicit
 from .models.nephi import NePhi
+from .needs import bounded_shape
 from .network_pair import network_pair
 from .networks.implicit import LocalMLP
 from .options import Options
@@ -26,14 +27,10 @@ from .refine import COARSEST_SIDE_VOX
 from .separable import coarsening_matrix, on
 from .space import Array
 
-# The map is delivered, and judged, on no more voxels a side than this: it is smoother than a lattice that fine.
-FINEST_SIDE_VOX = 256
 # Of the steps that a random start takes: published networks are four times as wide, and so move farther with each.
 TRAINED_STEP_SHARE = 0.1
 # Of the stage; the rest of it is writing down the map.
 FIT_SHARE = 0.9
-BASE_MB = 1100
-BYTES_PER_VOXEL, BYTES_PER_DELIVERED_VOXEL = 40, 250
 SECONDS_PER_STEP, SECONDS_PER_DELIVERED_VOXEL = 0.06, 3e-6
 
 
@@ -46,11 +43,6 @@ class ImplicitFit:
     notes: dict[str, Any]
 
 
-def bounded_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """Of the lattice on which the map for a fixed image of `shape` is delivered."""
-    return tuple(min(size, FINEST_SIDE_VOX) for size in shape)
-
-
 def bounded(image: Prepared) -> Prepared:
     """The image and its mask on the lattice on which the map is delivered, which has the same unit cube."""
     shape = bounded_shape(image.grid.shape)
@@ -59,12 +51,6 @@ def bounded(image: Prepared) -> Prepared:
     matrices = on([coarsening_matrix(new, old) for new, old in zip(shape, image.grid.shape, strict=True)], image.values)
     mask = None if image.mask is None else coarse_mask(image.mask, matrices)
     return Prepared(coarsened(image.values, shape), image.grid.spanned(shape), mask)
-
-
-def implicit_mb(fixed_shape: Sequence[int], inverse_shape: Sequence[int]) -> float:
-    """About what a registration takes, the program included."""
-    delivered = max(math.prod(bounded_shape(shape)) for shape in (fixed_shape, inverse_shape))
-    return BASE_MB + (math.prod(fixed_shape) * BYTES_PER_VOXEL + delivered * BYTES_PER_DELIVERED_VOXEL) / 2**20
 
 
 def implicit_seconds(shape: Sequence[int], options: ImplicitOptions) -> float:

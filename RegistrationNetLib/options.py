@@ -14,6 +14,7 @@ from .catalogue import Card, card_named
 from .devices import chosen_device
 from .errors import InputError
 from .implicit_refine import ImplicitOptions, implicit_options
+from .needs import DIRECT, NEPHI
 from .network_refine import NetworkOptions, network_options
 from .prepare import Preparation
 from .refine import FieldOptions
@@ -32,7 +33,6 @@ ALIGNMENT_MEASURES: dict[str, Measure] = {
     "lncc2": SquaredLNCC(sigma_vox=3.0, epsilon=1e-3),
     "mind": MutualInformation(),
 }
-DIRECT, NEPHI = "direct", "nephi"
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,19 @@ class DevicePanel:
         else:
             self._ui.deviceLabel.setText(_("No NVIDIA graphics card was found: Automatic takes the processor, which is slower."))
 
+    def free_mb(self, name: str) -> float | None:
+        """The free memory of device `name`, where that can be told without a worker."""
+        free_mb = {one["name"]: one["free_mb"] for one in self._found}
+        if name == "auto":
+            name = next((one for one in free_mb if one.startswith("cuda")), "cpu")
+        if name != "cpu":
+            return free_mb.get(name)
+        try:
+            import psutil  # installed with what the worker needs
+        except ImportError:
+            return None
+        return float(psutil.virtual_memory().available / 2**20)
+
     def close(self) -> None:
         """Nobody looks any more."""
         job, self._job = self._job, None

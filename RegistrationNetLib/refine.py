@@ -38,8 +38,6 @@ from .target import Side, Target, TargetOptions, both_targets
 
 COARSEST_SIDE_VOX = 28
 SMALLEST_SIDE_VOX = 8
-BYTES_PER_VOXEL = 400
-INVERSE_BYTES_PER_VOXEL = 250
 # Loss per mm, shared out among the knots, below which Adam does not stretch a gradient to a full step: without it an image
 # in place would be pushed about by rounding, and background by noise.
 FLAT_GRADIENT = 0.005
@@ -112,11 +110,6 @@ def _passes(*, is_coarsest: bool, is_finest: bool) -> list[tuple[float, float, f
     if is_coarsest:
         return [(3, 0.75, 0.2)]
     return [(4, 1, 0.25), (3, 1, 0.2)]
-
-
-def memory_mb(shape: Sequence[int], inverse_shape: Sequence[int]) -> float:
-    """About what a registration on a lattice of `shape` takes whose inverse lies on `inverse_shape`, the program included."""
-    return 500 + max(math.prod(shape) * BYTES_PER_VOXEL, math.prod(inverse_shape) * INVERSE_BYTES_PER_VOXEL) / 2**20
 
 
 def refine_field(

@@ -6,7 +6,6 @@ Masks, labels, initial transforms and devices are options of this road; the comm
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -25,11 +24,12 @@ from .initial import Initial, initial_of
 from .inputs import ImageLike, Pair, checked_pair
 from .marks import marks
 from .native import native_messages_dropped
+from .needs import inverse_shape, needed_mb
 from .options import Options, checked_options
 from .outputs import staged_folder, write_image
 from .progress import ProgressCallback, StageReport, Stages, silent
 from .quality import Quality, assess, jacobian_image, landmark_errors
-from .solution import STAGE_NAMES, Solution, needed_mb, solve, stage_seconds
+from .solution import STAGE_NAMES, Solution, solve, stage_seconds
 from .space import Grid, affine_transform, grid_of, inverse_transform_from_map, transform_from_map
 from .version import __version__
 from .warping import warp_image
@@ -152,10 +152,10 @@ def register(
         (fixed, moving), modalities=modalities, masks=(fixed_mask, moving_mask), labels=(fixed_labels, moving_labels)
     )
     _check_landmarks(fixed_landmarks, moving_landmarks, pair)
-    fixed_shape, inverse_shape = grid_of(pair.fixed).shape, _not_finer(grid_of(pair.moving), grid_of(pair.fixed)).shape
-    needed = needed_mb(fixed_shape, inverse_shape, options)
+    fixed_grid, moving_grid = grid_of(pair.fixed), grid_of(pair.moving)
+    needed = needed_mb(options.card, options.refine, fixed_grid.shape, _inverse_grid(moving_grid, fixed_grid).shape)
     check_memory(needed, options.device, "Crop the images, or resample them to a larger spacing.")
-    stages.weights = stage_seconds(fixed_shape, options)
+    stages.weights = stage_seconds(fixed_grid.shape, options)
     start = initial_of(initial, pair)
     # The caller's no_grad or inference_mode must not reach into the optimization.
     with PeakMemory(options.device) as memory, torch.inference_mode(False):
@@ -230,7 +230,7 @@ def _inverse(start: Initial, solution: Solution) -> sitk.CompositeTransform:
     inverse = inverse_transform_from_map(
         fields.moving_from_fixed,
         fields.grid,
-        _not_finer(moving, fields.grid),
+        _inverse_grid(moving, fields.grid),
         solution.alignment,
         start=solution.inverse or fields.fixed_from_moving,
         is_exact=solution.inverse is not None,
@@ -245,14 +245,9 @@ def _chained(outer: sitk.Transform, inner: sitk.Transform) -> sitk.CompositeTran
     return chain
 
 
-def _not_finer(moving: Grid, fixed: Grid) -> Grid:
-    """The cube of moving on a lattice no finer than fixed's: more would hold nothing that the field knows."""
-    finest_mm = min(fixed.spacing_mm)
-    shape = [
-        size if step >= finest_mm else max(2, math.ceil(length / finest_mm) + 1)
-        for size, step, length in zip(moving.shape, moving.spacing_mm, moving.extent_mm, strict=True)
-    ]
-    return moving.spanned(shape)
+def _inverse_grid(moving: Grid, fixed: Grid) -> Grid:
+    """The cube of moving on the lattice that the inverse of a field on `fixed` gets."""
+    return moving.spanned(inverse_shape(moving.shape, moving.spacing_mm, fixed.spacing_mm))
 
 
 def _seconds_by_contract(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from .deformation import Map, sample
 from .devices import memory_kept
 from .errors import GeometryError
 from .fields import Fields
-from .implicit_pair import bounded, fit_pair, implicit_mb, implicit_seconds
+from .implicit_pair import bounded, fit_pair, implicit_seconds
 from .initial import Initial
 from .measure import Measure
 from .models.constricon import InverseConsistent
@@ -32,7 +32,7 @@ from .options import Options
 from .predictor import trained_network, watched
 from .prepare import Prepared, prepared_pair
 from .progress import StageReport, Stages
-from .refine import memory_mb, refine_field
+from .refine import refine_field
 from .space import Array, Grid, is_inside
 from .sparing import prediction_ways, refinement_ways, sparingly
 from .target import both_targets
@@ -50,8 +50,6 @@ FIELD_SECONDS_PER_VOXEL_AND_STEP = {
     "ncc": 0.1e-6,
     "ssd": 0.1e-6,
 }
-NETWORK_BASE_MB = 1000
-NETWORK_BYTES_PER_VOXEL, NETWORK_BYTES_PER_VOXEL_STEP = 300, 600
 PREDICTION_SECONDS_PER_VOXEL, NETWORK_SECONDS_PER_VOXEL_AND_STEP = 1.5e-6, 6e-6
 
 
@@ -86,17 +84,6 @@ def stage_seconds(shape: Sequence[int], options: Options) -> dict[str, float]:
     elif options.refine == "network" and predicted:
         seconds["refine"] = NETWORK_SECONDS_PER_VOXEL_AND_STEP * math.prod(predicted) * options.steps
     return seconds
-
-
-def needed_mb(fixed_shape: Sequence[int], inverse_shape: Sequence[int], options: Options) -> float:
-    """About what a registration takes whose inverse lies on a lattice of `inverse_shape`, the program included."""
-    if options.implicit is not None:
-        return implicit_mb(fixed_shape, inverse_shape)
-    needed = memory_mb(fixed_shape, inverse_shape)
-    if options.card.input_shape is None:
-        return needed
-    bytes_per_voxel = NETWORK_BYTES_PER_VOXEL_STEP if options.refine == "network" else NETWORK_BYTES_PER_VOXEL
-    return max(needed, NETWORK_BASE_MB + math.prod(options.card.input_shape) * bytes_per_voxel / 2**20)
 
 
 def solve(start: Initial, options: Options, stages: Stages) -> Solution:

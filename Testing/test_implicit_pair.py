@@ -16,11 +16,11 @@ import torch
 from RegistrationNetLib import Registration, register
 from RegistrationNetLib.catalogue import Card, card_named
 from RegistrationNetLib.errors import Cancelled, InputError, WeightsError
-from RegistrationNetLib.implicit_pair import FINEST_SIDE_VOX, bounded, bounded_shape, implicit_mb
+from RegistrationNetLib.implicit_pair import bounded
 from RegistrationNetLib.models.nephi import NePhi
+from RegistrationNetLib.needs import FINEST_IMPLICIT_SIDE_VOX, bounded_shape
 from RegistrationNetLib.prepare import Prepared
 from RegistrationNetLib.progress import Progress
-from RegistrationNetLib.refine import memory_mb
 
 from .networks.published import randomize
 from .small_network import install
@@ -134,22 +134,17 @@ def test_the_field_is_not_its_to_refine() -> None:
 
 
 def test_a_large_image_gets_a_bounded_lattice_in_the_same_cube() -> None:
-    shape = (2 * FINEST_SIDE_VOX, 40)
+    shape = (2 * FINEST_IMPLICIT_SIDE_VOX, 40)
     mask = torch.zeros(1, 1, *shape, dtype=torch.bool)
     mask[..., 20:] = True
     image = Prepared(blobs(shape, (200, 20), width_vox=30.0), plain_grid(shape), mask)
     small = bounded(image)
-    assert small.grid.shape == bounded_shape(shape) == (FINEST_SIDE_VOX, 40)
+    assert small.grid.shape == bounded_shape(shape) == (FINEST_IMPLICIT_SIDE_VOX, 40)
     np.testing.assert_allclose(small.grid.world_from_unit, image.grid.world_from_unit)
     assert small.mask is not None
     assert torch.equal(small.mask[..., 0, :], mask[..., 0, :])
     assert float(small.values.max()) == pytest.approx(1, abs=0.02)
     assert bounded(small) is small
-
-
-def test_large_images_need_a_fraction_of_the_memory_of_direct() -> None:
-    large = (512, 512, 512)
-    assert implicit_mb(large, large) < memory_mb(large, large) / 4
 
 
 # weights

@@ -1,8 +1,10 @@
 """What a user is told when something goes wrong, wherever it does, and what is left afterwards."""
 
 import sys
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from RegistrationNetLib.errors import InputError, RegistrationNetError, ResourceError, WorkerError
@@ -58,6 +60,31 @@ def test_a_run_that_does_not_fit_is_refused_with_what_would(ready: Panel, fake: 
     fake.fail(fake.jobs[-1], ResourceError(words))
     fake.poll()
     assert words in ready.message
+
+
+def test_a_run_that_will_not_fit_is_told_before_it_begins(ready: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = SimpleNamespace(available=300 * 2**20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    ready.choose("refinementCombo", "Nothing")
+    assert ready.ui.progressLabel.text.startswith("This needs about 0.5 GB of memory, and 0.3 GB are free.")
+    assert ready.ui.registerButton.isEnabled()
+    memory.available = 3000 * 2**20
+    ready.choose("refinementCombo", "The field (to the finest detail)")
+    assert ready.ui.progressLabel.text == ""
+
+
+def test_the_memory_that_counts_is_that_of_the_device(ready: Panel, fake: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=3000 * 2**20))
+    ready.open("device")
+    small = {"name": "cuda", "title": "Small card", "free_mb": 100.0}
+    fake.answer(fake.jobs[-1], [{"name": "cpu", "title": "Processor", "free_mb": 3000.0}, small])
+    fake.poll()
+    ready.choose("deviceCombo", "Small card, 0.1 GB free")
+    assert "0.1 GB are free" in ready.ui.progressLabel.text
+    ready.choose("deviceCombo", "Processor, 2.9 GB free")
+    assert ready.ui.progressLabel.text == ""
+    ready.choose("deviceCombo", "Automatic")
+    assert "0.1 GB are free" in ready.ui.progressLabel.text
 
 
 def test_the_message_goes_when_the_user_goes_on(ready: Panel, fake: FakeClient) -> None:
