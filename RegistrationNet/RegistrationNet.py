@@ -4,7 +4,7 @@ import enum
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Union
@@ -42,8 +42,11 @@ from RegistrationNetLib.panel_words import CHOICES, gigabytes
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.scene_inputs import Inputs
 from RegistrationNetLib.scene_results import ResultNodes, all_or_none, placed
+from RegistrationNetLib.scene_sampling import at_once
 
 POLL_MSEC = 20
+# For so long at a time the scene is read; masks and bent transforms are sampled, which may take seconds.
+GATHER_SECONDS = 0.02
 REQUIREMENTS = Path(__file__).parent / "Resources" / "requirements.txt"
 
 # What the choice means to `register`; None leaves it to the model.
@@ -426,6 +429,7 @@ class RegistrationJob:
         self.error: Exception | None = None
         self._logic, self._onChanged = logic, onChanged
         self._inputs: Inputs | None = inputs
+        self._gathering: Iterator[None] = iter(())
         self._job: Job | None = None
 
     @property
@@ -433,22 +437,26 @@ class RegistrationJob:
         return self.state is not JobState.RUNNING
 
     def begin(self, options: dict, separateParts: bool) -> None:
-        """Send what the scene holds now on its way."""
-        inputs = self._inputs
-        volumes = inputs.volumes()
-        self._job = self._logic.client.register(
-            volumes,
-            initial=inputs.initial_on(volumes["fixed"]),
-            options={**options, **inputs.landmarks()},
-            with_parts=separateParts,
-            displacement_axes=mrml.DISPLACEMENT_AXES,
-            watch=self._onWorker,
-        )
+        """Take what the scene holds, and send it on its way."""
+        self._gathering = self._gathered(options, separateParts)
+        self._gather()
+
+    def getOn(self) -> None:
+        """Go on with what is to be done here before the worker can begin. Errors end the job."""
+        if self._job is not None or self.isFinished:
+            return
+        try:
+            self._gather()
+        except Exception as error:  # noqa: BLE001, a timer has nobody to raise to; who waits for the job is told
+            self._end(error)
 
     def cancel(self, error: RegistrationNetError | None = None) -> None:
         """Stop, for the reason `error`; the scene stays as it is."""
         self.error = self.error or error
-        self._job.cancel()
+        if self._job is not None:
+            self._job.cancel()
+        elif not self.isFinished:
+            self._end(self.error or Cancelled("cancelled; nothing was changed"))
 
     def wait(self) -> RegistrationResult:
         """The result, once it is there; the application lives on meanwhile. Raises what went wrong."""
@@ -470,6 +478,32 @@ class RegistrationJob:
                 )
             )
 
+    def _gather(self) -> None:
+        """For a moment only: the application must live on."""
+        until = time.monotonic() + GATHER_SECONDS
+        for _step in self._gathering:
+            if time.monotonic() > until:
+                return
+
+    def _gathered(self, options: dict, separateParts: bool) -> Iterator[None]:
+        inputs = self._inputs
+        volumes = yield from inputs.volumes()
+        initial = yield from inputs.initial_on(volumes["fixed"])
+        self._job = self._logic.client.register(
+            volumes,
+            initial=initial,
+            options={**options, **inputs.landmarks()},
+            with_parts=separateParts,
+            displacement_axes=mrml.DISPLACEMENT_AXES,
+            watch=self._onWorker,
+        )
+
+    def _end(self, error: Exception) -> None:
+        """Before the worker knew of it."""
+        self.error = error
+        self._settle()
+        self._onChanged(self)
+
     def _onWorker(self, job: Job) -> None:
         self.progress = job.progress
         if job.is_finished and not self.isFinished:
@@ -484,10 +518,13 @@ class RegistrationJob:
                 self.result = RegistrationResult(nodes, self._inputs.fixed, self._inputs.moving, job.answer.report)
             except Exception as error:  # noqa: BLE001, a timer has nobody to raise to; who waits for the job is told
                 self.error = error
+        self._settle()
+
+    def _settle(self) -> None:
         self.state = (
             JobState.DONE if self.error is None else JobState.CANCELLED if isinstance(self.error, Cancelled) else JobState.FAILED
         )
-        self._inputs = None
+        self._inputs, self._gathering = None, iter(())
 
 
 class RegistrationNetLogic(ScriptedLoadableModuleLogic):
@@ -509,6 +546,8 @@ class RegistrationNetLogic(ScriptedLoadableModuleLogic):
         """End the worker; registrations under way are cancelled."""
         slicer.app.disconnect("aboutToQuit()", self.close)
         self._timer.stop()
+        for job in self._jobs:
+            job.cancel()
         self.client.close()
         self._scene.RemoveObserver(self._sceneTag)
 
@@ -653,9 +692,10 @@ class RegistrationNetLogic(ScriptedLoadableModuleLogic):
         for job in self._jobs:
             if not job.isFinished:
                 job.endIfNodesAreGone()
+                job.getOn()
         self.client.poll()
         self._jobs = [job for job in self._jobs if not job.isFinished]
-        if not self.client.unfinished:
+        if not self._jobs and not self.client.unfinished:
             self._timer.stop()
 
     def _onSceneStartClose(self, *_caller: Any) -> None:
@@ -671,7 +711,10 @@ def _comparison(result: RegistrationResult, name: str, fill: Callable) -> Any:
         with all_or_none(slicer.mrmlScene):
             title = slicer.mrmlScene.GenerateUniqueName(f"{result.warpedNode.GetName()}, {name}")
             node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", title)
-            both = [(mrml.volume_of(one, "the volume"), one.GetDisplayNode()) for one in (result.fixedNode, result.warpedNode)]
+            both = [
+                (at_once(mrml.volume_of(one, "the volume")), one.GetDisplayNode())
+                for one in (result.fixedNode, result.warpedNode)
+            ]
             fill(node, *both)
         result.warpedNode.SetNodeReferenceID(role, node.GetID())
     return node

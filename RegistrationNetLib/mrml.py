@@ -1,6 +1,7 @@
-"""Slicer's nodes as volumes and points of the world, and back: the only place that knows RAS.
+"""Slicer's nodes as volumes and points of the world, and back: with `scene_sampling` the only place that knows RAS.
 
 What the user sees is what is taken: parent transforms are part of the geometry. Everything leaves here in LPS mm of the world.
+What may take long (sampling) is given as `Steps`, so that the application can live on in between.
 """
 
 from __future__ import annotations
@@ -14,15 +15,25 @@ import numpy as np
 import slicer
 import vtk
 from numpy.typing import NDArray
-from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+from vtk.util.numpy_support import numpy_to_vtk
 
 from .errors import GeometryError, InputError
 from .nrrd import Volume
+from .scene_sampling import (
+    LPS_FROM_RAS,
+    Array,
+    Block,
+    Node,
+    Steps,
+    displacements,
+    image_blocks,
+    numpy_matrix,
+    sampled,
+    voxels,
+    vtk_matrix,
+    world_from_local,
+)
 
-Node = Any
-Array = NDArray[np.float64]
-
-LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # How displacements must come from the worker: along Slicer's axes, so that nothing is left to do for those of a whole volume.
 DISPLACEMENT_AXES = (-1, -1, 1)
 # As wide as what the library takes for orthogonal.
@@ -32,7 +43,7 @@ SAME_GRID_WITHIN_VOX = 1e-3
 BOUNDS_POINTS = 9
 
 
-def volume_of(node: Node, what: str) -> Volume:
+def volume_of(node: Node, what: str) -> Steps[Volume]:
     """The voxels of a volume node where the user sees them; `what` names it in messages ("fixed").
 
     Under a linear transform that keeps the axes orthogonal no voxel is changed. Otherwise (shear, or a non-linear transform) the
@@ -55,14 +66,14 @@ def volume_of(node: Node, what: str) -> Volume:
         )
     parent = node.GetParentTransformNode()
     if parent is None or parent.IsTransformToWorldLinear():
-        ras_from_index = _world_from_local(parent) @ local_from_index
+        ras_from_index = world_from_local(parent) @ local_from_index
         if _is_orthogonal(ras_from_index):
-            return Volume(_voxels(image), LPS_FROM_RAS @ ras_from_index)
+            return Volume(voxels(image), LPS_FROM_RAS @ ras_from_index)
     lattice = _covering(image.GetDimensions(), local_from_index, parent)
-    return _sampled(image, local_from_index, parent, lattice, is_label=False)
+    return (yield from sampled(image, local_from_index, parent, lattice, is_label=False))
 
 
-def mask_of(node: Node, like: Volume, *, segment: str | None = None) -> Volume:
+def mask_of(node: Node, like: Volume, *, segment: str | None = None) -> Steps[Volume]:
     """1 inside and 0 outside on the lattice of `like`: a label map where it is not 0, a segmentation as the union of its segments.
 
     Args:
@@ -73,12 +84,17 @@ def mask_of(node: Node, like: Volume, *, segment: str | None = None) -> Volume:
     """
     if node.IsA("vtkMRMLSegmentationNode"):
         chosen = _segment_ids(node) if segment is None else [_segment_named(node, segment)]
-        inside = [_segment_on(node, one, like).values != 0 for one in chosen]
-        return replace(like, values=np.any(inside, axis=0).astype(np.uint8) if inside else np.zeros(like.values.shape, np.uint8))
-    return replace(like, values=(_label_map_on(node, like).values != 0).astype(np.uint8))
+        inside = np.zeros(like.values.shape[:3], np.uint8)
+        for one in chosen:
+            for block, part in _segment_blocks(node, one, like):
+                inside[block] |= part != 0
+                yield
+        return replace(like, values=inside)
+    labels = yield from _label_map_on(node, like)
+    return replace(like, values=(labels.values != 0).view(np.uint8))
 
 
-def labels_of(fixed: Node, moving: Node, *, like: tuple[Volume, Volume]) -> tuple[Volume, Volume]:
+def labels_of(fixed: Node, moving: Node, *, like: tuple[Volume, Volume]) -> Steps[tuple[Volume, Volume]]:
     """The labels of both on the lattices of `like`, numbered alike: two segmentations by the names of their segments.
 
     A label map keeps its numbers, and beside one a segmentation takes the label values of its segments. Where segments overlap
@@ -92,7 +108,8 @@ def labels_of(fixed: Node, moving: Node, *, like: tuple[Volume, Volume]) -> tupl
     if all(node.IsA("vtkMRMLSegmentationNode") for node in both):
         names = sorted({_segment(node, one).GetName() for node in both for one in _segment_ids(node)})
         numbers = {name: number for number, name in enumerate(names, start=1)}
-    one, two = (_labels_on(node, lattice, numbers) for node, lattice in zip(both, like, strict=True))
+    one = yield from _labels_on(fixed, like[0], numbers)
+    two = yield from _labels_on(moving, like[1], numbers)
     return one, two
 
 
@@ -114,7 +131,7 @@ def points_of(node: Node, what: str) -> Array:
     return np.array(points, dtype=np.float64).reshape(-1, 3) @ LPS_FROM_RAS[:3, :3]
 
 
-def transform_of(node: Node, like: Volume) -> list[list[float]] | Volume:
+def transform_of(node: Node, like: Volume) -> Steps[list[list[float]] | Volume]:
     """Where a transform node takes points of fixed when moving is placed under it: a matrix [4, 4], or displacements on `like`.
 
     Raises:
@@ -123,13 +140,9 @@ def transform_of(node: Node, like: Volume) -> list[list[float]] | Volume:
     if node is None or not node.IsA("vtkMRMLTransformNode"):
         raise InputError(f"The initial transform is {_described(node)}; a transform is needed. Choose one.")
     if node.IsTransformToWorldLinear():
-        matrix: list[list[float]] = (LPS_FROM_RAS @ np.linalg.inv(_world_from_local(node)) @ LPS_FROM_RAS).tolist()
+        matrix: list[list[float]] = (LPS_FROM_RAS @ np.linalg.inv(world_from_local(node)) @ LPS_FROM_RAS).tolist()
         return matrix
-    image = vtk.vtkImageData()
-    image.SetDimensions(like.size)
-    ras_from_index = _vtk_matrix(LPS_FROM_RAS @ like.world_from_index)
-    slicer.vtkSlicerTransformLogic.GetTransformedPointSamplesAsVectorImage(image, node, ras_from_index, False)
-    return Volume(_voxels(image).astype(np.float32) * np.array([-1, -1, 1], np.float32), like.world_from_index)
+    return (yield from displacements(node, like))
 
 
 def set_voxels(node: Node, volume: Volume) -> None:
@@ -137,7 +150,7 @@ def set_voxels(node: Node, volume: Volume) -> None:
     image = vtk.vtkImageData()
     image.SetDimensions(volume.size)
     image.GetPointData().SetScalars(_vtk_array(volume.values))
-    node.SetIJKToRASMatrix(_vtk_matrix(LPS_FROM_RAS @ volume.world_from_index))
+    node.SetIJKToRASMatrix(vtk_matrix(LPS_FROM_RAS @ volume.world_from_index))
     node.SetAndObserveImageData(image)
 
 
@@ -153,27 +166,18 @@ def set_displacements(node: Node, volume: Volume) -> None:
     directions = np.eye(4)
     directions[:3, :3] = ras_from_index[:3, :3] / spacing
     transform = slicer.vtkOrientedGridTransform()
-    transform.SetGridDirectionMatrix(_vtk_matrix(directions))
+    transform.SetGridDirectionMatrix(vtk_matrix(directions))
     transform.SetDisplacementGridData(image)
     node.SetAndObserveTransformFromParent(transform)
 
 
 def set_matrix(node: Node, moving_from_fixed: Sequence[Sequence[float]]) -> None:
     """Make this matrix (LPS) the *from parent* side of a linear transform node."""
-    node.SetMatrixTransformFromParent(_vtk_matrix(LPS_FROM_RAS @ np.array(moving_from_fixed) @ LPS_FROM_RAS))
+    node.SetMatrixTransformFromParent(vtk_matrix(LPS_FROM_RAS @ np.array(moving_from_fixed) @ LPS_FROM_RAS))
 
 
 def _described(node: Node) -> str:
     return "not chosen" if node is None else f"{node.GetName()} ({node.GetNodeTagName()})"
-
-
-def _voxels(image: Any) -> NDArray[Any]:
-    """[D, H, W] or [D, H, W, C], a view."""
-    scalars = image.GetPointData().GetScalars()
-    channels = scalars.GetNumberOfComponents()
-    shape = (*image.GetDimensions()[::-1], *([channels] if channels > 1 else []))
-    values: NDArray[Any] = vtk_to_numpy(scalars).reshape(shape)
-    return values
 
 
 def _vtk_array(values: NDArray[Any]) -> Any:
@@ -183,28 +187,10 @@ def _vtk_array(values: NDArray[Any]) -> Any:
     )
 
 
-def _vtk_matrix(values: NDArray[Any]) -> Any:
-    matrix = vtk.vtkMatrix4x4()
-    matrix.DeepCopy(values.ravel().tolist())
-    return matrix
-
-
-def _numpy_matrix(matrix: Any) -> Array:
-    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
-
-
 def _ijk_to_ras(node: Node) -> Array:
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
-    return _numpy_matrix(matrix)
-
-
-def _world_from_local(parent: Node | None) -> Array:
-    """RAS of the world from RAS under the linear transform node `parent`."""
-    matrix = vtk.vtkMatrix4x4()
-    if parent is not None:
-        parent.GetMatrixTransformToWorld(matrix)
-    return _numpy_matrix(matrix)
+    return numpy_matrix(matrix)
 
 
 def _is_orthogonal(world_from_index: Array) -> bool:
@@ -218,7 +204,7 @@ def _covering(size: Sequence[int], local_from_index: Array, parent: Node | None)
     indices = np.stack([one.ravel() for one in np.meshgrid(*axes, indexing="ij")] + [np.ones(BOUNDS_POINTS**3)])
     local = local_from_index @ indices
     if parent is None or parent.IsTransformToWorldLinear():
-        frame, ras = _world_from_local(parent) @ local_from_index, (_world_from_local(parent) @ local)[:3]
+        frame, ras = world_from_local(parent) @ local_from_index, (world_from_local(parent) @ local)[:3]
     else:
         to_world = vtk.vtkGeneralTransform()
         parent.GetTransformToWorld(to_world)
@@ -236,37 +222,7 @@ def _covering(size: Sequence[int], local_from_index: Array, parent: Node | None)
     return Volume(np.empty((*counts[::-1], 0)), LPS_FROM_RAS @ ras_from_index)
 
 
-def _sampled(image: Any, local_from_index: Array, parent: Node | None, lattice: Volume, *, is_label: bool) -> Volume:
-    """`image`, that lies under `parent`, at the lattice; outside it is 0 for labels, else the image's smallest value."""
-    index_from_index = vtk.vtkGeneralTransform()
-    index_from_index.PostMultiply()
-    index_from_index.Concatenate(_vtk_matrix(LPS_FROM_RAS @ lattice.world_from_index))
-    if parent is not None:
-        from_world = vtk.vtkGeneralTransform()
-        parent.GetTransformFromWorld(from_world)
-        index_from_index.Concatenate(from_world)
-    index_from_index.Concatenate(_vtk_matrix(np.linalg.inv(local_from_index)))
-    reslice = vtk.vtkImageReslice()
-    reslice.SetInputData(_in_index_space(image))
-    reslice.SetResliceTransform(index_from_index)
-    reslice.SetOutputOrigin(0, 0, 0)
-    reslice.SetOutputSpacing(1, 1, 1)
-    reslice.SetOutputExtent([bound for count in lattice.size for bound in (0, count - 1)])
-    reslice.SetInterpolationMode(vtk.VTK_RESLICE_NEAREST if is_label else vtk.VTK_RESLICE_LINEAR)
-    reslice.SetBackgroundLevel(0 if is_label else image.GetScalarRange()[0])
-    reslice.Update()
-    return replace(lattice, values=_voxels(reslice.GetOutput()))
-
-
-def _in_index_space(image: Any) -> Any:
-    """The same voxels with the geometry of their indices."""
-    plain = vtk.vtkImageData()
-    plain.SetExtent(image.GetExtent())
-    plain.GetPointData().SetScalars(image.GetPointData().GetScalars())
-    return plain
-
-
-def _label_map_on(node: Node, like: Volume) -> Volume:
+def _label_map_on(node: Node, like: Volume) -> Steps[Volume]:
     """A volume's values on the lattice of `like`, by nearest neighbour where its own is another one."""
     if not node.IsA("vtkMRMLVolumeNode") or node.GetImageData() is None:
         raise InputError(
@@ -274,23 +230,25 @@ def _label_map_on(node: Node, like: Volume) -> Volume:
         )
     parent = node.GetParentTransformNode()
     if parent is None or parent.IsTransformToWorldLinear():
-        world_from_index = LPS_FROM_RAS @ _world_from_local(parent) @ _ijk_to_ras(node)
+        world_from_index = LPS_FROM_RAS @ world_from_local(parent) @ _ijk_to_ras(node)
         if node.GetImageData().GetDimensions() == like.size and _is_same(world_from_index, like.world_from_index):
-            return Volume(_voxels(node.GetImageData()), like.world_from_index)
-    return _sampled(node.GetImageData(), _ijk_to_ras(node), parent, like, is_label=True)
+            return Volume(voxels(node.GetImageData()), like.world_from_index)
+    return (yield from sampled(node.GetImageData(), _ijk_to_ras(node), parent, like, is_label=True))
 
 
 def _is_same(one: Array, other: Array) -> bool:
     return bool(np.abs(np.linalg.inv(other) @ one - np.eye(4)).max() < SAME_GRID_WITHIN_VOX)
 
 
-def _labels_on(node: Node, like: Volume, numbers: Mapping[str, int] | None) -> Volume:
+def _labels_on(node: Node, like: Volume, numbers: Mapping[str, int] | None) -> Steps[Volume]:
     if not node.IsA("vtkMRMLSegmentationNode"):
-        return _label_map_on(node, like)
+        return (yield from _label_map_on(node, like))
     values = np.zeros(like.values.shape[:3], np.int16)
     for one in _segment_ids(node):
         number = _segment(node, one).GetLabelValue() if numbers is None else numbers[_segment(node, one).GetName()]
-        values[_segment_on(node, one, like).values != 0] = number
+        for block, part in _segment_blocks(node, one, like):
+            np.copyto(values[block], number, where=part != 0, casting="unsafe")
+            yield
     return replace(like, values=values)
 
 
@@ -315,11 +273,12 @@ def _segment_named(node: Node, name: str) -> str:
     return next(one for one, other in names.items() if other == name)
 
 
-def _segment_on(node: Node, segment_id: str, like: Volume) -> Volume:
+def _segment_blocks(node: Node, segment_id: str, like: Volume) -> Iterator[tuple[Block, NDArray[Any]]]:
+    """A segment on the lattice of `like`, block by block; none where it is empty."""
     image = slicer.vtkOrientedImageData()
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     if not logic.GetSegmentBinaryLabelmapRepresentation(node, segment_id, image, False) or image.IsEmpty():
-        return replace(like, values=np.zeros(like.values.shape[:3], np.uint8))
+        return
     local_from_index = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(local_from_index)
-    return _sampled(image, _numpy_matrix(local_from_index), node.GetParentTransformNode(), like, is_label=True)
+    yield from image_blocks(image, numpy_matrix(local_from_index), node.GetParentTransformNode(), like, is_label=True)

@@ -13,8 +13,9 @@ from vtk.util.numpy_support import numpy_to_vtk
 from .catalogue import resource_folder
 from .colours import TABLE_WINDOW, difference_colour
 from .errors import OutputError
-from .mrml import Node, set_voxels
+from .mrml import set_voxels
 from .nrrd import Volume
+from .scene_sampling import Node
 
 JACOBIAN_TITLE = "Jacobian determinant"
 # Which colour nodes are ours, so that a scene holds one of each.

@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from .errors import InputError
-from .mrml import Array, Node, labels_of, mask_of, points_of, transform_of, volume_of
+from .mrml import labels_of, mask_of, points_of, transform_of, volume_of
 from .nrrd import Volume
+from .scene_sampling import Array, Node, Steps
 
 
 @dataclass(frozen=True)
@@ -64,21 +65,22 @@ class Inputs:
             if node is not None and not isinstance(node, str):
                 yield one.name, node
 
-    def volumes(self) -> dict[str, Volume]:
-        """Images, masks and labels by the names that the worker knows.
+    def volumes(self) -> Steps[dict[str, Volume]]:
+        """Images, masks and labels by the names that the worker knows, in steps.
 
         Raises:
             InputError: a node is none of what it should be, or holds nothing.
             GeometryError: a volume's axes span no volume.
         """
-        found = {name: volume_of(node, name) for name, node in (("fixed", self.fixed), ("moving", self.moving))}
-        fixed, moving = found["fixed"], found["moving"]
+        fixed = yield from volume_of(self.fixed, "fixed")
+        moving = yield from volume_of(self.moving, "moving")
+        found = {"fixed": fixed, "moving": moving}
         if self.fixed_mask is not None:
-            found["fixed_mask"] = mask_of(self.fixed_mask, fixed, segment=self.fixed_mask_segment)
+            found["fixed_mask"] = yield from mask_of(self.fixed_mask, fixed, segment=self.fixed_mask_segment)
         if self.moving_mask is not None:
-            found["moving_mask"] = mask_of(self.moving_mask, moving, segment=self.moving_mask_segment)
+            found["moving_mask"] = yield from mask_of(self.moving_mask, moving, segment=self.moving_mask_segment)
         if self.fixed_labels is not None:
-            labels = labels_of(self.fixed_labels, self.moving_labels, like=(fixed, moving))
+            labels = yield from labels_of(self.fixed_labels, self.moving_labels, like=(fixed, moving))
             found["fixed_labels"], found["moving_labels"] = labels
         return found
 
@@ -96,6 +98,6 @@ class Inputs:
         }
         return {name: points.tolist() for name, points in both.items()}
 
-    def initial_on(self, fixed: Volume) -> list[list[float]] | Volume | None:
-        """The initial transform: a matrix, or displacements on the lattice of fixed."""
-        return None if self.initial is None else transform_of(self.initial, fixed)
+    def initial_on(self, fixed: Volume) -> Steps[list[list[float]] | Volume | None]:
+        """The initial transform, in steps: a matrix, or displacements on the lattice of fixed."""
+        return None if self.initial is None else (yield from transform_of(self.initial, fixed))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import slicer
 
 from .client import Result
-from .mrml import Node, set_displacements, set_matrix, set_voxels
+from .mrml import set_displacements, set_matrix, set_voxels
 from .scene_display import set_chart, set_histogram, set_quality, show_as_grid, show_as_jacobian, show_like
+from .scene_sampling import Node
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ FLOORS = (
         "services",
         "worker",
         "client",
+        "scene_sampling",
         "mrml",
         "scene_inputs",
         "scene_display",
@@ -113,7 +114,7 @@ LIGHT = (
     "worker",
 )
 # Some of these work in Slicer only.
-IN_SLICER = ("client", "mrml", "scene_inputs", "scene_display", "scene_results")
+IN_SLICER = ("client", "scene_sampling", "mrml", "scene_inputs", "scene_display", "scene_results")
 
 
 def rooms() -> list[str]:

@@ -9,6 +9,7 @@ import vtk
 
 from RegistrationNetLib import mrml
 from RegistrationNetLib.nrrd import Volume
+from RegistrationNetLib.scene_sampling import at_once
 
 from ..worker_input import ball
 
@@ -94,7 +95,7 @@ def to_world(node: Any, point_ras: Any) -> Any:
 
 def centre_ras(node: Any) -> Any:
     """The brightness-weighted centre of a volume where the user sees it."""
-    volume = mrml.volume_of(node, "volume")
+    volume = at_once(mrml.volume_of(node, "volume"))
     weights = volume.values.astype(float) - volume.values.min()
     indices = np.stack(np.meshgrid(*(np.arange(size) for size in weights.shape), indexing="ij"))[::-1]
     centre = (indices * weights).sum((1, 2, 3)) / weights.sum()

@@ -16,6 +16,7 @@ from RegistrationNetLib import mrml
 from RegistrationNetLib.errors import Cancelled, InputError, OutputError, WorkerError
 from RegistrationNetLib.nrrd import Volume
 from RegistrationNetLib.scene_results import placed
+from RegistrationNetLib.scene_sampling import at_once, sampled
 
 from ..worker_input import ball
 from .conftest import ROOT
@@ -117,9 +118,9 @@ def test_moving_placed_under_the_transform_looks_like_warped(scene: Any, logic: 
     result = logic.register(fixed, moving, steps=10)
     moving.SetAndObserveTransformNodeID(result.transformNode.GetID())
     moving.HardenTransform()
-    seen, warped = mrml.volume_of(moving, "moving"), mrml.volume_of(result.warpedNode, "warped")
+    seen, warped = at_once(mrml.volume_of(moving, "moving")), at_once(mrml.volume_of(result.warpedNode, "warped"))
     assert warped.values.dtype == np.int16
-    onWarped = mrml._sampled(moving.GetImageData(), mrml._ijk_to_ras(moving), None, warped, is_label=False)
+    onWarped = at_once(sampled(moving.GetImageData(), mrml._ijk_to_ras(moving), None, warped, is_label=False))
     inner = (slice(4, -4),) * 3
     assert seen.values.max() > 900
     assert np.abs(onWarped.values[inner].astype(int) - warped.values[inner]).mean() < 10
@@ -142,7 +143,7 @@ def test_masks_labels_and_an_initial_transform_reach_the_road(scene: Any, logic:
     fixed, moving = pair_nodes(scene)
     sides = {}
     for name, node in (("fixed", fixed), ("moving", moving)):
-        volume = mrml.volume_of(node, name)
+        volume = at_once(mrml.volume_of(node, name))
         inside = Volume((volume.values > 300).astype(np.uint8), volume.world_from_index)
         wide = Volume((volume.values > 20).astype(np.uint8), volume.world_from_index)
         sides[name] = segmentation_node(scene, {"ball": inside, "around": wide}, name)
@@ -275,6 +276,73 @@ def test_a_node_that_goes_while_it_is_registered_ends_the_job(scene: Any, module
     assert scene.GetNumberOfNodesByClass("vtkMRMLTransformNode") == 0
 
 
+@pytest.fixture
+def slow_start(scene: Any, module: Any, logic: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Starts a registration whose mask is still being sampled when the start returns."""
+    monkeypatch.setattr(module, "GATHER_SECONDS", -1.0)
+
+    def start(**keywords: Any) -> Any:
+        fixed, moving = pair_nodes(scene)
+        mask = segmentation_node(scene, {"inside": ball((0, 0, 0), size=24)}, "mask")
+        mask.SetAndObserveTransformNodeID(bent_transform(scene).GetID())
+        job = logic.startRegistration(fixed, moving, fixedMask=mask, **{**QUICK, **keywords})
+        assert not job.isFinished
+        assert not logic.client.unfinished
+        return job
+
+    return start
+
+
+def test_what_is_sampled_bit_by_bit_reaches_the_road(slow_start: Callable[..., Any]) -> None:
+    assert slow_start().wait().report["inputs"]["fixed"]["mask"]
+
+
+def test_a_job_is_cancelled_before_the_worker_knows_of_it(module: Any, logic: Any, slow_start: Callable[..., Any]) -> None:
+    states = []
+    job = slow_start(onChanged=lambda job: states.append(job.state))
+    job.cancel()
+    assert states == [module.JobState.CANCELLED]
+    with pytest.raises(Cancelled, match="nothing was changed"):
+        job.wait()
+    logic.poll()
+    assert not logic.client.unfinished
+    assert states == [module.JobState.CANCELLED]
+
+
+def test_a_mask_that_goes_while_it_is_sampled_ends_the_job(scene: Any, slow_start: Callable[..., Any]) -> None:
+    job = slow_start()
+    scene.RemoveNode(scene.GetFirstNodeByName("mask"))
+    with pytest.raises(InputError, match="node of fixed mask went from the scene"):
+        job.wait()
+
+
+def test_closing_the_scene_or_the_logic_ends_what_is_being_sampled(
+    scene: Any, module: Any, logic: Any, slow_start: Callable[..., Any]
+) -> None:
+    job = slow_start()
+    scene.Clear(0)
+    with pytest.raises(Cancelled, match="the scene was closed"):
+        job.wait()
+    other = module.RegistrationNetLogic()
+    job = other.startRegistration(*pair_nodes(scene), initial=bent_transform(scene), **QUICK)
+    other.close()
+    assert job.state is module.JobState.CANCELLED
+
+
+def test_an_error_after_the_start_ends_the_job(
+    scene: Any, module: Any, slow_start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_given: Any) -> Any:
+        raise InputError("A point has no place. Place it.")
+
+    monkeypatch.setattr("RegistrationNetLib.scene_inputs.points_of", fail)
+    points = points_node(scene, [(0, 0, 0)])
+    job = slow_start(fixedLandmarks=points, movingLandmarks=points)
+    with pytest.raises(InputError, match="A point has no place"):
+        job.wait()
+    assert job.state is module.JobState.FAILED
+
+
 def test_a_killed_worker_is_told_and_the_next_registration_works(scene: Any, logic: Any) -> None:
     fixed, moving = pair_nodes(scene)
     before = content(scene)
@@ -387,7 +455,7 @@ def seen_centre(node: Any) -> Any:
         return mrml.points_of(node, "points")[0] * flip
     if node.IsA("vtkMRMLSegmentationNode"):
         like = ball((0, 0, 0))
-        indices = np.argwhere(mrml.mask_of(node, like).values)[:, ::-1].mean(axis=0)
+        indices = np.argwhere(at_once(mrml.mask_of(node, like)).values)[:, ::-1].mean(axis=0)
         return (mrml.LPS_FROM_RAS @ like.world_from_index @ [*indices, 1])[:3]
     if node.IsA("vtkMRMLModelNode"):
         points = slicer.util.arrayFromModelPoints(node)

@@ -12,6 +12,7 @@ import vtk
 from RegistrationNetLib import mrml
 from RegistrationNetLib.errors import GeometryError, InputError
 from RegistrationNetLib.nrrd import Volume
+from RegistrationNetLib.scene_sampling import at_once
 
 from ..worker_input import ball
 from .nodes import bent_transform, centre_ras, from_world, linear_transform, points_node, segmentation_node, to_world, volume_node
@@ -32,7 +33,7 @@ def box(directions: Any = np.eye(3), dtype: str = "int16") -> Volume:
 def test_every_orientation_comes_back(scene: Any, directions: Any) -> None:
     volume = box(directions)
     node = volume_node(scene, volume)
-    back = mrml.volume_of(node, "fixed")
+    back = at_once(mrml.volume_of(node, "fixed"))
     assert np.array_equal(back.values, volume.values)
     assert np.allclose(back.world_from_index, volume.world_from_index, rtol=0, atol=1e-9)
 
@@ -43,7 +44,7 @@ def test_every_orientation_comes_back(scene: Any, directions: Any) -> None:
 @pytest.mark.parametrize("kind", ["vtkMRMLScalarVolumeNode", "vtkMRMLLabelMapVolumeNode"])
 def test_every_pixel_type_comes_back(scene: Any, dtype: str, kind: str) -> None:
     volume = box(dtype=dtype)
-    back = mrml.volume_of(volume_node(scene, volume, kind=kind), "fixed")
+    back = at_once(mrml.volume_of(volume_node(scene, volume, kind=kind), "fixed"))
     assert back.values.dtype == volume.values.dtype
     assert np.array_equal(back.values, volume.values)
 
@@ -71,7 +72,7 @@ def test_a_linear_parent_moves_the_volume_and_no_voxel(scene: Any) -> None:
     inner, outer = linear_transform(scene, turn), linear_transform(scene, np.diag([-1, 1, 1, 1.0]))
     inner.SetAndObserveTransformNodeID(outer.GetID())
     node.SetAndObserveTransformNodeID(inner.GetID())
-    back = mrml.volume_of(node, "fixed")
+    back = at_once(mrml.volume_of(node, "fixed"))
     assert np.array_equal(back.values, volume.values)
     expected = mrml.LPS_FROM_RAS @ np.diag([-1, 1, 1, 1.0]) @ turn @ mrml.LPS_FROM_RAS @ volume.world_from_index
     assert np.allclose(back.world_from_index, expected)
@@ -83,7 +84,7 @@ SHEAR = np.array([[1, 0.3, 0, 4], [0, 1, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1.0]])
 def test_a_volume_under_shear_is_registered_as_it_is_seen(scene: Any) -> None:
     node = volume_node(scene, ball((0, 0, 0)))
     node.SetAndObserveTransformNodeID(linear_transform(scene, SHEAR).GetID())
-    volume = mrml.volume_of(node, "fixed")
+    volume = at_once(mrml.volume_of(node, "fixed"))
     steps = volume.world_from_index[:3, :3]
     assert np.allclose(steps.T @ steps, np.diag(np.diag(steps.T @ steps)))
     assert np.allclose(centre_ras(node), (4, -3, 2), atol=0.1)
@@ -92,7 +93,7 @@ def test_a_volume_under_shear_is_registered_as_it_is_seen(scene: Any) -> None:
 def test_a_volume_under_a_bent_transform_is_registered_as_it_is_seen(scene: Any) -> None:
     node, bent = volume_node(scene, ball((6, 5, -4))), bent_transform(scene)
     node.SetAndObserveTransformNodeID(bent.GetID())
-    volume = mrml.volume_of(node, "fixed")
+    volume = at_once(mrml.volume_of(node, "fixed"))
     copy = volume_node(scene, ball((6, 5, -4)))
     rng = np.random.default_rng(0)
     values, inverse = sitk.GetImageFromArray(copy_values(copy)), np.linalg.inv(volume.world_from_index)
@@ -106,16 +107,16 @@ def test_a_volume_under_a_bent_transform_is_registered_as_it_is_seen(scene: Any)
 
 
 def copy_values(node: Any) -> Any:
-    return mrml.volume_of(node, "volume").values
+    return at_once(mrml.volume_of(node, "volume")).values
 
 
 def test_what_has_no_voxels_is_refused(scene: Any) -> None:
     with pytest.raises(InputError, match="fixed is not chosen; a volume is needed"):
-        mrml.volume_of(None, "fixed")
+        at_once(mrml.volume_of(None, "fixed"))
     with pytest.raises(InputError, match=r"fixed is linear \(LinearTransform\)"):
-        mrml.volume_of(linear_transform(scene, np.eye(4)), "fixed")
+        at_once(mrml.volume_of(linear_transform(scene, np.eye(4)), "fixed"))
     with pytest.raises(InputError, match=r"moving \(empty\) holds no voxels"):
-        mrml.volume_of(scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty"), "moving")
+        at_once(mrml.volume_of(scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty"), "moving"))
 
 
 def test_axes_that_span_no_volume_are_refused(scene: Any) -> None:
@@ -125,13 +126,13 @@ def test_axes_that_span_no_volume_are_refused(scene: Any) -> None:
     matrix.SetElement(1, 0, 1)
     node.SetIJKToRASMatrix(matrix)
     with pytest.raises(GeometryError, match=r"axes of fixed \(volume\) span no volume"):
-        mrml.volume_of(node, "fixed")
+        at_once(mrml.volume_of(node, "fixed"))
 
 
 def test_a_color_volume_travels_with_its_channels(scene: Any) -> None:
     volume = Volume(np.arange(3 * 4 * 5 * 3, dtype=np.uint8).reshape(3, 4, 5, 3), np.eye(4))
     node = volume_node(scene, volume, kind="vtkMRMLVectorVolumeNode")
-    assert np.array_equal(mrml.volume_of(node, "fixed").values, volume.values)
+    assert np.array_equal(at_once(mrml.volume_of(node, "fixed")).values, volume.values)
 
 
 def cube(low: int, high: int) -> Volume:
@@ -144,7 +145,7 @@ def cube(low: int, high: int) -> Volume:
 
 def test_a_label_map_on_the_same_lattice_is_a_mask_as_it_is(scene: Any) -> None:
     node = volume_node(scene, Volume(cube(5, 9).values * 7, cube(5, 9).world_from_index), kind="vtkMRMLLabelMapVolumeNode")
-    mask = mrml.mask_of(node, ball((0, 0, 0)))
+    mask = at_once(mrml.mask_of(node, ball((0, 0, 0))))
     assert mask.values.dtype == np.uint8
     assert np.array_equal(mask.values, cube(5, 9).values)
 
@@ -153,7 +154,7 @@ def test_a_label_map_on_another_lattice_is_brought_over(scene: Any) -> None:
     flipped = cube(5, 9)
     matrix = flipped.world_from_index @ np.array([[-1, 0, 0, 23], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     node = volume_node(scene, Volume(flipped.values[:, :, ::-1].copy(), matrix), kind="vtkMRMLLabelMapVolumeNode")
-    assert np.array_equal(mrml.mask_of(node, ball((0, 0, 0))).values, cube(5, 9).values)
+    assert np.array_equal(at_once(mrml.mask_of(node, ball((0, 0, 0)))).values, cube(5, 9).values)
 
 
 @pytest.mark.parametrize("transform", ["none", "linear", "bent"])
@@ -169,42 +170,42 @@ def test_a_segmentation_is_a_mask_where_it_is_seen(scene: Any, transform: str) -
         for one in (node, label_map):
             one.SetAndObserveTransformNodeID(parent.GetID())
     like = ball((0, 0, 0))
-    union = mrml.mask_of(node, like)
+    union = at_once(mrml.mask_of(node, like))
     assert union.values.any()
-    assert np.array_equal(union.values, mrml.mask_of(label_map, like).values)
+    assert np.array_equal(union.values, at_once(mrml.mask_of(label_map, like)).values)
     if transform == "none":
-        assert np.array_equal(mrml.mask_of(node, like, segment="tumour").values, cube(12, 14).values)
+        assert np.array_equal(at_once(mrml.mask_of(node, like, segment="tumour")).values, cube(12, 14).values)
         first_id = node.GetSegmentation().GetNthSegmentID(0)
-        assert np.array_equal(mrml.mask_of(node, like, segment=first_id).values, cube(5, 9).values)
+        assert np.array_equal(at_once(mrml.mask_of(node, like, segment=first_id)).values, cube(5, 9).values)
 
 
 def test_a_segmentation_without_segments_is_an_empty_mask(scene: Any) -> None:
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "empty")
-    assert not mrml.mask_of(node, ball((0, 0, 0))).values.any()
+    assert not at_once(mrml.mask_of(node, ball((0, 0, 0)))).values.any()
 
 
 def test_an_empty_segment_is_an_empty_mask(scene: Any) -> None:
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "empty")
     node.GetSegmentation().AddEmptySegment("nothing")
-    assert not mrml.mask_of(node, ball((0, 0, 0))).values.any()
+    assert not at_once(mrml.mask_of(node, ball((0, 0, 0)))).values.any()
 
 
 def test_a_segment_that_is_not_there_is_named(scene: Any) -> None:
     node = segmentation_node(scene, {"liver": cube(5, 9)})
     with pytest.raises(InputError, match="no segment 'spleen'; its segments are liver"):
-        mrml.mask_of(node, ball((0, 0, 0)), segment="spleen")
+        at_once(mrml.mask_of(node, ball((0, 0, 0)), segment="spleen"))
 
 
 def test_what_is_neither_label_map_nor_segmentation_is_no_mask(scene: Any) -> None:
     with pytest.raises(InputError, match="no label map with voxels and no segmentation"):
-        mrml.mask_of(linear_transform(scene, np.eye(4)), ball((0, 0, 0)))
+        at_once(mrml.mask_of(linear_transform(scene, np.eye(4)), ball((0, 0, 0))))
 
 
 def test_segments_of_two_segmentations_are_paired_by_name(scene: Any) -> None:
     fixed = segmentation_node(scene, {"liver": cube(5, 9), "tumour": cube(12, 14)})
     moving = segmentation_node(scene, {"tumour": cube(13, 15), "liver": cube(6, 10)})
     like = ball((0, 0, 0))
-    one, two = mrml.labels_of(fixed, moving, like=(like, like))
+    one, two = at_once(mrml.labels_of(fixed, moving, like=(like, like)))
     assert one.values[6, 6, 6] == two.values[7, 7, 7] != 0
     assert one.values[12, 12, 12] == two.values[13, 13, 13] != 0
     assert one.values[6, 6, 6] != one.values[12, 12, 12]
@@ -215,7 +216,7 @@ def test_beside_a_label_map_a_segmentation_has_its_label_values(scene: Any) -> N
     segmentation.GetSegmentation().GetNthSegment(0).SetLabelValue(42)
     label_map = volume_node(scene, Volume(cube(5, 9).values * 42, cube(5, 9).world_from_index), kind="vtkMRMLLabelMapVolumeNode")
     like = ball((0, 0, 0))
-    one, two = mrml.labels_of(segmentation, label_map, like=(like, like))
+    one, two = at_once(mrml.labels_of(segmentation, label_map, like=(like, like)))
     assert np.array_equal(one.values, two.values)
     assert set(np.unique(one.values)) == {0, 42}
 
@@ -239,13 +240,13 @@ def test_points_without_a_place_are_refused(scene: Any) -> None:
 def test_a_linear_transform_node_is_a_matrix_of_points_of_fixed(scene: Any) -> None:
     inner, outer = linear_transform(scene, SHEAR), linear_transform(scene, np.diag([2, 1, 1, 1.0]))
     inner.SetAndObserveTransformNodeID(outer.GetID())
-    matrix = mrml.transform_of(inner, ball((0, 0, 0)))
+    matrix = at_once(mrml.transform_of(inner, ball((0, 0, 0))))
     assert np.allclose(matrix @ mrml.LPS_FROM_RAS @ [1, 2, 3, 1], mrml.LPS_FROM_RAS @ [*from_world(inner, (1, 2, 3)), 1])
 
 
 def test_a_bent_transform_node_is_displacements_of_points_of_fixed(scene: Any) -> None:
     node, like = bent_transform(scene), ball((0, 0, 0))
-    field = mrml.transform_of(node, like)
+    field = at_once(mrml.transform_of(node, like))
     for index in [(0, 0, 0), (12, 3, 20), (23, 23, 23)]:
         point = (like.world_from_index @ [*index, 1])[:3]
         flip = np.array([-1, -1, 1])
@@ -254,7 +255,7 @@ def test_a_bent_transform_node_is_displacements_of_points_of_fixed(scene: Any) -
 
 def test_what_is_no_transform_is_refused(scene: Any) -> None:
     with pytest.raises(InputError, match="The initial transform is volume"):
-        mrml.transform_of(volume_node(scene, box()), box())
+        at_once(mrml.transform_of(volume_node(scene, box()), box()))
 
 
 @pytest.mark.parametrize("directions", ORIENTATIONS[::7], ids=lambda one: "".join(f"{value:+.0f}" for value in one.ravel()))

@@ -15,7 +15,7 @@ from RegistrationNetLib.client import Client
 from RegistrationNetLib.nrrd import Volume
 
 from .conftest import ROOT
-from .nodes import volume_node
+from .nodes import bent_transform, segmentation_node, volume_node
 from .test_scene_results import REPORT
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="a script stands in for the Python")]
@@ -44,7 +44,8 @@ for line in sys.stdin:
 """
 
 
-def test_the_application_never_stands_still_for_a_tenth_of_a_second(scene: Any, host: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", ["volumes", "mask, labels", "bent volume, bent initial"])
+def test_the_application_never_stands_still_for_a_tenth_of_a_second(scene: Any, host: Any, tmp_path: Path, given: str) -> None:
     python = tmp_path / "python-stand-in"
     python.write_text(WORKER)
     python.chmod(0o700)
@@ -55,6 +56,16 @@ def test_the_application_never_stands_still_for_a_tenth_of_a_second(scene: Any, 
     logic.client = Client(str(python))
     values = np.random.default_rng(0).integers(0, 1000, (SIDE,) * 3, dtype=np.int16)
     fixed, moving = (volume_node(scene, Volume(values, np.eye(4)), name) for name in ("fixed", "moving"))
+    keywords: dict[str, Any] = {}
+    if "mask" in given:
+        inside = np.zeros((SIDE,) * 3, np.uint8)
+        inside[40:200, 30:220, 50:210] = 1
+        segments = {name: Volume(inside, np.eye(4)) for name in ("one", "two", "three")}
+        node = segmentation_node(scene, segments)
+        keywords = {"fixedMask": node, "fixedLabels": node, "movingLabels": node}
+    if "bent" in given:
+        keywords = {"initial": bent_transform(scene)}
+        fixed.SetAndObserveTransformNodeID(bent_transform(scene).GetID())
     ticks: list[float] = []
 
     def body() -> Any:
@@ -64,7 +75,7 @@ def test_the_application_never_stands_still_for_a_tenth_of_a_second(scene: Any, 
         timer.start()
         slicer.app.processEvents()
         ticks.append(time.monotonic())
-        job = logic.startRegistration(fixed, moving)
+        job = logic.startRegistration(fixed, moving, **keywords)
         ticks.append(time.monotonic())
         while not job.isFinished:
             slicer.app.processEvents()

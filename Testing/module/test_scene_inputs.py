@@ -9,6 +9,7 @@ from RegistrationNetLib import mrml
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.nrrd import Volume
 from RegistrationNetLib.scene_inputs import Inputs
+from RegistrationNetLib.scene_sampling import at_once
 
 from .nodes import bent_transform, linear_transform, pair_nodes, points_node, volume_node
 
@@ -46,21 +47,22 @@ def test_everything_that_was_given_travels(scene: Any) -> None:
     assert [name for name, _ in inputs.nodes()] == [
         "fixed", "moving", "fixed_mask", "moving_mask", "fixed_labels", "moving_labels", "fixed_landmarks", "moving_landmarks",
     ]  # fmt: skip
-    volumes = inputs.volumes()
+    volumes = at_once(inputs.volumes())
     assert set(volumes) == {"fixed", "moving", "fixed_mask", "moving_mask", "fixed_labels", "moving_labels"}
     assert inputs.landmarks() == {"fixed_landmarks": [[0, 0, 0]], "moving_landmarks": [[3, -4, 0]]}
-    assert inputs.initial_on(volumes["fixed"]) is None
+    assert at_once(inputs.initial_on(volumes["fixed"])) is None
 
 
 def fixed_lattice(scene: Any) -> Any:
-    return mrml.volume_of(scene.GetFirstNodeByName("fixed"), "fixed").world_from_index
+    return at_once(mrml.volume_of(scene.GetFirstNodeByName("fixed"), "fixed")).world_from_index
 
 
 def test_the_initial_transform_is_a_matrix_or_a_field(scene: Any) -> None:
     fixed, moving = pair_nodes(scene)
-    matrix = Inputs(fixed, moving, initial=linear_transform(scene, np.eye(4))).initial_on(
-        Inputs(fixed, moving).volumes()["fixed"]
+    lattice = at_once(Inputs(fixed, moving).volumes())["fixed"]
+    matrix, field = (
+        at_once(Inputs(fixed, moving, initial=node).initial_on(lattice))
+        for node in (linear_transform(scene, np.eye(4)), bent_transform(scene))
     )
     assert np.array_equal(matrix, np.eye(4))
-    field = Inputs(fixed, moving, initial=bent_transform(scene)).initial_on(Inputs(fixed, moving).volumes()["fixed"])
     assert field.values.shape == (24, 24, 24, 3)

@@ -13,6 +13,7 @@ from RegistrationNetLib.colours import TABLE_WINDOW, jacobian_colour
 from RegistrationNetLib.errors import OutputError
 from RegistrationNetLib.nrrd import Volume
 from RegistrationNetLib.scene_results import ResultNodes, all_or_none, placed
+from RegistrationNetLib.scene_sampling import at_once
 
 from ..worker_input import ball
 from .nodes import centre_ras, from_world, pair_nodes, points_node, volume_node
@@ -68,7 +69,7 @@ def hardened(scene: Any, node: Any, transform: Any) -> Any:
 def test_moving_under_the_transform_lies_on_fixed(scene: Any, pair: tuple[Any, Any], nodes: ResultNodes) -> None:
     fixed, moving = pair
     moving.SetAndObserveTransformNodeID(nodes.transform.GetID())
-    seen = mrml.volume_of(moving, "moving")
+    seen = at_once(mrml.volume_of(moving, "moving"))
     assert np.allclose(centre_ras(moving), centre_ras(fixed), atol=0.2)
     assert seen.values.max() > 900
 
@@ -260,7 +261,7 @@ def test_comparisons_are_made_in_display_windows(scene: Any) -> None:
     for node, low, high in ((fixed, 0, 1000), (warped, 0, 500)):
         node.GetDisplayNode().SetAutoWindowLevel(False)
         node.GetDisplayNode().SetWindowLevelMinMax(low, high)
-    both = [(mrml.volume_of(node, "volume"), node.GetDisplayNode()) for node in (fixed, warped)]
+    both = [(at_once(mrml.volume_of(node, "volume")), node.GetDisplayNode()) for node in (fixed, warped)]
     difference, board = (scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name) for name in ("difference", "board"))
     scene_display.set_difference(difference, *both)
     scene_display.set_checkerboard(board, *both)
