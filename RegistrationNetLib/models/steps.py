@@ -149,7 +149,8 @@ def both_ways(net: nn.Module, moving: Tensor, fixed: Tensor) -> BothWays:
         with _within(_LAST_STEP_KEPT, True):
             return BothWays(moving_from_fixed, net(fixed, moving))
     count = moving.shape[0]
-    together: Composition = net(torch.cat([moving, fixed]), torch.cat([fixed, moving]))
+    images = torch.cat([moving, fixed, moving])  # moving is once the first and once the second half of a batch
+    together: Composition = net(images[: 2 * count], images[count:])
     return BothWays(_entries(together, slice(count)), _entries(together, slice(count, None)))
 
 
