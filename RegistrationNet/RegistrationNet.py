@@ -40,6 +40,7 @@ from RegistrationNetLib.panel_results import ResultPanel, recalled, remembered
 from RegistrationNetLib.panel_run import RunPanel
 from RegistrationNetLib.panel_words import CHOICES, gigabytes
 from RegistrationNetLib.progress import Progress
+from RegistrationNetLib.sample_data import TUMOUR_PAIR, register_sample_data
 from RegistrationNetLib.scene_inputs import Inputs
 from RegistrationNetLib.scene_results import ResultNodes, all_or_none, placed
 from RegistrationNetLib.scene_sampling import at_once
@@ -78,6 +79,7 @@ class RegistrationNet(ScriptedLoadableModule):
             "Registers two volumes by deep networks or direct optimization, and says in numbers whether to trust the result."
         )
         parent.acknowledgementText = _("The published networks are named with their papers in the list of models.")
+        slicer.app.connect("startupCompleted()", register_sample_data)
 
 
 @parameterNodeWrapper
@@ -767,10 +769,11 @@ def _copyOfParent(node: Any, transformNode: Any) -> Any:
 
 
 class RegistrationNetTest(ScriptedLoadableModuleTest):
-    """What runs inside Slicer by its own test runner. The sample volumes are Slicer's own, verified by its checksums."""
+    """What runs inside Slicer by its own test runner."""
 
     def setUp(self) -> None:
         slicer.mrmlScene.Clear()
+        register_sample_data()
 
     def test_moduleIsLoadedAndListsItsModels(self) -> None:
         self.assertIn("direct", [model["name"] for model in slicer.util.getModuleLogic("RegistrationNet").models()])
@@ -785,7 +788,7 @@ class RegistrationNetTest(ScriptedLoadableModuleTest):
         # Another module, there when Slicer runs.
         import SampleData
 
-        fixed, moving = (SampleData.downloadSample(name) for name in ("MRBrainTumor1", "MRBrainTumor2"))
+        fixed, moving = SampleData.downloadSamples(TUMOUR_PAIR)
         widget = slicer.modules.registrationnet.widgetRepresentation().self()
         widget.initializeParameterNode()
         chosen = widget.logic.getParameterNode()

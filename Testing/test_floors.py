@@ -74,6 +74,7 @@ FLOORS = (
         "services",
         "worker",
         "client",
+        "sample_data",
         "scene_sampling",
         "mrml",
         "scene_inputs",

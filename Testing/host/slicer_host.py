@@ -1,9 +1,11 @@
 """Makes `import slicer` (slicer-core's real MRML) look like the application's, for tests."""
 
+import atexit
 import importlib
 import importlib.util
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 import types
@@ -354,7 +356,7 @@ class App(QtCore.QObject):
     aboutToQuit = Signal()  # not Qt's own, which comes at the end of every loop of `inLoop`
     applicationName, mainApplicationName = "Slicer", "Slicer"
     applicationVersion, majorVersion, minorVersion, revision, os, arch = "5.12.3", 5, 12, "34567", "linux", "amd64"
-    pythonSignals = ("aboutToQuit()", "lastWindowClosed()")
+    pythonSignals = ("startupCompleted()", "aboutToQuit()", "lastWindowClosed()")
 
     def __init__(self):
         self.qapp = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["Slicer"])
@@ -362,6 +364,7 @@ class App(QtCore.QObject):
         self.qapp.setOrganizationName("stand-in")
         qt.QSettings.setDefaultFormat(qt.QSettings.IniFormat)
         self.temporaryPath = tempfile.mkdtemp(prefix="host-")
+        atexit.register(shutil.rmtree, self.temporaryPath, ignore_errors=True)
         qt.QSettings.setPath(qt.QSettings.IniFormat, qt.QSettings.UserScope, self.temporaryPath)
         self._testing, self._manager, self.cursors = False, ModuleManager(), 0
         self.slicerHome = self.temporaryPath
