@@ -149,6 +149,6 @@ def test_what_the_library_imports_is_what_it_declares() -> None:
         )
     }
     extras = {"itk", "matplotlib", "safetensors", "tomli"}
-    host = {"slicer", "vtk", "qt"}
+    host = {"slicer", "vtk", "qt", "sampledata"}
     foreign = imported - {name.lower() for name in sys.stdlib_module_names} - {"registrationnetlib"} - extras - host
     assert {"pillow" if name == "pil" else name for name in foreign} == declared
