@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..deformation import jacobian_determinant, sample
 from ..errors import InputError
-from ..models.steps import both_ways
+from ..models.steps import BothWays, both_ways
 from ..outputs import staged
 from .examples import Pair
 from .learning import Lesson, Step
@@ -120,11 +120,17 @@ def draw_curves(steps: Sequence[Row], looks: Sequence[Row], path: Path) -> None:
 
 @torch.no_grad()
 def draw_pair(lesson: Lesson, pair: Pair, path: Path) -> None:
-    """Fixed, moving, warped, their differences and the deformed grid, through the middle of the first axis."""
+    """What `draw_maps` shows, by the network as it predicts."""
     was_training = lesson.network.training
     lesson.network.eval()
     maps = both_ways(lesson.network, pair.moving.values, pair.fixed.values)
     lesson.network.train(was_training)
+    draw_maps(maps, pair, path)
+
+
+@torch.no_grad()
+def draw_maps(maps: BothWays, pair: Pair, path: Path) -> None:
+    """Fixed, moving, warped, their differences and the deformed grid, through the middle of the first axis."""
     points, _ = mapped_points(maps, pair)
     fixed, moving = pair.fixed.values, pair.moving.values
     warped = sample(moving, points)

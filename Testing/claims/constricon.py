@@ -13,10 +13,10 @@ from RegistrationNetLib.models.gradicon import GradICONLoss
 from RegistrationNetLib.networks.matrix import ConvolutionalMatrixNet
 
 from .gradicon import GRADICON
-from .icon import LOOK_EVERY, STEPS
 from .setting import Claim, Setting, number, percent, shapes, similarity, small_gradicon, voxels
 from .small_unet import SmallUNet
 
+STEPS = 400
 WEIGHT = 0.01
 EQUAL_DICE = 0.02
 
@@ -32,7 +32,7 @@ def constricon(setting: Setting) -> Claim:
         "constricon", small_constricon, VelocityDiffusionLoss(similarity(), weight=WEIGHT), shapes(), steps=STEPS
     )
     loss = GradICONLoss(similarity(), weight=GRADICON, stride=1)
-    theirs = setting.learnt(f"gradicon {GRADICON:g}", small_gradicon, loss, shapes(), steps=STEPS, look_every=LOOK_EVERY)
+    theirs = setting.learnt(f"gradicon {GRADICON:g}", small_gradicon, loss, shapes(), steps=STEPS)
     runs = {"ConstrICON": ours, "GradICON": theirs}
     return Claim(
         paper="ConstrICON, arXiv 2305.00087",

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from RegistrationNetLib.models.gradicon import GradICONLoss
 from RegistrationNetLib.training.validation import Look
 
-from .icon import LOOK_EVERY, STEPS, learnt_by_icon
-from .setting import Claim, Learnt, Setting, number, percent, shapes, similarity, small_gradicon
+from .icon import WEIGHT, learnt_by_icon, learnt_with
+from .setting import Claim, Learnt, Setting, number, percent, similarity
 
 GRADICON = 0.5
-# Two orders of magnitude for each; the middle ones are of the order that the papers use.
-WEIGHTS = {"ICON": (100.0, 1000.0, 10_000.0), "GradICON": (0.1 * GRADICON, GRADICON, 10 * GRADICON)}
+# Two orders of magnitude for each, around a weight at which it does well.
+WEIGHTS = {"ICON": (0.1 * WEIGHT, WEIGHT, 10 * WEIGHT), "GradICON": (0.1 * GRADICON, GRADICON, 10 * GRADICON)}
 FEW_FOLDS_PERCENT = 0.1
 
 
@@ -57,5 +57,4 @@ def _told(step: int) -> str:
 
 
 def _gradicon(setting: Setting, weight: float) -> Learnt:
-    loss = GradICONLoss(similarity(), weight=weight, stride=1)
-    return setting.learnt(f"gradicon {weight:g}", small_gradicon, loss, shapes(), steps=STEPS, look_every=LOOK_EVERY)
+    return learnt_with(setting, f"wide, gradicon {weight:g}", GradICONLoss(similarity(), weight=weight, stride=1))

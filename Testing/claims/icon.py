@@ -1,18 +1,23 @@
 """ICON: inverse consistency alone makes maps regular."""
 
 from RegistrationNetLib.models.icon import ICONLoss
+from RegistrationNetLib.training.learning import TrainingLoss
 
-from .setting import Claim, Learnt, Setting, number, percent, shapes, similarity, small_gradicon
+from .setting import Claim, Learnt, Setting, number, percent, shapes, similarity, wide_gradicon
 
-STEPS = 400
+STEPS, RATE = 500, 5e-4
 WEIGHT = 100.0
 LOOK_EVERY = 25
 
 
+def learnt_with(setting: Setting, name: str, loss: TrainingLoss) -> Learnt:
+    """The network of the claims about ICON and GradICON, after training with that loss."""
+    return setting.learnt(name, wide_gradicon, loss, shapes(), steps=STEPS, rate=RATE, look_every=LOOK_EVERY)
+
+
 def learnt_by_icon(setting: Setting, weight: float) -> Learnt:
-    """The small network after training with ICON's loss at that weight; 0 is similarity alone."""
-    loss = ICONLoss(similarity(), weight=weight)
-    return setting.learnt(f"icon {weight:g}", small_gradicon, loss, shapes(), steps=STEPS, look_every=LOOK_EVERY)
+    """After training with ICON's loss at that weight; 0 is similarity alone."""
+    return learnt_with(setting, f"wide, icon {weight:g}", ICONLoss(similarity(), weight=weight))
 
 
 def icon(setting: Setting) -> Claim:

@@ -9,14 +9,18 @@ from typing import Any
 
 import SimpleITK as sitk
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from RegistrationNetLib.models.steps import Downsample, FunctionFromVectorField, TwoStep
+from RegistrationNetLib.deformation import identity_points
+from RegistrationNetLib.models.steps import BothWays, Downsample, FunctionFromVectorField, TwoStep
+from RegistrationNetLib.network_refine import NetworkOptions, refine_network
+from RegistrationNetLib.networks.unet import TallUNet
 from RegistrationNetLib.similarity import LNCC, SSD, Measure
+from RegistrationNetLib.target import TargetOptions, both_targets
 from RegistrationNetLib.training.augmentation import AugmentationOptions
 from RegistrationNetLib.training.examples import Example, Pair, Pairs
 from RegistrationNetLib.training.learning import LearningOptions, Lesson, TrainingLoss, learning
-from RegistrationNetLib.training.record import draw_pair
+from RegistrationNetLib.training.record import draw_maps, draw_pair
 from RegistrationNetLib.training.synthetic import AnatomyPairs, ShapePairs
 from RegistrationNetLib.training.trainee import Trainee
 from RegistrationNetLib.training.validation import Look, look
@@ -28,6 +32,7 @@ SIZE = 48
 BATCH = 8
 HELD_OUT = 24
 KEEP_EVERY = 50
+IO_STEPS, IO_RATE = 50, 2e-4
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "build" / "claims"
 SLICES = ROOT.parent / "shared" / "data" / "oasis2d"
@@ -127,6 +132,12 @@ class Setting:
         )
         return Learnt(lesson, seen, course.curve, held_out)
 
+    def picture_of(self, pair: Pair, maps: BothWays, name: str, caption: str) -> tuple[str, str]:
+        """A drawn pair."""
+        self.pictures.mkdir(parents=True, exist_ok=True)
+        draw_maps(maps, pair, self.pictures / f"{name}.png")
+        return f"{name}.png", caption
+
     def picture(self, learnt: Learnt, name: str, caption: str, place: int = 0) -> tuple[str, str]:
         """A drawn held-out pair."""
         self.pictures.mkdir(parents=True, exist_ok=True)
@@ -153,6 +164,19 @@ class Learnt:
     seen: Look
     curve: Sequence[tuple[int, Look]]
     held_out: Sequence[Pair]
+
+
+def refined_maps(setting: Setting, run: Learnt, pair: Pair) -> BothWays:
+    """The maps of a pair after the network's weights were fitted to it (IO)."""
+    loss = run.lesson.loss
+    options = NetworkOptions(loss, learning_rate=IO_RATE, steps=setting.steps(IO_STEPS))
+    targets = both_targets(*unlabelled(pair).sides(), TargetOptions(loss.similarity, outside=loss.outside))
+    return refine_network(run.lesson.network, targets, options, report=lambda _: None).maps
+
+
+def still_points(pair: Pair) -> Tensor:
+    """The lattice of a pair where nothing moves."""
+    return identity_points(pair.fixed.values.shape[2:], pair.fixed.values)
 
 
 @dataclass(frozen=True)
@@ -215,9 +239,17 @@ class Mixed:
 
 
 def small_gradicon() -> nn.Module:
-    """GradICON's composition without its coarsest and its last step: small U-nets at half and at full resolution."""
-    coarse, fine = (FunctionFromVectorField(SmallUNet()) for _ in range(2))
-    return TwoStep(Downsample(coarse), fine)
+    """GradICON's composition without its coarsest and its last step, and with small U-nets: at half and at full resolution."""
+    return _two_steps(SmallUNet(), SmallUNet())
+
+
+def wide_gradicon() -> nn.Module:
+    """The same, with the published U-nets."""
+    return _two_steps(TallUNet(2), TallUNet(2))
+
+
+def _two_steps(coarse: nn.Module, fine: nn.Module) -> nn.Module:
+    return TwoStep(Downsample(FunctionFromVectorField(coarse)), FunctionFromVectorField(fine))
 
 
 def shapes(*, size: int = SIZE, hollow: bool = True) -> ShapePairs:

@@ -6,22 +6,30 @@ from statistics import fmean
 
 import torch
 
-from RegistrationNetLib.deformation import identity_points
 from RegistrationNetLib.models.gradicon import GradICONLoss
 from RegistrationNetLib.models.steps import both_ways
-from RegistrationNetLib.network_refine import NetworkOptions, refine_network
-from RegistrationNetLib.target import TargetOptions, both_targets
 from RegistrationNetLib.training.augmentation import AugmentationOptions
 from RegistrationNetLib.training.examples import Pair, Pairs
 from RegistrationNetLib.training.validation import mapped_points, overlap
 
-from .setting import Claim, Learnt, Mixed, Setting, anatomies, number, shapes, similarity, small_gradicon, unlabelled
+from .setting import (
+    IO_STEPS,
+    Claim,
+    Learnt,
+    Mixed,
+    Setting,
+    anatomies,
+    number,
+    refined_maps,
+    shapes,
+    similarity,
+    small_gradicon,
+    still_points,
+)
 
 STEPS = 500
 WEIGHT = 1.5
 PAIRS = 8
-IO_STEPS = 50
-IO_RATE = 2e-4
 WORKS = 0.03  # of Dice
 
 
@@ -71,18 +79,9 @@ def _dice(run: Learnt, pairs: Pairs) -> tuple[float, float]:
 def _both(run: Learnt, pair: Pair) -> tuple[float, float]:
     run.lesson.network.eval()
     maps = both_ways(run.lesson.network, pair.moving.values, pair.fixed.values)
-    still = identity_points(pair.fixed.values.shape[2:], pair.fixed.values)
-    return overlap(pair, still), overlap(pair, mapped_points(maps, pair)[0])
+    return overlap(pair, still_points(pair)), overlap(pair, mapped_points(maps, pair)[0])
 
 
 def _refined_dice(setting: Setting, run: Learnt, pairs: Pairs) -> float:
     """Mean Dice after the weights were fitted to each pair."""
-    loss = run.lesson.loss
-    options = NetworkOptions(loss, learning_rate=IO_RATE, steps=setting.steps(IO_STEPS))
-    scores = []
-    for pair in pairs.first(PAIRS):
-        bare = unlabelled(pair)
-        targets = both_targets(*bare.sides(), TargetOptions(loss.similarity, outside=loss.outside))
-        refined = refine_network(run.lesson.network, targets, options, report=lambda _: None)
-        scores.append(overlap(pair, mapped_points(refined.maps, pair)[0]))
-    return fmean(scores)
+    return fmean(overlap(pair, mapped_points(refined_maps(setting, run, pair), pair)[0]) for pair in pairs.first(PAIRS))
