@@ -10,7 +10,7 @@ from .catalogue import Card
 DIRECT, NEPHI = "direct", "nephi"
 # Megabytes of the program, and bytes for each voxel, as measured.
 FIELD_BASE_MB, FIELD_BYTES_PER_VOXEL, INVERSE_BYTES_PER_VOXEL = 500, 400, 250
-NETWORK_BASE_MB, NETWORK_BYTES_PER_VOXEL, NETWORK_BYTES_PER_VOXEL_STEP = 1000, 300, 600
+NETWORK_BASE_MB, NETWORK_BYTES_PER_VOXEL, NETWORK_BYTES_PER_VOXEL_STEP = 1000, 300, 800
 IMPLICIT_BASE_MB, IMPLICIT_BYTES_PER_VOXEL, IMPLICIT_BYTES_PER_DELIVERED_VOXEL = 1100, 40, 250
 # NePhi's map is delivered, and judged, on no more voxels a side than this: it is smoother than a lattice that fine.
 FINEST_IMPLICIT_SIDE_VOX = 256
