@@ -39,6 +39,9 @@ HISTOGRAM_BINS, HISTOGRAM_RANGE = 144, (-0.5, 4.0)
 # row, by a matrix that repeats itself: torch takes several times as long for rows of three.
 SLAB, POINTS_TOGETHER = 4, 4
 
+# Displacements u, and the matrix A of the affine that follows them.
+Field = tuple[sitk.Image, Array]
+
 IMAGES = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_labels", "moving_labels")
 _GIVEN = (*IMAGES, "initial", "progress")
 OPTIONS = tuple(name for name in inspect.signature(register).parameters if name not in _GIVEN)
@@ -144,15 +147,15 @@ def _written(result: Registration, request: Message, folder: Path) -> dict[str, 
     axes = _axes(request.get("displacement_axes", (1, 1, 1)))
     images = {"warped": result.warped, "jacobian": result.jacobian}
     fields = {
-        "moving_from_fixed": _displacements(result.moving_from_fixed, grid_of(result.fixed)),
-        "fixed_from_moving": _displacements(result.fixed_from_moving, grid_of(result.moving)),
+        "moving_from_fixed": partial(_displacements, result.moving_from_fixed, grid_of(result.fixed)),
+        "fixed_from_moving": partial(_displacements, result.fixed_from_moving, grid_of(result.moving)),
     }
     if request.get("parts"):
-        fields["deformable"] = (_innermost(result.moving_from_fixed).GetDisplacementField(), np.eye(4))
+        fields["deformable"] = partial(_deformable, result.moving_from_fixed)
     paths = {name: folder / f"{name}.nrrd" for name in (*images, *fields)}
     # Each field by a thread of its own: several at every slab would spend their time waiting for each other.
     with threads_for(1), ThreadPoolExecutor() as pool:
-        written = [pool.submit(_write_field, image, follower, axes, paths[name]) for name, (image, follower) in fields.items()]
+        written = [pool.submit(_write_field, field, axes, paths[name]) for name, field in fields.items()]
         for name, image in images.items():
             _write_image(image, paths[name])
         for one in written:
@@ -186,7 +189,12 @@ def _innermost(transform: sitk.CompositeTransform) -> Any:
     return transform.GetNthTransform(transform.GetNumberOfTransforms() - 1).Downcast()
 
 
-def _displacements(transform: sitk.CompositeTransform, grid: Grid) -> tuple[sitk.Image, Array]:
+def _deformable(transform: sitk.CompositeTransform) -> Field:
+    """The part that is applied first, with nothing after."""
+    return _innermost(transform).GetDisplacementField(), np.eye(4)
+
+
+def _displacements(transform: sitk.CompositeTransform, grid: Grid) -> Field:
     """A displacement field and the affine that follows it: as they are, or sampled at the lattice of `grid` with nothing after."""
     field = _innermost(transform)
     if transform.GetNumberOfTransforms() == 2 and isinstance(field, sitk.DisplacementFieldTransform):
@@ -196,8 +204,9 @@ def _displacements(transform: sitk.CompositeTransform, grid: Grid) -> tuple[sitk
     return image_on(grid, displacements_mm(transform, grid), is_vector=True), np.eye(4)
 
 
-def _write_field(image: sitk.Image, follower: Array, axes: Array, path: Path) -> None:
+def _write_field(field: Callable[[], Field], axes: Array, path: Path) -> None:
     """World displacements of x ↦ A(x + u(x)), float32, slab by slab: A u + (A - 1) x, the second a sum over the lattice's axes."""
+    image, follower = field()
     # [D, H, W, 3], a view of the field's own memory
     displacement_mm, grid = sitk.GetArrayViewFromImage(image), grid_of(image)
     depth, height, width = grid.shape
