@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .catalogue import Card, cards
 from .errors import OutputError, WeightsError
+from .needs import NEPHI
 from .outputs import staged
 
 NetworkOf = Callable[[Card], nn.Module]
@@ -66,7 +67,8 @@ def save_as_published(network: nn.Module, card: Card, path: Path) -> None:
         OutputError: `path` could not be written.
     """
     prefix = _prefix(card)
-    content = {prefix + name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    named = {prefix + name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    content = _apart(named) if card.method == NEPHI else named
     with staged(path) as temporary:
         try:
             torch.save(content, temporary)
@@ -136,6 +138,15 @@ def _joined(content: object) -> object:
         return content
     parts = {part: inner for part, inner in content.items() if isinstance(inner, Mapping)}
     return {f"{part}.{name}": value for part, inner in parts.items() for name, value in inner.items()}
+
+
+def _apart(named: Mapping[str, Tensor]) -> dict[str, object]:
+    """What `_joined` joins, again in parts."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in named.items():
+        part, _, inner = name.partition(".")
+        parts.setdefault(part, {})[inner] = value
+    return {**parts, "epochs": 0}
 
 
 def _check_archive(path: Path) -> None:

@@ -108,7 +108,7 @@ def _predicted(
     report = stages.begin("network")
     pair = network_pair(fixed, moving, trained.encoder.shape, orientation=options.preparation.orientation, alignment=alignment)
     with torch.no_grad(), watched(trained, report):
-        _, codes = trained(pair.moving.values, pair.fixed.values)
+        codes = trained.both_ways(pair.moving.values, pair.fixed.values).codes
     matrix = pair.moving.grid.world_from_unit @ np.linalg.inv(pair.fixed.grid.world_from_unit)
     return ImplicitStart(_changeable(trained.phi), _changeable(trained.phi_inv), codes, pair.fixed.grid), matrix
 

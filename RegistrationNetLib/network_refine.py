@@ -23,6 +23,7 @@ from .models.constricon import VelocityDiffusionLoss
 from .models.gradicon import GradICONLoss
 from .models.icon import ICONLoss
 from .models.losses import Loss, loss_of_targets
+from .models.nephi_loss import NePhiLoss
 from .models.steps import BothWays, both_ways
 from .predictor import watched
 from .progress import StageReport
@@ -39,6 +40,7 @@ LOSSES: dict[str, Callable[..., Loss]] = {
     "gradicon": GradICONLoss,
     "icon": ICONLoss,
     "velocity-diffusion": VelocityDiffusionLoss,
+    "nephi": NePhiLoss,
 }
 # What a similarity means at the resolution of the networks, where a card has not its own.
 NETWORK_MEASURES: dict[str, Mapping[str, Any]] = {"lncc": {"sigma_vox": 5}, "lncc2": {"sigma_vox": 5}, "mind": {"radius": 2}}

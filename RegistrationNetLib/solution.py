@@ -94,7 +94,7 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
         RefinementError: the loss is not finite.
     """
     # First of all, as it is the first thing that may be missing.
-    has_network = options.network is not None or options.weights is not None
+    has_network = options.card.weights is not None or options.weights is not None
     trained = trained_network(options.card, options.weights, options.device) if has_network else None
     fixed, moving = (one.to(options.device) for one in prepared_pair(start.pair, options.preparation))
     wide = options.wide_measure

@@ -103,7 +103,7 @@ def test_a_card_says_how_results_are_refined(card: Card) -> None:
     assert set(refine["similarity"]) == {"same_modality", "across_modalities"}
     for name in refine["similarity"].values():
         assert measure_named(name)
-    assert ("network" in refine) == (card.weights is not None)
+    assert ("network" in refine) == (card.method != "direct")
 
 
 @pytest.mark.parametrize("card", WITH_WEIGHTS, ids=lambda card: card.name)

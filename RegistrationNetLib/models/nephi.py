@@ -32,7 +32,7 @@ class ImplicitMap:
         return points + self.displacement(points)
 
     def displacement(self, points: Tensor) -> Tensor:
-        """u at `points` [B, dim, *any], in unit-cube coordinates: [B, dim, *any]."""
+        """u at `points` [B or 1, dim, *any], in unit-cube coordinates: [B, dim, *any]."""
         return self._displacement(points, self.codes.at(points))
 
     def displacement_on_lines(self, lines: Sequence[Tensor]) -> Tensor:
@@ -40,8 +40,16 @@ class ImplicitMap:
         return self._displacement(crossings(lines), self.codes.on_lines(lines))
 
     def _displacement(self, points: Tensor, codes: Tensor) -> Tensor:
-        displacement: Tensor = self.network(2 * points.movedim(1, -1) - 1, codes) / 2
+        places = (2 * points.movedim(1, -1) - 1).expand(*codes.shape[:-1], -1)  # one set of points may do for a batch of codes
+        displacement: Tensor = self.network(places, codes) / 2
         return displacement.movedim(-1, 1)
+
+
+@dataclass(frozen=True)
+class CodedMaps(BothWays):
+    """Both maps with the codes that they share, which the loss keeps short."""
+
+    codes: LatentCodes
 
 
 class NePhi(nn.Module):
@@ -51,6 +59,9 @@ class NePhi(nn.Module):
 
     Args:
         shape: of the images; the encoder takes no other.
+
+    Raises:
+        InputError: it is smaller than the encoder can halve.
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -59,19 +70,20 @@ class NePhi(nn.Module):
         self.phi = LocalMLP(len(shape))
         self.phi_inv = LocalMLP(len(shape))
 
-    def forward(self, moving: Tensor, fixed: Tensor) -> tuple[BothWays, LatentCodes]:
+    def both_ways(self, moving: Tensor, fixed: Tensor) -> CodedMaps:
         """Both maps and the codes they share, for images [B, 1, *shape].
 
         Raises:
             InputError: an image has another shape than the network's.
         """
-        codes: LatentCodes = self.encoder(moving, fixed)
-        return both_implicit(self.phi, self.phi_inv, codes), codes
+        return both_implicit(self.phi, self.phi_inv, self.encoder(moving, fixed))
+
+    forward = both_ways
 
 
-def both_implicit(phi: LocalMLP, phi_inv: LocalMLP, codes: LatentCodes) -> BothWays:
+def both_implicit(phi: LocalMLP, phi_inv: LocalMLP, codes: LatentCodes) -> CodedMaps:
     """The maps of `phi` (moving_from_fixed) and `phi_inv` with the same codes."""
-    return BothWays(Composition((ImplicitMap(phi, codes),)), Composition((ImplicitMap(phi_inv, codes),)))
+    return CodedMaps(Composition((ImplicitMap(phi, codes),)), Composition((ImplicitMap(phi_inv, codes),)), codes)
 
 
 @torch.no_grad()

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..deformation import Map, sample
+from ..deformation import Map, Outside, sample
 from ..errors import InputError
 from ..networks.latent import LatentCodes
 from ..similarity import NCC, Measure
 from .losses import LossTerms, check_weight
+from .nephi import CodedMaps
 from .steps import BothWays
 
 # Fewer say too little of the whole map at each step; the published configuration never takes fewer either.
@@ -33,6 +34,7 @@ class NePhiLoss:
         weight, prior: the λ of the regularizer and of the codes.
         similarity_points: at most so many, and no more than 2 % of the voxels.
         regularity_points: at most so many, and no more than 0.01 % of the voxels, but ten.
+        outside: what images are warped with beyond their border.
 
     Raises:
         InputError: a weight is negative or not a number, or there are too few points.
@@ -43,6 +45,7 @@ class NePhiLoss:
     prior: float = 0.01
     similarity_points: int = 100_000
     regularity_points: int = 500
+    outside: Outside = "zeros"
 
     def __post_init__(self) -> None:
         check_weight(self.weight)
@@ -50,10 +53,8 @@ class NePhiLoss:
         check_points("regularity_points", self.regularity_points)
         check_points("similarity_points", self.similarity_points)
 
-    def __call__(
-        self, maps: BothWays, codes: LatentCodes, moving: Tensor, fixed: Tensor, *, generator: torch.Generator | None = None
-    ) -> LossTerms:
-        """The loss of `maps` with `codes` for the images, [B, 1, *shape] each; `generator` (default torch's own) gives the points.
+    def __call__(self, maps: BothWays, moving: Tensor, fixed: Tensor, *, generator: torch.Generator | None = None) -> LossTerms:
+        """The loss of `maps`, a `CodedMaps`, for the images, [B, 1, *shape] each; `generator` (default torch's own) gives the points.
 
         The total holds the prior too, which is neither similarity nor regularity.
         """
@@ -63,20 +64,34 @@ class NePhiLoss:
             self._at_points(maps.moving_from_fixed, moving, fixed, count, generator)
             + self._at_points(maps.fixed_from_moving, fixed, moving, count, generator)
         )
-        few = min(self.regularity_points, max(FEWEST_POINTS, int(1e-4 * voxels)))
+        inconsistency = self._inconsistency(maps, fixed, generator)
+        total = similarity + self.weight * inconsistency + self.prior * _codes_of(maps).norm()
+        return LossTerms(total, similarity, inconsistency)
+
+    def regularity(self, maps: BothWays, fixed: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The inconsistency, and the prior in units of its weight: for sums that have no other place for that."""
+        inconsistency = self._inconsistency(maps, fixed, generator)
+        return inconsistency + self.prior / self.weight * _codes_of(maps).norm() if self.weight else inconsistency
+
+    @torch.enable_grad()  # it is a derivative, also where the network is only looked at
+    def _inconsistency(self, maps: BothWays, fixed: Tensor, generator: torch.Generator | None) -> Tensor:
+        few = min(self.regularity_points, max(FEWEST_POINTS, int(1e-4 * math.prod(fixed.shape[2:]))))
         there, back = maps.moving_from_fixed, maps.fixed_from_moving
-        regularity = 0.5 * (
+        return 0.5 * (
             gradient_inconsistency(back, there, random_points(few, like=fixed, generator=generator))
             + gradient_inconsistency(there, back, random_points(few, like=fixed, generator=generator))
         )
-        total = similarity + self.weight * regularity + self.prior * codes.norm()
-        return LossTerms(total, similarity, regularity)
 
     def _at_points(self, map_: Map, sampled: Tensor, compared: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
         points = random_points(count, like=compared, generator=generator)
         row = (count, *(1,) * (points.shape[1] - 1))
-        warped = sample(sampled, map_(points), outside="zeros").unflatten(2, row)
-        return self.similarity.loss(warped, sample(compared, points, outside="zeros").unflatten(2, row))
+        warped = sample(sampled, map_(points), outside=self.outside).unflatten(2, row)
+        return self.similarity.loss(warped, sample(compared, points, outside=self.outside).unflatten(2, row))
+
+
+def _codes_of(maps: BothWays) -> LatentCodes:
+    assert isinstance(maps, CodedMaps), "maps of NePhi bring their codes"
+    return maps.codes
 
 
 def check_points(name: str, count: int) -> None:

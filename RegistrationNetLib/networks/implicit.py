@@ -173,7 +173,11 @@ class GlobalAndLocalEncoder(nn.Module):
         dim, octaves = len(self.shape), round(math.log2(max(self.shape)))
         channels = (2, *ENCODER_CHANNELS, *(ENCODER_CHANNELS[-1],) * max(0, octaves - 7))
         self.local_block = octaves - 5
-        assert 0 <= self.local_block < len(channels) - 1, "the images are too small for this network"
+        if not 0 <= self.local_block < len(channels) - 1:
+            raise InputError(
+                f"NePhi's encoder halves images five times or more; got {list(self.shape)}, which is too small for that. "
+                "Choose a shape of 23 voxels or more along its longest axis."
+            )
         self.local_encoder = ConvolutionBlock(dim, channels[self.local_block + 1], CODE_CHANNELS, stride=1)
         self.feature_encoder = nn.ModuleList(
             ConvolutionBlock(dim, one, two, stride=2) for one, two in itertools.pairwise(channels)

@@ -39,6 +39,7 @@ from typing import Any, TypeVar
 
 from ..catalogue import Card, card_named, check_own_name
 from ..errors import InputError
+from ..needs import DIRECT
 from .augmentation import AugmentationOptions
 from .data import DataOptions
 from .learning import LearningOptions
@@ -100,7 +101,7 @@ class Configuration:
     record: RecordOptions = RecordOptions()
 
     def __post_init__(self) -> None:
-        if card_named(self.model).weights is None:
+        if card_named(self.model).method == DIRECT:
             raise InputError(
                 f"{self.model} has no network; training needs one. Choose another model: see registrationnet models."
             )
@@ -109,7 +110,7 @@ class Configuration:
     @property
     def lattice(self) -> tuple[int, ...]:
         """The network's shape."""
-        return self.shape or self.card.input_shape or ()
+        return self.shape or self.card.input_shape or tuple(self.card.parameters.get("encoder_shape", ()))
 
     @property
     def card(self) -> Card:

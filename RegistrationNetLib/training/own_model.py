@@ -29,11 +29,15 @@ def own_card(base: Card, name: str, *, shape: Sequence[int], refine: dict[str, A
         "licence": "Whatever you decide; that of the weights it started from, and of the images, may bind you.",
         "trained_on": trained_on,
     }  # fmt: skip
+    parameters = dict(base.parameters)
+    if "encoder_shape" in parameters:
+        parameters["encoder_shape"] = list(shape)
     return replace(
         base,
         name=name,
         title=f"{name} (own training)",
         summary=f"A model of this user's own, of the kind of {base.name}. It was trained here and judged by nobody else.",
+        parameters=parameters,
         input_shape=tuple(shape),
         refine={**base.refine, "network": network},
         weights=weights,

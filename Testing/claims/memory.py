@@ -6,6 +6,8 @@ import sys
 import torch
 
 from RegistrationNetLib.models.gradicon import GradICONLoss, gradicon_network
+from RegistrationNetLib.models.nephi import NePhi
+from RegistrationNetLib.models.nephi_loss import NePhiLoss
 from RegistrationNetLib.training.learning import LearningOptions, learning
 from RegistrationNetLib.training.synthetic import AnatomyPairs
 from RegistrationNetLib.training.trainee import Trainee
@@ -20,9 +22,7 @@ def peak_mb() -> float:
 def main() -> None:
     name, shape = sys.argv[1], (int(sys.argv[2]),) * 3
     if name == "nephi":
-        from .nephi import BothWaysOfNePhi, LossOfNePhi
-
-        network, loss = BothWaysOfNePhi(shape), LossOfNePhi()
+        network, loss = NePhi(shape), NePhiLoss()
     else:
         network, loss = gradicon_network(3), GradICONLoss()
     pairs = Unlabelled(AnatomyPairs(shape))

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from RegistrationNetLib.catalogue import card_named
-from RegistrationNetLib.deformation import Composition, Outside
+from RegistrationNetLib.deformation import Composition
 from RegistrationNetLib.implicit_refine import implicit_options, refine_implicit
 from RegistrationNetLib.models.gradicon import GradICONLoss
-from RegistrationNetLib.models.losses import LossTerms
-from RegistrationNetLib.models.nephi import NePhi
-from RegistrationNetLib.models.nephi_loss import NePhiLoss
 from RegistrationNetLib.models.steps import BothWays
-from RegistrationNetLib.networks.latent import LatentCodes
 from RegistrationNetLib.prepare import Prepared
-from RegistrationNetLib.similarity import NCC, Measure
+from RegistrationNetLib.similarity import NCC
 from RegistrationNetLib.space import Grid
 from RegistrationNetLib.training.examples import Pair
 from RegistrationNetLib.training.validation import folded_percent, mapped_points, overlap
@@ -35,41 +29,6 @@ FIT_STEPS = 150  # at each level, as the card of NePhi has it
 PAIRS = 8
 VOLUME = 80
 EQUAL_DICE = 0.03
-
-
-@dataclass(frozen=True)
-class Coded(BothWays):
-    """Maps with the codes of their pair, which the loss keeps short."""
-
-    codes: LatentCodes
-
-
-class BothWaysOfNePhi(nn.Module):
-    """NePhi as the loop of training asks networks: both maps of a pair, together."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.net = NePhi(shape)
-
-    def both_ways(self, moving: Tensor, fixed: Tensor) -> Coded:
-        maps, codes = self.net(moving, fixed)
-        return Coded(maps.moving_from_fixed, maps.fixed_from_moving, codes)
-
-    forward = both_ways
-
-
-@dataclass(frozen=True)
-class LossOfNePhi:
-    """NePhi's loss in the form of the others'."""
-
-    inner: NePhiLoss = field(default_factory=NePhiLoss)
-    similarity: Measure = field(default_factory=NCC)
-    weight: float = 10.0
-    outside: Outside = "zeros"
-
-    def __call__(self, maps: Coded, moving: Tensor, fixed: Tensor, *, generator: object = None) -> LossTerms:
-        with torch.enable_grad():  # its regularity is a derivative, also where the network is only looked at
-            return self.inner(maps, maps.codes, moving, fixed, generator=generator)
 
 
 def nephi(setting: Setting) -> Claim:

@@ -1,5 +1,6 @@
 """A whole training: what it leaves behind, that it resumes exactly, and what stops it."""
 
+import itertools
 import json
 import os
 import signal
@@ -339,3 +340,47 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
     assert one.returncode == 130
     assert "cancelled; --resume goes on from" in told
     assert (tmp_path / "out" / CHECKPOINT).exists()
+
+
+def test_nephi_learns_resumes_and_gives_a_model_whose_encoder_begins_the_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz", size=(40, 48))
+    asked = {
+        "model": "nephi",
+        "name": "own-nephi",
+        "shape": [48, 40],
+        "learning": {"steps": 3},
+        "validation": {"synthetic": "anatomy"},
+    }
+    trained = train(described(tmp_path, **asked))
+    with pytest.raises(Cancelled):
+        train(described(tmp_path, out="parts", **asked), progress=stopping_after(0.3))
+    again = train(described(tmp_path, out="parts", **asked), resume=True)
+    one, other = (torch.load(path, weights_only=True) for path in (trained.weights, again.weights))
+    assert set(one) == {"encoder", "phi", "phi_inv", "epochs"}
+    assert all(same(one[part], other[part]) for part in ("encoder", "phi", "phi_inv"))
+    assert main(["models", "import", "own-nephi", str(trained.weights), "--quiet"]) == 0
+    warped = [
+        register(tmp_path / "images/a.nii.gz", tmp_path / "images/b.nii.gz", model=model, steps=0, align=[]).warped
+        for model in ("own-nephi", "nephi")
+    ]
+    assert not np.array_equal(*(sitk.GetArrayViewFromImage(image) for image in warped))
+    capsys.readouterr()
+
+
+def test_labels_and_masks_change_what_nephi_learns(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz", size=(40, 48))
+    learnt = []
+    for out, more in {"plain": {}, "labels": {"labels": "labels"}, "masks": {"masks": "labels"}}.items():
+        data = {"folder": "images", "modality": "mr", **more}
+        trained = train(
+            described(tmp_path, model="nephi", name="own-nephi", out=out, shape=[48, 40], data=data, learning={"steps": 2})
+        )
+        learnt.append(torch.load(trained.weights, weights_only=True)["phi"])
+    assert not any(same(one, other) for one, other in itertools.combinations(learnt, 2))
+
+
+def test_a_lattice_too_small_for_nephi_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"halves images five times or more; got \[16, 12\]"):
+        train(described(tmp_path, model="nephi", name="own-nephi", shape=[16, 12]))
