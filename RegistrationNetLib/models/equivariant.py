@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..deformation import Composition, DisplacementField, identity_points, sample
 from ..errors import InputError
+from ..networks.attention import CoordinateAttention
 from ..separable import Matrix, apply_along_axes, blur_matrix, on
 from .steps import mapped_lattice
 
@@ -48,9 +49,10 @@ class RotationFunctionFromVectorField(nn.Module):
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Composition:
         """moving_from_fixed."""
-        if torch.is_grad_enabled() or self.training:
+        if torch.is_grad_enabled() or self.training or isinstance(self.net, CoordinateAttention):
             return Composition((ExtrapolatedField(self.net(moving, fixed)),))
-        # One entry of the batch after the other: half the memory for a pair and its reverse.
+        # One entry of the batch after the other: half the memory for a pair and its reverse. Attention does so by itself, and
+        # takes no image through its features twice.
         pairs = zip(moving.split(1), fixed.split(1), strict=True)
         return Composition((ExtrapolatedField(torch.cat([self.net(*pair) for pair in pairs])),))
 

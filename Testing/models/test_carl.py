@@ -14,7 +14,7 @@ from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.models.carl import COMPOSITIONS, carl_network
 from RegistrationNetLib.models.gradicon import GradICONLoss, gradicon_network
 from RegistrationNetLib.models.steps import both_ways, mapped_lattice
-from RegistrationNetLib.networks.features import lattice_rotations
+from RegistrationNetLib.networks.features import CoarseFeatures, DilatedFeatures, lattice_rotations
 from RegistrationNetLib.similarity import LNCC, SquaredLNCC
 from Testing.models.published_carl import available, on_the_cpu, published, state_of
 from Testing.networks.published import randomize, smooth_pair
@@ -247,3 +247,17 @@ def test_the_card_describes_the_network(name: str) -> None:
     loss = card["refine"]["network"]
     assert GradICONLoss(weight=loss["weight"], outside=loss["outside"], stride=loss["stride"])
     assert loss["sigma_vox"] == 4
+
+
+@pytest.mark.parametrize("composition", COMPOSITIONS)
+def test_both_directions_look_at_each_image_once(composition: str) -> None:
+    """For the features that are compared, which are most of the work."""
+    shape = (112, 96) if composition.startswith("unicarl") else (32, 24)
+    net = carl_network(composition, dim=2).eval()
+    features = next(one for one in net.modules() if isinstance(one, DilatedFeatures | CoarseFeatures))
+    seen: list[Tensor] = []
+    features.register_forward_pre_hook(lambda _, images: seen.append(images[0]))
+    with torch.no_grad():
+        both_ways(net, *smooth_pair(shape))
+    turned = 2 if composition in ("final_rotation", "unicarl_equivariant") else 1
+    assert len(seen) == 2 * turned
