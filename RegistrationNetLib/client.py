@@ -220,6 +220,9 @@ class Client:
             self._living().send(job)
         except RegistrationNetError as error:
             self._incoming.put((None, {"id": job.request["id"], "event": "failed", "error": error}))
+        except Exception as error:  # noqa: BLE001, a thread that dies of it would leave this job and all others waiting for ever
+            told = WorkerError(f"The request cannot be sent: {type(error).__name__}: {error}")
+            self._incoming.put((None, {"id": job.request["id"], "event": "failed", "error": told}))
 
     def _cancel(self, job: Job) -> None:
         life = self._life
@@ -332,10 +335,10 @@ class _Life:
             if job.cancel_by is not None:
                 raise Cancelled("cancelled; nothing was changed")
             self.say({**job.request, **initial, "folder": str(folder), "images": images})
-        except (RegistrationNetError, OSError) as error:
+        except Exception as error:
             del self.jobs[job.request["id"]]
             shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(error, RegistrationNetError):
+            if isinstance(error, RegistrationNetError) or not isinstance(error, OSError):
                 raise
             raise WorkerError(
                 f"The worker cannot be reached ({error.strerror}). Try again; a new one is started then."
@@ -347,10 +350,10 @@ class _Life:
         Raises:
             OSError: the worker does not listen any more.
         """
-        stdin = self._process.stdin
+        stdin, line = self._process.stdin, encoded(message)
         assert stdin is not None
         try:
-            stdin.write(encoded(message))
+            stdin.write(line)
             stdin.flush()
         except ValueError as error:
             # The reader has seen the worker's end and closed the pipe.

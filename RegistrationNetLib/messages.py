@@ -6,6 +6,7 @@ Requests are `{"id", "do", …}`, events `{"id", "event", …}`. Errors travel a
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,8 +19,20 @@ REQUESTS = (*WORK, "cancel", "quit")
 
 
 def encoded(message: Message) -> bytes:
-    """The message as one line."""
-    return json.dumps(message).encode("ascii") + b"\n"
+    """The message as one line; paths go as text, numbers and arrays of numpy as plain ones.
+
+    Raises:
+        InputError: it holds something that does not travel.
+    """
+    return json.dumps(message, default=_plain).encode("ascii") + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise InputError(f"{value!r} cannot be sent to the worker; numbers, text and lists of them can. Correct the options.")
 
 
 def decoded(line: bytes) -> Message:

@@ -99,18 +99,22 @@ class Placed:
 
 
 @torch.no_grad()
-def placed(maps: BothWays, pair: NetworkPair, grid: Grid, *, is_refined: bool = False) -> Placed:
+def placed(maps: BothWays, pair: NetworkPair, grid: Grid, *, affine: Array | None = None, is_refined: bool = False) -> Placed:
     """The maps on `grid`, a lattice of the world, with their affine part apart.
 
-    The affine part is that of least squares over the network's lattice. Between the points of that lattice the maps are
-    linear, as in the published package, unless they were refined to more than it holds.
+    Between the points of the network's lattice the maps are linear, as in the published package, unless they were refined to
+    more than it holds.
+
+    Args:
+        affine: the affine part of moving_from_fixed, where the network has one, homogeneous, in unit-cube coordinates; None is that
+            of least squares over the network's lattice.
     """
     like, shape = pair.fixed.values, pair.fixed.grid.shape
     forward, backward = (
         DisplacementField(mapped_lattice(one, shape, like) - identity_points(shape, like))
         for one in (maps.moving_from_fixed, maps.fixed_from_moving)
     )
-    affine = affine_part(forward)
+    affine = affine_part(forward) if affine is None else affine
     one_way, other_way = (maps.moving_from_fixed, maps.fixed_from_moving) if is_refined else (forward, backward)
     moving_cube, fixed_cube = pair.moving.grid.world_from_unit, pair.fixed.grid.world_from_unit
     target_from_network = grid.unit_from_world @ fixed_cube

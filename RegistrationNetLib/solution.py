@@ -16,13 +16,14 @@ import torch
 from torch import nn
 
 from .alignment import align
-from .deformation import Map, sample
+from .deformation import Affine, Composition, Map, sample
 from .devices import memory_kept
 from .errors import GeometryError
 from .fields import Fields
 from .implicit_pair import bounded, fit_pair, implicit_seconds
 from .initial import Initial
 from .measure import Measure
+from .models import constricon
 from .models.constricon import InverseConsistent
 from .models.resolution import check_resolved
 from .models.steps import BothWays, both_ways
@@ -151,12 +152,23 @@ def _predicted(
     if not isinstance(trained, InverseConsistent):
         return placed(maps, pair, fixed.grid.resized(options.card.input_shape)), notes
     check_resolved(maps)
+    affine = _homogeneous(constricon.affine_part(maps).moving_from_fixed)
     if not options.field.steps:
-        return placed(maps, pair, fixed.grid.resized(options.card.input_shape)), notes
+        return placed(maps, pair, fixed.grid.resized(options.card.input_shape), affine=affine), notes
     images = as_seen(fixed, options.preparation.orientation), as_seen(moving, options.preparation.orientation)
     maps = refine_velocity(maps, pair, images, options.field, stages.begin("refine"))
     check_resolved(maps)
-    return placed(maps, pair, fixed.grid, is_refined=True), notes
+    return placed(maps, pair, fixed.grid, affine=affine, is_refined=True), notes
+
+
+def _homogeneous(affine: Composition) -> Array | None:
+    """The matrix of a composition that is one affine map; None of one that is none."""
+    if not affine.maps:
+        return None
+    (one,) = affine.maps
+    assert isinstance(one, Affine)
+    rows = one.matrix.detach().double().cpu().numpy()[0]
+    return np.vstack([rows, np.eye(len(rows) + 1)[-1:]])
 
 
 def _prediction(

@@ -78,6 +78,28 @@ def test_errors_come_back_as_what_they_were(client: Client) -> None:
         client.download("direct").wait()
 
 
+def test_paths_and_numbers_of_numpy_travel_as_plain_ones(client: Client, tmp_path: Path) -> None:
+    options = {
+        "steps": np.int64(2),
+        "smoothness": np.float32(1),
+        "fixed_landmarks": np.zeros((1, 3)),
+        "moving_landmarks": [[0, 0, 0]],
+    }
+    assert client.register(pair(), options=options).wait().report["inputs"]["steps"] == 2
+    with pytest.raises(InputError, match="no weights, but a weights file was given"):
+        client.register(pair(), options={"weights": tmp_path}).wait()
+
+
+def test_what_cannot_travel_fails_its_job_and_no_other(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="cannot be sent to the worker"):
+        client.register(pair(), options={"steps": object()}).wait()
+    with monkeypatch.context() as patch:
+        patch.setattr("RegistrationNetLib.client.write_volume", lambda *_: 1 / 0)
+        with pytest.raises(WorkerError, match="cannot be sent: ZeroDivisionError"):
+            client.register(pair()).wait()
+    assert client.devices().wait()
+
+
 def test_devices_and_models_are_asked_for(client: Client) -> None:
     assert client.devices().wait()[0]["name"] == "cpu"
     assert "direct" in [model["name"] for model in client.models().wait()]

@@ -20,6 +20,7 @@ from RegistrationNetLib.interop import itk_from_simpleitk
 from RegistrationNetLib.phantom import head_phantom
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.registration import Registration
+from RegistrationNetLib.space import affine_matrix
 
 from .small_network import install, random_network, random_weights, small_card
 
@@ -392,6 +393,20 @@ def test_refined_maps_of_constricon_are_still_inverse_by_construction(
     assert there.quality.similarity.after > bare.quality.similarity.after
     assert there.quality.inverse_consistency_mm.p95 < 0.1 * min(there.quality.voxel_mm)
     np.testing.assert_allclose(mapped(there.fixed_from_moving, points), mapped(back.moving_from_fixed, points), atol=1.0)
+
+
+@pytest.mark.parametrize(("refine", "steps"), [("none", None), ("field", 2)])
+def test_the_affine_parts_of_constricon_are_those_of_its_construction(
+    monkeypatch: pytest.MonkeyPatch, exact: tuple[Card, Path], refine: str, steps: int | None
+) -> None:
+    """So they are inverse to each other for exchanged images, which parts of least squares are not."""
+    card, file = exact
+    install(monkeypatch, card)
+    given: dict[str, Any] = {"model": "exact", "weights": file, "refine": refine, "steps": steps, **MR}
+    there, back = (register(*images, **given).alignment for images in (pair(), pair()[::-1]))
+    product = affine_matrix(there) @ affine_matrix(back)
+    np.testing.assert_allclose(product, np.eye(3), atol=1e-3)
+    assert abs(affine_matrix(there) - np.eye(3)).max() > 0.01
 
 
 def test_velocities_that_are_not_resolved_are_refused(
