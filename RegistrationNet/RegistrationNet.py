@@ -28,7 +28,7 @@ if (Path(__file__).parents[1] / "RegistrationNetLib" / "__init__.py").is_file():
     sys.path.append(str(Path(__file__).parents[1]))
 
 from RegistrationNetLib import dependencies, mrml, scene_display
-from RegistrationNetLib.catalogue import card_named
+from RegistrationNetLib.catalogue import DIRECT, NEPHI
 from RegistrationNetLib.client import Client, Job
 from RegistrationNetLib.errors import Cancelled, InputError, RegistrationNetError
 from RegistrationNetLib.model_list import listed_models
@@ -42,7 +42,7 @@ from RegistrationNetLib.panel_words import CHOICES, gigabytes
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.sample_data import TUMOUR_PAIR, register_sample_data
 from RegistrationNetLib.scene_inputs import Inputs
-from RegistrationNetLib.scene_results import ResultNodes, all_or_none, placed
+from RegistrationNetLib.scene_results import ResultNodes, all_or_none, file_beside, placed
 from RegistrationNetLib.scene_sampling import at_once
 
 POLL_MSEC = 20
@@ -139,6 +139,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.logic,
             tell=tell,
             on_chosen=self._onDeviceChosen,
+            on_found=self._update,
             is_installed=lambda: not _lacking(),
             may_work=self._mayWork,
         )
@@ -284,6 +285,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.registerButton.setEnabled(not isRunning and not missing)
         self.ui.cancelButton.setEnabled(isRunning)
         self.ui.stepsSpinBox.setEnabled(node.hasOwnSteps)
+        self.ui.smoothnessSlider.setEnabled(self._refinement != "none")
         self.ui.mirroredCheckBox.setEnabled(node.mirrored or self._model["prepare"]["mirror_axis"] is not None)
         self.ui.conserveMassCheckBox.setEnabled(node.conserveMass or (node.fixedModality, node.movingModality) == ("ct", "ct"))
         self._describeOutputs()
@@ -301,18 +303,29 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return _("The weights of {title} are not here. Get them under Network, or choose a network that is ready.").format(
                 title=self._model["title"]
             )
+        if (self._model["method"], self._refinement) in ((DIRECT, "network"), (NEPHI, "field")):
+            return _("{title} has nothing of that kind to refine. Choose another refinement.").format(title=self._model["title"])
+        if self._model["prepare"]["mask"] == "required" and None in (node.fixedMask, node.movingMask):
+            return _("{title} needs a mask of each volume. Choose them under Optional inputs.").format(title=self._model["title"])
         return ""
+
+    @property
+    def _refinement(self) -> str:
+        """What is refined: what was chosen, or what the network's card says."""
+        node = self._parameterNode
+        if node.hasOwnSteps and node.steps == 0:
+            return "none"
+        return REFINEMENTS[node.refinement] or self._model["refine"]["default"]
 
     def _memoryWarning(self) -> str:
         """What to say of a run that will not fit, "" where it will, or nothing is known."""
         node = self._parameterNode
-        refine = "none" if node.hasOwnSteps and node.steps == 0 else REFINEMENTS[node.refinement]
-        needed, free = _neededMb(node, refine), self.devicePanel.free_mb(node.device)
+        needed, free = _neededMb(node, self._model, self._refinement), self.devicePanel.free_mb(node.device)
         if free is None or needed <= free:
             return ""
         return _(
-            "This needs about {needed} of memory, and {free} are free. Crop the volumes, or choose another network or refinement."
-        ).format(needed=gigabytes(needed), free=gigabytes(free))
+            "This needs about {needed} of memory; {device} has {free} free. Crop the volumes, or choose another network or refinement."
+        ).format(needed=gigabytes(needed), device=self.devicePanel.words_for(node.device), free=gigabytes(free))
 
     def _describeOutputs(self) -> None:
         node = self._parameterNode
@@ -359,7 +372,7 @@ def _lacking() -> list[str]:
     return dependencies.missing([dependencies.TORCH, *dependencies.requirements(REQUIREMENTS)])
 
 
-def _neededMb(node: RegistrationNetParameterNode, refine: str | None) -> float:
+def _neededMb(node: RegistrationNetParameterNode, model: Any, refine: str) -> float:
     """About the memory of a run as chosen; 0 while a volume has no voxels."""
     fixed, moving = node.fixedVolume, node.movingVolume
     images = [volume.GetImageData() for volume in (fixed, moving)]
@@ -367,7 +380,7 @@ def _neededMb(node: RegistrationNetParameterNode, refine: str | None) -> float:
         return 0.0
     shapes = [image.GetDimensions() for image in images]
     inverse = inverse_shape(shapes[1], moving.GetSpacing(), fixed.GetSpacing())
-    return needed_mb(card_named(node.model), refine, shapes[0], inverse)
+    return needed_mb(shapes[0], inverse, method=model["method"], input_shape=model["input_shape"], refine=refine)
 
 
 def _packageName(requirement: str) -> str:
@@ -432,6 +445,7 @@ class RegistrationJob:
         self._logic, self._onChanged = logic, onChanged
         self._inputs: Inputs | None = inputs
         self._gathering: Iterator[None] = iter(())
+        self._stamp: tuple[int, ...] = ()
         self._job: Job | None = None
 
     @property
@@ -440,6 +454,7 @@ class RegistrationJob:
 
     def begin(self, options: dict, separateParts: bool) -> None:
         """Take what the scene holds, and send it on its way."""
+        self._stamp = self._inputs.stamp()
         self._gathering = self._gathered(options, separateParts)
         self._gather()
 
@@ -448,6 +463,10 @@ class RegistrationJob:
         if self._job is not None or self.isFinished:
             return
         try:
+            if self._inputs.stamp() != self._stamp:
+                raise InputError(
+                    "A volume, mask or transform was changed while it was read; all must stay as they are until then. Register again."
+                )
             self._gather()
         except Exception as error:  # noqa: BLE001, a timer has nobody to raise to; who waits for the job is told
             self._end(error)
@@ -489,12 +508,13 @@ class RegistrationJob:
 
     def _gathered(self, options: dict, separateParts: bool) -> Iterator[None]:
         inputs = self._inputs
+        landmarks = inputs.landmarks()
         volumes = yield from inputs.volumes()
         initial = yield from inputs.initial_on(volumes["fixed"])
         self._job = self._logic.client.register(
             volumes,
             initial=initial,
-            options={**options, **inputs.landmarks()},
+            options={**options, **landmarks},
             with_parts=separateParts,
             displacement_axes=mrml.DISPLACEMENT_AXES,
             watch=self._onWorker,
@@ -582,7 +602,8 @@ class RegistrationNetLogic(ScriptedLoadableModuleLogic):
                 refine, steps, similarity, fixedModality, movingModality, align, device, smoothness, seed).
 
         Raises:
-            InputError: a node is none of what it should be.
+            InputError: a node is none of what it should be. What shows only after some time, as masks and bent transforms are
+                sampled while the application lives on, is the job's `error` instead.
             ResourceError: the user does not want what must be installed.
         """
         given = {_inSnakeCase(name): value for name, value in keywords.items()}
@@ -718,6 +739,7 @@ def _comparison(result: RegistrationResult, name: str, fill: Callable) -> Any:
                 for one in (result.fixedNode, result.warpedNode)
             ]
             fill(node, *both)
+            file_beside(node, result.warpedNode)
         result.warpedNode.SetNodeReferenceID(role, node.GetID())
     return node
 

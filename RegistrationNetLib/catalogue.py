@@ -19,6 +19,8 @@ from typing import Any
 from .errors import InputError
 
 OWN_SUFFIX = ".card.json"
+# Methods that are not like the others: no network at all, and networks that are fitted to each pair.
+DIRECT, NEPHI = "direct", "nephi"
 
 
 @dataclass(frozen=True)

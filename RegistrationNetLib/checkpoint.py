@@ -17,9 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .catalogue import Card, cards
+from .catalogue import NEPHI, Card, cards
 from .errors import OutputError, WeightsError
-from .needs import NEPHI
 from .outputs import staged
 
 NetworkOf = Callable[[Card], nn.Module]

@@ -243,18 +243,18 @@ def _is_same(one: Array, other: Array) -> bool:
 def _labels_on(node: Node, like: Volume, numbers: Mapping[str, int] | None) -> Steps[Volume]:
     if not node.IsA("vtkMRMLSegmentationNode"):
         return (yield from _label_map_on(node, like))
-    values = np.zeros(like.values.shape[:3], np.int16)
+    values = np.zeros(like.values.shape[:3], np.int32)
     for one in _segment_ids(node):
         number = _segment(node, one).GetLabelValue() if numbers is None else numbers[_segment(node, one).GetName()]
         for block, part in _segment_blocks(node, one, like):
-            np.copyto(values[block], number, where=part != 0, casting="unsafe")
+            values[block][part != 0] = number
             yield
     return replace(like, values=values)
 
 
-def _segment_ids(node: Node) -> Iterator[str]:
+def _segment_ids(node: Node) -> list[str]:
     segmentation = node.GetSegmentation()
-    return (segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments()))
+    return [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
 
 
 def _segment(node: Node, segment_id: str) -> Any:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .catalogue import Card
+from .catalogue import NEPHI
 
-DIRECT, NEPHI = "direct", "nephi"
 # Megabytes of the program, and bytes for each voxel, as measured.
 FIELD_BASE_MB, FIELD_BYTES_PER_VOXEL, INVERSE_BYTES_PER_VOXEL = 500, 400, 250
 NETWORK_BASE_MB, NETWORK_BYTES_PER_VOXEL, NETWORK_BYTES_PER_VOXEL_STEP = 1000, 300, 800
@@ -16,20 +15,22 @@ IMPLICIT_BASE_MB, IMPLICIT_BYTES_PER_VOXEL, IMPLICIT_BYTES_PER_DELIVERED_VOXEL =
 FINEST_IMPLICIT_SIDE_VOX = 256
 
 
-def needed_mb(card: Card, refine: str | None, fixed_shape: Sequence[int], inverse_shape: Sequence[int]) -> float:
-    """What registering takes by the model of `card`, with its inverse on a lattice of `inverse_shape`; the program included.
+def needed_mb(
+    fixed_shape: Sequence[int], inverse_shape: Sequence[int], *, method: str, input_shape: Sequence[int] | None, refine: str
+) -> float:
+    """What registering takes, with its inverse on a lattice of `inverse_shape`; the program included.
 
     Args:
-        refine: "none", "field", "network", or None for what the card says.
+        method, input_shape: of the model's card.
+        refine: "none", "field" or "network".
     """
-    if card.method == NEPHI:
+    if method == NEPHI:
         return implicit_mb(fixed_shape, inverse_shape)
     needed = field_mb(fixed_shape, inverse_shape)
-    if card.input_shape is None:
+    if input_shape is None:
         return needed
-    is_refined = (refine or card.refine["default"]) == "network"
-    bytes_per_voxel = NETWORK_BYTES_PER_VOXEL_STEP if is_refined else NETWORK_BYTES_PER_VOXEL
-    return max(needed, NETWORK_BASE_MB + math.prod(card.input_shape) * bytes_per_voxel / 2**20)
+    bytes_per_voxel = NETWORK_BYTES_PER_VOXEL_STEP if refine == "network" else NETWORK_BYTES_PER_VOXEL
+    return max(needed, NETWORK_BASE_MB + math.prod(input_shape) * bytes_per_voxel / 2**20)
 
 
 def field_mb(fixed_shape: Sequence[int], inverse_shape: Sequence[int]) -> float:

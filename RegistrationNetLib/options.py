@@ -10,11 +10,10 @@ from pathlib import Path
 import torch
 
 from .alignment import checked_stages
-from .catalogue import Card, card_named
+from .catalogue import DIRECT, NEPHI, Card, card_named
 from .devices import chosen_device
 from .errors import InputError
 from .implicit_refine import ImplicitOptions, implicit_options
-from .needs import DIRECT, NEPHI
 from .network_refine import NetworkOptions, network_options
 from .prepare import Preparation
 from .refine import FieldOptions

@@ -19,6 +19,7 @@ class DevicePanel:
         logic: the module's logic.
         tell: is given an error to show, or None to show none any more.
         on_chosen: is given the name of the device that the user chose.
+        on_found: called when it is known what there is.
         is_installed: whether the worker can run.
         may_work: the same, but asks the user to install what is missing.
     """
@@ -30,11 +31,12 @@ class DevicePanel:
         *,
         tell: Callable[[Exception | None], None],
         on_chosen: Callable[[str], None],
+        on_found: Callable[[], None],
         is_installed: Callable[[], bool],
         may_work: Callable[[], bool],
     ) -> None:
         self._ui, self._logic, self._tell = ui, logic, tell
-        self._on_chosen, self._is_installed, self._may_work = on_chosen, is_installed, may_work
+        self._on_chosen, self._on_found, self._is_installed, self._may_work = on_chosen, on_found, is_installed, may_work
         self._found: Sequence[Mapping[str, Any]] = ()
         self._job: Job | None = None
         ui.deviceLabel.setText(_("Automatic takes the graphics card where there is one, else the processor."))
@@ -71,16 +73,25 @@ class DevicePanel:
 
     def free_mb(self, name: str) -> float | None:
         """The free memory of device `name`, where that can be told without a worker."""
-        free_mb = {one["name"]: one["free_mb"] for one in self._found}
-        if name == "auto":
-            name = next((one for one in free_mb if one.startswith("cuda")), "cpu")
+        name = self._meant(name)
         if name != "cpu":
-            return free_mb.get(name)
+            return {one["name"]: one["free_mb"] for one in self._found}.get(name)
         try:
             import psutil  # installed with what the worker needs
         except ImportError:
             return None
         return float(psutil.virtual_memory().available / 2**20)
+
+    def words_for(self, name: str) -> str:
+        """What device `name` is called within a sentence."""
+        titles = {one["name"]: one["title"] for one in self._found}
+        name = self._meant(name)
+        return _("the processor") if name == "cpu" else titles.get(name, _title(name))
+
+    def _meant(self, name: str) -> str:
+        """The device that "auto" takes, as far as is known."""
+        graphics = (one["name"] for one in self._found if one["name"].startswith("cuda"))
+        return next(graphics, "cpu") if name == "auto" else name
 
     def close(self) -> None:
         """Nobody looks any more."""
@@ -118,6 +129,7 @@ class DevicePanel:
         name = self._names[self._ui.deviceCombo.currentIndex]
         self._found = job.answer
         self.show(name)
+        self._on_found()
 
 
 def _words(device: Mapping[str, Any]) -> str:

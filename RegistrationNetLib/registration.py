@@ -153,7 +153,10 @@ def register(
     )
     _check_landmarks(fixed_landmarks, moving_landmarks, pair)
     fixed_grid, moving_grid = grid_of(pair.fixed), grid_of(pair.moving)
-    needed = needed_mb(options.card, options.refine, fixed_grid.shape, _inverse_grid(moving_grid, fixed_grid).shape)
+    needed = needed_mb(
+        fixed_grid.shape, _inverse_grid(moving_grid, fixed_grid).shape,
+        method=options.card.method, input_shape=options.card.input_shape, refine=options.refine,
+    )  # fmt: skip
     check_memory(needed, options.device, "Crop the images, or resample them to a larger spacing.")
     stages.weights = stage_seconds(fixed_grid.shape, options)
     start = initial_of(initial, pair)

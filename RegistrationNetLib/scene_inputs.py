@@ -65,6 +65,10 @@ class Inputs:
             if node is not None and not isinstance(node, str):
                 yield one.name, node
 
+    def stamp(self) -> tuple[int, ...]:
+        """Another one when anything of it has changed; what is read in steps must not change in between."""
+        return tuple(time for _, node in self.nodes() for time in _times(node))
+
     def volumes(self) -> Steps[dict[str, Volume]]:
         """Images, masks and labels by the names that the worker knows, in steps.
 
@@ -101,3 +105,15 @@ class Inputs:
     def initial_on(self, fixed: Volume) -> Steps[list[list[float]] | Volume | None]:
         """The initial transform, in steps: a matrix, or displacements on the lattice of fixed."""
         return None if self.initial is None else (yield from transform_of(self.initial, fixed))
+
+
+def _times(node: Node) -> Iterator[int]:
+    """When a node, what it holds and the transforms above it were changed last."""
+    yield node.GetMTime()
+    if node.IsA("vtkMRMLVolumeNode") and node.GetImageData() is not None:
+        yield node.GetImageData().GetMTime()
+    if node.IsA("vtkMRMLSegmentationNode"):
+        yield node.GetSegmentation().GetMTime()
+    above = node if node.IsA("vtkMRMLTransformNode") else node.GetParentTransformNode()
+    if above is not None:
+        yield above.GetTransformToWorldMTime()

@@ -132,11 +132,21 @@ def _filed(scene: Node, name: str, nodes: list[Node]) -> None:
     folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), scene.GenerateUniqueName(name))
     try:
         for node in nodes:
-            item = hierarchy.GetItemByDataNode(node)
-            if item == hierarchy.GetInvalidItemID():
-                hierarchy.CreateItem(folder, node)
-            else:
-                hierarchy.SetItemParent(item, folder)
+            _put(hierarchy, node, folder)
     except BaseException:
         hierarchy.RemoveItem(folder)
         raise
+
+
+def file_beside(node: Node, other: Node) -> None:
+    """Put `node` into the folder in which `other` lies."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(other.GetScene())
+    _put(hierarchy, node, hierarchy.GetItemParent(hierarchy.GetItemByDataNode(other)))
+
+
+def _put(hierarchy: Node, node: Node, folder: int) -> None:
+    item = hierarchy.GetItemByDataNode(node)
+    if item == hierarchy.GetInvalidItemID():
+        hierarchy.CreateItem(folder, node)
+    else:
+        hierarchy.SetItemParent(item, folder)

@@ -115,7 +115,7 @@ LIGHT = (
     "worker",
 )
 # Some of these work in Slicer only.
-IN_SLICER = ("client", "scene_sampling", "mrml", "scene_inputs", "scene_display", "scene_results")
+IN_SLICER = ("client", "sample_data", "scene_sampling", "mrml", "scene_inputs", "scene_display", "scene_results")
 
 
 def rooms() -> list[str]:

@@ -19,23 +19,22 @@ def test_nephi_takes_a_fraction_of_it_on_large_images() -> None:
     assert bounded_shape((512, 40)) == (256, 40)
 
 
+def needed(model: str, refine: str, shape: tuple[int, ...] = SMALL) -> float:
+    card = card_named(model)
+    return needed_mb(shape, shape, method=card.method, input_shape=card.input_shape, refine=refine)
+
+
 def test_a_network_and_its_refinement_take_more_than_a_small_field() -> None:
-    network = card_named("unigradicon")
-    direct, predicted, refined = (
-        needed_mb(card_named("direct"), None, SMALL, SMALL),
-        needed_mb(network, "none", SMALL, SMALL),
-        needed_mb(network, "network", SMALL, SMALL),
-    )
-    assert direct == field_mb(SMALL, SMALL) < predicted < refined
+    assert needed("direct", "field") == field_mb(SMALL, SMALL) < needed("unigradicon", "none") < needed("unigradicon", "network")
 
 
-def test_unless_told_otherwise_the_refinement_is_that_of_the_card() -> None:
-    network = card_named("unigradicon")
-    assert needed_mb(network, None, SMALL, SMALL) == needed_mb(network, network.refine["default"], SMALL, SMALL)
+def test_a_network_takes_what_the_field_of_a_large_image_takes() -> None:
+    assert needed("unigradicon", "field", LARGE) == field_mb(LARGE, LARGE)
 
 
-def test_a_model_named_nephi_is_told_as_nephi() -> None:
-    assert needed_mb(card_named("nephi"), None, LARGE, LARGE) == implicit_mb(LARGE, LARGE)
+def test_nephi_is_told_as_nephi_with_an_encoder_or_without() -> None:
+    assert needed("nephi", "network", LARGE) == implicit_mb(LARGE, LARGE)
+    assert needed_mb(LARGE, LARGE, method="nephi", input_shape=(175,) * 3, refine="network") == implicit_mb(LARGE, LARGE)
 
 
 @pytest.mark.parametrize(

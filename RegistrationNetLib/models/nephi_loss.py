@@ -64,17 +64,13 @@ class NePhiLoss:
             self._at_points(maps.moving_from_fixed, moving, fixed, count, generator)
             + self._at_points(maps.fixed_from_moving, fixed, moving, count, generator)
         )
-        inconsistency = self._inconsistency(maps, fixed, generator)
-        total = similarity + self.weight * inconsistency + self.prior * _codes_of(maps).norm()
-        return LossTerms(total, similarity, inconsistency)
-
-    def regularity(self, maps: BothWays, fixed: Tensor, generator: torch.Generator | None) -> Tensor:
-        """The inconsistency, and the prior in units of its weight: for sums that have no other place for that."""
-        inconsistency = self._inconsistency(maps, fixed, generator)
-        return inconsistency + self.prior / self.weight * _codes_of(maps).norm() if self.weight else inconsistency
+        regularity = self.regularity(maps, fixed, generator)
+        total = similarity + self.weight * regularity + self.prior * _codes_of(maps).norm()
+        return LossTerms(total, similarity, regularity)
 
     @torch.enable_grad()  # it is a derivative, also where the network is only looked at
-    def _inconsistency(self, maps: BothWays, fixed: Tensor, generator: torch.Generator | None) -> Tensor:
+    def regularity(self, maps: BothWays, fixed: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The inconsistency of both maps, one after the other and the other way round."""
         few = min(self.regularity_points, max(FEWEST_POINTS, int(1e-4 * math.prod(fixed.shape[2:]))))
         there, back = maps.moving_from_fixed, maps.fixed_from_moving
         return 0.5 * (

@@ -186,7 +186,6 @@ def _check_fit(net: Features, moving: Tensor, padding_vox: int) -> None:
     needed_mb = features_memory_mb(net, shape, images=max(2, moving.shape[0]), keeps_gradients=keeps_gradients)
     remedy = (
         f"Most of it is for {net.channels} features per cell of images of {'×'.join(map(str, shape))} voxels with their padding: "
-        "resize the images, or choose a network that compares them at a coarser resolution. "
-        f"The comparison itself goes in pieces of {QUERIES_AT_A_TIME} by {KEYS_AT_A_TIME} cells and takes little."
+        "resize the images, or choose a network that compares them at a coarser resolution."
     )
     check_memory(needed_mb, moving.device, remedy)

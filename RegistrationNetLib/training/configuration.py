@@ -37,9 +37,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..catalogue import Card, card_named, check_own_name
+from ..catalogue import DIRECT, Card, card_named, check_own_name
 from ..errors import InputError
-from ..needs import DIRECT
 from .augmentation import AugmentationOptions
 from .data import DataOptions
 from .learning import LearningOptions

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, RefinementError
 from ..models.losses import Loss, LossTerms, loss_of_targets
+from ..models.nephi_loss import NePhiLoss
 from ..models.steps import BothWays, both_ways
 from ..networks.unet import DOWN_CHANNELS, TallUNet
 from ..target import TargetOptions, both_targets
@@ -103,7 +104,13 @@ class Lesson(nn.Module):
     def terms(self, maps: BothWays, pair: Pair, generator: torch.Generator) -> LossTerms:
         """The loss of `maps` for `pair`, with the masks and the labels that it brings."""
         fixed, moving = pair.sides()
-        if fixed.mask is moving.mask is None and (fixed.classes is None or self.dice_weight == 0):
+        if isinstance(self.loss, NePhiLoss) and not fixed.mask is moving.mask is None:
+            raise InputError(
+                "NePhi learns from values at random points, and no mask counts there; the pairs have masks. Leave the masks out."
+            )
+        if fixed.mask is moving.mask is None and (
+            fixed.classes is None or self.dice_weight == 0 or isinstance(self.loss, NePhiLoss)
+        ):
             return self.loss(maps, moving.values, fixed.values, generator=generator)
         options = TargetOptions(self.loss.similarity, self.dice_weight, self.loss.outside)
         return loss_of_targets(self.loss, maps, both_targets(fixed, moving, options), generator)

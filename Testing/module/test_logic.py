@@ -325,22 +325,41 @@ def test_closing_the_scene_or_the_logic_ends_what_is_being_sampled(
         job.wait()
     other = module.RegistrationNetLogic()
     job = other.startRegistration(*pair_nodes(scene), initial=bent_transform(scene), **QUICK)
+    assert not other.client.unfinished
     other.close()
     assert job.state is module.JobState.CANCELLED
 
 
-def test_an_error_after_the_start_ends_the_job(
-    scene: Any, module: Any, slow_start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_given: Any) -> Any:
-        raise InputError("A point has no place. Place it.")
-
-    monkeypatch.setattr("RegistrationNetLib.scene_inputs.points_of", fail)
-    points = points_node(scene, [(0, 0, 0)])
-    job = slow_start(fixedLandmarks=points, movingLandmarks=points)
-    with pytest.raises(InputError, match="A point has no place"):
+def test_an_error_after_the_start_ends_the_job(scene: Any, module: Any, slow_start: Callable[..., Any]) -> None:
+    job = slow_start(initial=points_node(scene, [(0, 0, 0)], "no transform"))
+    with pytest.raises(InputError, match="initial transform is no transform"):
         job.wait()
     assert job.state is module.JobState.FAILED
+
+
+def voxels_painted(scene: Any) -> None:
+    image = scene.GetFirstNodeByName("fixed").GetImageData()
+    image.GetPointData().GetScalars().SetTuple1(0, 77)
+    image.GetPointData().GetScalars().Modified()
+
+
+def transform_moved(scene: Any) -> None:
+    scene.GetFirstNodeByName("bent").SetAndObserveTransformNodeID(linear_transform(scene, np.eye(4), "above").GetID())
+
+
+def segment_removed(scene: Any) -> None:
+    segmentation = scene.GetFirstNodeByName("mask").GetSegmentation()
+    segmentation.RemoveSegment(segmentation.GetNthSegmentID(0))
+
+
+@pytest.mark.parametrize("change", [voxels_painted, transform_moved, segment_removed])
+def test_what_changes_while_it_is_read_ends_the_job(
+    scene: Any, slow_start: Callable[..., Any], change: Callable[[Any], None]
+) -> None:
+    job = slow_start()
+    change(scene)
+    with pytest.raises(InputError, match="changed while it was read"):
+        job.wait()
 
 
 def test_a_killed_worker_is_told_and_the_next_registration_works(scene: Any, logic: Any) -> None:
@@ -557,33 +576,41 @@ def test_a_download_gets_on_by_the_timer(host: Any, logic: Any) -> None:
 
 
 def test_choices_survive_saving_and_loading_the_scene(scene: Any, module: Any, logic: Any, tmp_path: Path) -> None:
+    """Every one of them, none at its default."""
     chosen = logic.getParameterNode()
     fixed, moving = pair_nodes(scene)
-    chosen.fixedVolume, chosen.movingVolume = fixed, moving
-    chosen.model, chosen.alignment, chosen.refinement = "direct", "rigid", "none"
-    chosen.hasOwnSteps, chosen.steps, chosen.smoothness = True, 7, 2.5
-    for node in (fixed, moving):
+    inside = {"inside": ball((0, 0, 0), size=8)}
+    outline, points = segmentation_node(scene, inside, "outline"), points_node(scene, [(1, 2, 3)], "points")
+    nodes: dict[str, Any] = {
+        "fixedVolume": fixed, "movingVolume": moving, "fixedMask": outline, "movingMask": outline, "fixedLabels": outline,
+        "movingLabels": outline, "fixedLandmarks": points, "movingLandmarks": points,
+        "initialTransform": linear_transform(scene, np.eye(4), "start"),
+    }  # fmt: skip
+    values: dict[str, Any] = {
+        "model": "nephi", "alignment": "rigid", "refinement": "none", "hasOwnSteps": True, "steps": 7, "similarity": "ncc",
+        "fixedModality": "ct", "movingModality": "mr", "smoothness": 2.5, "device": "cpu", "separateParts": True, "mirrored": True,
+        "conserveMass": True,
+    }  # fmt: skip
+    assert {*nodes, *values} == set(module.RegistrationNetParameterNode.__annotations__)
+    for name, value in (nodes | values).items():
+        assert getattr(chosen, name) != value
+        setattr(chosen, name, value)
+    for node in (fixed, moving, outline):  # points have no storage of their own here
         storage = node.CreateDefaultStorageNode()
         storage.UnRegister(None)
         scene.AddNode(storage)
-        storage.SetFileName(str(tmp_path / f"{node.GetName()}.nrrd"))
+        storage.SetFileName(str(tmp_path / f"{node.GetName()}{'.seg' * (node is outline)}.nrrd"))
         node.SetAndObserveStorageNodeID(storage.GetID())
         assert storage.WriteData(node)
     scene.SetURL(str(tmp_path / "scene.mrml"))
     assert scene.Commit()
+    names = {name: node.GetName() for name, node in nodes.items()}
     scene.Clear(1)
     scene.SetURL(str(tmp_path / "scene.mrml"))
     assert scene.Connect()
     again = logic.getParameterNode()
-    assert again.fixedVolume.GetName() == "fixed"
-    assert again.movingVolume.GetName() == "moving"
-    assert (again.alignment, again.refinement, again.hasOwnSteps, again.steps, again.smoothness) == (
-        "rigid",
-        "none",
-        True,
-        7,
-        2.5,
-    )
+    assert {name: getattr(again, name).GetName() for name in nodes} == names
+    assert {name: getattr(again, name) for name in values} == values
 
 
 def test_every_choice_of_the_parameter_node_reaches_the_registration(

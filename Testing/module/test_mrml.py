@@ -9,7 +9,7 @@ import SimpleITK as sitk
 import slicer
 import vtk
 
-from RegistrationNetLib import mrml
+from RegistrationNetLib import mrml, scene_sampling
 from RegistrationNetLib.errors import GeometryError, InputError
 from RegistrationNetLib.nrrd import Volume
 from RegistrationNetLib.scene_sampling import at_once
@@ -108,6 +108,29 @@ def test_a_volume_under_a_bent_transform_is_registered_as_it_is_seen(scene: Any)
 
 def copy_values(node: Any) -> Any:
     return at_once(mrml.volume_of(node, "volume")).values
+
+
+@pytest.mark.parametrize("bent", [False, True])
+@pytest.mark.parametrize("most", [5, 40, 300])
+def test_blocks_put_together_are_the_whole(scene: Any, monkeypatch: pytest.MonkeyPatch, most: int, bent: bool) -> None:
+    """Rows of a layer, layers, and several layers at a time."""
+    node = volume_node(scene, ball((0, 0, 0), size=13))
+    above = (
+        bent_transform(scene) if bent else linear_transform(scene, [[1, 0.3, 0, 2], [0, 1, 0, 0], [0, 0.1, 1, 1], [0, 0, 0, 1]])
+    )
+    node.SetAndObserveTransformNodeID(above.GetID())
+    whole = at_once(mrml.volume_of(node, "fixed"))
+    field = at_once(mrml.transform_of(bent_transform(scene), whole))
+    assert isinstance(field, Volume)
+    for name in ("LINEAR_BLOCK", "BENT_BLOCK"):
+        monkeypatch.setattr(scene_sampling, name, most)
+    steps = list(mrml.volume_of(node, "fixed"))
+    assert len(steps) > 3
+    assert np.array_equal(at_once(mrml.volume_of(node, "fixed")).values, whole.values)
+    assert np.ptp(whole.values) > 0
+    again = at_once(mrml.transform_of(bent_transform(scene), whole))
+    assert isinstance(again, Volume)
+    assert np.array_equal(again.values, field.values)
 
 
 def test_what_has_no_voxels_is_refused(scene: Any) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import slicer
 
 from RegistrationNetLib.nrrd import Volume
 
@@ -60,6 +61,22 @@ def test_ct_is_recognised_by_its_values_and_can_be_changed(scene: Any, panel: Pa
     panel.module.exit()
     panel.module.enter()
     assert panel.ui.fixedModalityCombo.currentText == "MR"
+
+
+@pytest.mark.parametrize("on_study", [False, True])
+@pytest.mark.parametrize(("said", "guessed"), [("MR", "MR"), ("CT", "CT"), ("US", "Other")])
+def test_what_dicom_says_of_the_modality_counts(scene: Any, panel: Panel, said: str, guessed: str, on_study: bool) -> None:
+    """On the volume itself, or on the study that it is in; more than its values, which are those of CT here."""
+    node = volume_node(scene, Volume(np.full((8, 8, 8), -1000, np.int16), np.eye(4)), "scan")
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+    if on_study:
+        study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
+        hierarchy.SetItemParent(item, study)
+        item = study
+    hierarchy.SetItemAttribute(item, "DICOM.Modality", said)
+    panel.module.enter()
+    assert panel.ui.fixedModalityCombo.currentText == guessed
 
 
 def test_another_volume_has_its_modality_guessed_anew(scene: Any, panel: Panel) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from RegistrationNetLib.errors import InputError, RegistrationNetError, ResourceError, WorkerError
 
-from ..module.nodes import pair_nodes
+from ..module.nodes import pair_nodes, segmentation_node
 from .conftest import Panel
 from .fake_client import FakeClient
 
@@ -66,7 +66,7 @@ def test_a_run_that_will_not_fit_is_told_before_it_begins(ready: Panel, monkeypa
     memory = SimpleNamespace(available=300 * 2**20)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     ready.choose("refinementCombo", "Nothing")
-    assert ready.ui.progressLabel.text.startswith("This needs about 0.5 GB of memory, and 0.3 GB are free.")
+    assert ready.ui.progressLabel.text.startswith("This needs about 0.5 GB of memory; the processor has 0.3 GB free.")
     assert ready.ui.registerButton.isEnabled()
     memory.available = 3000 * 2**20
     ready.choose("refinementCombo", "The field (to the finest detail)")
@@ -79,12 +79,42 @@ def test_the_memory_that_counts_is_that_of_the_device(ready: Panel, fake: FakeCl
     small = {"name": "cuda", "title": "Small card", "free_mb": 100.0}
     fake.answer(fake.jobs[-1], [{"name": "cpu", "title": "Processor", "free_mb": 3000.0}, small])
     fake.poll()
-    ready.choose("deviceCombo", "Small card, 0.1 GB free")
-    assert "0.1 GB are free" in ready.ui.progressLabel.text
+    assert "Small card has 0.1 GB free" in ready.ui.progressLabel.text, "Automatic takes the card that was found"
     ready.choose("deviceCombo", "Processor, 2.9 GB free")
     assert ready.ui.progressLabel.text == ""
-    ready.choose("deviceCombo", "Automatic")
-    assert "0.1 GB are free" in ready.ui.progressLabel.text
+    ready.choose("deviceCombo", "Small card, 0.1 GB free")
+    assert "Small card has 0.1 GB free" in ready.ui.progressLabel.text
+
+
+@pytest.mark.parametrize(
+    ("model", "refine"),
+    [("Direct optimization", "The network (slow)"), ("NePhi, fitted to the pair", "The field (to the finest detail)")],
+)
+def test_a_refinement_that_the_network_does_not_have_is_told_before_any_run(ready: Panel, model: str, refine: str) -> None:
+    ready.choose("modelCombo", model)
+    assert ready.ui.registerButton.isEnabled()
+    ready.choose("refinementCombo", refine)
+    assert ready.ui.progressLabel.text == f"{model} has nothing of that kind to refine. Choose another refinement."
+    assert not ready.ui.registerButton.isEnabled()
+
+
+def test_masks_that_the_network_needs_are_asked_for_before_any_run(
+    ready: Panel, scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(ready.widget.modelPanel), "is_ready", property(lambda _: True))
+    ready.choose("modelCombo", "GradICON for lung CT")
+    assert "needs a mask of each volume" in ready.ui.progressLabel.text
+    assert not ready.ui.registerButton.isEnabled()
+    segmentation_node(scene, {}, "lungs")
+    for side in ("fixed", "moving"):
+        ready.choose(f"{side}MaskSelector", "lungs")
+    assert ready.ui.registerButton.isEnabled()
+
+
+def test_smoothness_cannot_be_chosen_where_nothing_is_refined(ready: Panel) -> None:
+    assert ready.ui.smoothnessSlider.isEnabled()
+    ready.choose("refinementCombo", "Nothing")
+    assert not ready.ui.smoothnessSlider.isEnabled()
 
 
 def test_the_message_goes_when_the_user_goes_on(ready: Panel, fake: FakeClient) -> None:

@@ -1,6 +1,5 @@
 """A whole training: what it leaves behind, that it resumes exactly, and what stops it."""
 
-import itertools
 import json
 import os
 import signal
@@ -369,16 +368,19 @@ def test_nephi_learns_resumes_and_gives_a_model_whose_encoder_begins_the_fit(
     capsys.readouterr()
 
 
-def test_labels_and_masks_change_what_nephi_learns(tmp_path: Path) -> None:
+def test_labels_only_judge_nephi_and_masks_are_refused(tmp_path: Path) -> None:
     write_images(tmp_path, "a.nii.gz", "b.nii.gz", size=(40, 48))
+    asked = {"model": "nephi", "name": "own-nephi", "shape": [48, 40], "learning": {"steps": 2}}
     learnt = []
-    for out, more in {"plain": {}, "labels": {"labels": "labels"}, "masks": {"masks": "labels"}}.items():
+    for out, more in {"plain": {}, "labelled": {"labels": "labels"}}.items():
         data = {"folder": "images", "modality": "mr", **more}
-        trained = train(
-            described(tmp_path, model="nephi", name="own-nephi", out=out, shape=[48, 40], data=data, learning={"steps": 2})
-        )
+        trained = train(described(tmp_path, out=out, data=data, validation=data, **asked))
         learnt.append(torch.load(trained.weights, weights_only=True)["phi"])
-    assert not any(same(one, other) for one, other in itertools.combinations(learnt, 2))
+    assert same(*learnt)
+    assert "nan" in (tmp_path / "plain" / "validation.csv").read_text()
+    assert "nan" not in (tmp_path / "labelled" / "validation.csv").read_text()
+    with pytest.raises(InputError, match="the pairs have masks. Leave the masks out"):
+        train(described(tmp_path, out="masked", data={**data, "masks": "masks"}, **asked))
 
 
 def test_a_lattice_too_small_for_nephi_is_refused(tmp_path: Path) -> None:
