@@ -100,6 +100,13 @@ Status = Callable[..., tuple[int, str, str]]
 # register
 
 
+def test_nephi_is_a_choice_here_too(place: Place) -> None:
+    given = ["--model", "nephi", "--similarity", "ncc", *QUICK, "--quiet"]
+    assert main(["register", place / "fixed.nii.gz", place / "moving.nii.gz", place / "out", *given]) == 0
+    report = json.loads((place.folder / "out" / "report.json").read_text())
+    assert (report["model"], report["refine"]) == ("nephi", "network")
+
+
 def test_register_writes_everything_and_prints_the_numbers(place: Place, status_of: Status) -> None:
     code, out, err = status_of("register", place / "fixed.nii.gz", place / "moving.nii.gz", place / "out", *QUICK)
     assert (code, err) == (0, "")

@@ -167,6 +167,12 @@ def test_masks_labels_and_an_initial_transform_reach_the_road(scene: Any, logic:
     assert np.allclose(to_world(result.transformNode, (-3, 4, 0)), 0, atol=0.02)
 
 
+def test_nephi_is_fitted_to_nodes_as_well(scene: Any, logic: Any) -> None:
+    result = logic.register(*pair_nodes(scene), model="nephi", steps=2, align=[])
+    assert result.report["model"] == "nephi"
+    assert result.report["steps_done"] > 0
+
+
 def test_options_reach_the_library_by_their_name_in_either_style(scene: Any, logic: Any) -> None:
     fixed, moving = pair_nodes(scene)
     result = logic.register(
