@@ -89,7 +89,8 @@ def _remedy(flow: Flow, tolerance_vox: float) -> str:
     """More squarings where they are what is missing."""
     excess = 2 * squaring_error_vox(flow) / tolerance_vox
     if excess > 1:
-        return f"Use {flow.squarings + math.ceil(math.log2(excess))} squarings instead of {flow.squarings}."
+        more = flow.squarings + math.ceil(math.log2(excess))
+        return f"Use {more} squarings instead of {flow.squarings}: they are a parameter on the card of the model."
     return "The lattice is too coarse for it: align the images better beforehand, or ask for a smoother deformation."
 
 

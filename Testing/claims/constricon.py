@@ -11,14 +11,16 @@ from RegistrationNetLib.models.constricon import (
 )
 from RegistrationNetLib.models.gradicon import GradICONLoss
 from RegistrationNetLib.networks.matrix import ConvolutionalMatrixNet
+from RegistrationNetLib.training.validation import look
 
 from .gradicon import GRADICON
-from .setting import Claim, Setting, number, percent, shapes, similarity, small_gradicon, voxels
+from .setting import Claim, Learnt, Setting, number, percent, shapes, similarity, small_gradicon, voxels
 from .small_unet import SmallUNet
 
 STEPS = 400
 WEIGHT = 0.01
 EQUAL_DICE = 0.02
+MANY_SQUARINGS = 12
 
 
 def small_constricon() -> nn.Module:
@@ -56,5 +58,19 @@ def constricon(setting: Setting) -> Claim:
                 100 * ours.seen.inverse_error < theirs.seen.inverse_error,
             ),
         ],
+        remark=f"With {MANY_SQUARINGS} squarings instead of 7 ConstrICON's error is {voxels(finer_error(ours))}: what is left is that of maps "
+        "which are linear between the points of a coarse lattice.",
         pictures=[setting.picture(ours, "constricon", "ConstrICON")],
     )
+
+
+def finer_error(run: Learnt) -> float:
+    """The inverse-consistency error of the same network where its exponentials are worked out more finely."""
+    steps = [one for one in run.lesson.network.modules() if isinstance(one, VelocityExponential)]
+    before = [one.squarings for one in steps]
+    for one in steps:
+        one.squarings = MANY_SQUARINGS
+    error = look(run.lesson, run.held_out).inverse_error
+    for one, squarings in zip(steps, before, strict=True):
+        one.squarings = squarings
+    return error

@@ -446,7 +446,9 @@ def test_what_squaring_adds_to_the_round_trip_is_foretold(amplitude_vox: float) 
 def test_a_velocity_that_needs_more_squarings_is_refused_and_they_help() -> None:
     velocity = smooth_velocity((64, 64), amplitude_vox=24)
     check_resolved(both(velocity))
-    with pytest.raises(InputError, match=r"must meet within 1 voxel; they miss by 3.* Use 6 squarings instead of 3\."):
+    with pytest.raises(
+        InputError, match=r"must meet within 1 voxel; they miss by 3.* Use 6 squarings instead of 3: they are a parameter"
+    ):
         check_resolved(both(velocity, squarings=3))
     check_resolved(both(velocity, squarings=6))
 
