@@ -209,6 +209,40 @@ def test_the_map_follows_when_moving_is_shifted_where_features_tell_cells_apart(
     torch.testing.assert_close(interior(after - before), shift.expand_as(interior(after)).double(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("net", "size", "margin", "cell_vox", "shifts"),
+    [
+        (lambda: DilatedFeatures(2), 64, 20, 1, ((8, -4), (-3, 5))),
+        (lambda: DilatedFeatures(3, dilations=(1,), channels=64), 16, 5, 1, ((2, -2, 1), (-1, 2, -2))),
+        (lambda: CoarseFeatures(2, channels=128), 104, 40, 4, ((8, -4), (-4, 12))),
+    ],
+    ids=["published", "3-D", "cells of 4 voxels"],
+)
+@torch.no_grad()
+def test_the_map_follows_when_both_are_shifted_each_for_itself(
+    monkeypatch: pytest.MonkeyPatch, net: Any, size: int, margin: int, cell_vox: int, shifts: Sequence[Sequence[int]]
+) -> None:
+    """[W, U] equivariance, by whole cells; features tell cells apart as in the test above."""
+    monkeypatch.setattr(attention, "FEATURE_LENGTH", 12.0)
+    features, dim, padding = net().double(), len(shifts[0]), 4 * cell_vox
+    inside = (slice(None), slice(None), *[slice(margin, -margin)] * dim)
+    image = torch.zeros(1, 1, *[size] * dim, dtype=torch.float64)
+    image[inside] = torch.rand_like(image[inside])
+    for norm in features.batchnorms:
+        norm.momentum = 1.0
+    features.train()(F.pad(image, (padding,) * 2 * dim))
+    features.eval()
+    axes = tuple(range(2, 2 + dim))
+    moving, fixed = (image.roll(tuple(shift), axes) for shift in shifts)
+    before = attended_displacement(features, image, image, padding_vox=padding, cell_vox=cell_vox)
+    after = attended_displacement(features, moving, fixed, padding_vox=padding, cell_vox=cell_vox)
+    back = after.roll(tuple(-step // cell_vox for step in shifts[1]), axes)
+    apart = torch.tensor(shifts[0]) - torch.tensor(shifts[1])
+    expected = apart.view(1, dim, *(1,) * dim) / cell_vox / (before.shape[2] - 1)
+    cells = (slice(None), slice(None), *[slice(margin // cell_vox, -margin // cell_vox)] * dim)
+    torch.testing.assert_close((back - before)[cells], expected.expand_as(before[cells]).double(), rtol=0, atol=1e-6)
+
+
 def turned_back(one: Callable[[Tensor], Tensor], displacement: Tensor, places: Tensor) -> Tensor:
     """W⁻¹ ∘ φ for the turn `one` of the lattice: image(one) at x is the image at W(x)."""
     inverse = one(places[None])  # W at the lattice, [1, dim, n…]
