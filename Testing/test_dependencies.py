@@ -102,3 +102,29 @@ def test_torch_comes_by_the_pytorch_extension(wanted: Path, monkeypatch: pytest.
     with_torch(slicer, monkeypatch)
     ensure(wanted, slicer)
     assert slicer.asked == [dependencies.TORCH]
+
+
+@pytest.mark.parametrize("has_own_tool", [False, True])
+def test_a_user_who_has_agreed_is_not_asked_again(wanted: Path, monkeypatch: pytest.MonkeyPatch, has_own_tool: bool) -> None:
+    slicer = Slicer(monkeypatch, lacks={dependencies.TORCH, "no-such-package>=1.0"}, agrees=False)
+    questions: list[object] = []
+
+    class Logic:
+        def installTorch(self, *, askConfirmation: bool, torchVersionRequirement: str) -> object:  # noqa: ARG002
+            questions.append(askConfirmation)
+            slicer.install([dependencies.TORCH])
+            return object()
+
+    def pip_ensure(names: list[str], *, requester: str, prompt_install: bool = True) -> None:  # noqa: ARG001
+        questions.append(prompt_install)
+        slicer.install(names)
+
+    module = ModuleType("PyTorchUtils")
+    module.PyTorchUtilsLogic = Logic  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", module)
+    slicer.modules.pytorchutils = object()
+    if has_own_tool:
+        slicer.packaging = SimpleNamespace(pip_ensure=pip_ensure)
+    ensure(wanted, slicer, ask=False)
+    assert slicer.asked == [dependencies.TORCH, "no-such-package>=1.0"]
+    assert not any(questions)

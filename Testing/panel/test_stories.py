@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from RegistrationNetLib.client import Client
+from RegistrationNetLib.errors import ResourceError
 
 from ..module.nodes import segmentation_node
 from ..worker_input import ball
@@ -102,6 +103,28 @@ def test_what_is_not_installed_is_asked_for_in_the_panel(ready: Panel, monkeypat
     ready.click("installButton")
     assert installed == [False]
     assert not ready.ui.consentBox.isVisibleTo(ready.top)
+
+
+@pytest.mark.parametrize("button", ["registerButton", "downloadButton", "deviceButton"])
+def test_an_installation_that_fails_is_told_and_asked_for_again(
+    ready: Panel, monkeypatch: pytest.MonkeyPatch, button: str
+) -> None:
+    """Whatever needed it."""
+
+    def fail(*_given: Any, ask: bool = True) -> None:
+        raise ResourceError("PyTorch was not installed. Try again.")
+
+    dependencies = sys.modules["RegistrationNet"].dependencies
+    monkeypatch.setattr(dependencies, "missing", lambda _: ["torch>=2.2"])
+    monkeypatch.setattr(dependencies, "ensure", fail)
+    if button == "downloadButton":
+        ready.choose("modelCombo", "uniGradICON")
+    for _ in range(2):
+        ready.click(button)
+        assert ready.ui.consentBox.isVisibleTo(ready.top)
+        ready.click("installButton")
+        assert "PyTorch was not installed" in ready.message
+    assert not ready.logic.client.unfinished
 
 
 def test_from_two_volumes_to_a_saved_scene_and_back(scene: Any, ready: Panel, layers: dict[str, Any], tmp_path: Path) -> None:
