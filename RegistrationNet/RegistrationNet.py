@@ -320,7 +320,9 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _memoryWarning(self) -> str:
         """What to say of a run that will not fit, "" where it will, or nothing is known."""
         node = self._parameterNode
-        needed, free = _neededMb(node, self._model, self._refinement), self.devicePanel.free_mb(node.device)
+        onGraphics = self.devicePanel.meant(node.device).startswith("cuda")
+        needed = _neededMb(node, self._model, self._refinement, onGraphics)
+        free = self.devicePanel.free_mb(node.device)
         if free is None or needed <= free:
             return ""
         return _(
@@ -372,7 +374,7 @@ def _lacking() -> list[str]:
     return dependencies.missing([dependencies.TORCH, *dependencies.requirements(REQUIREMENTS)])
 
 
-def _neededMb(node: RegistrationNetParameterNode, model: Any, refine: str) -> float:
+def _neededMb(node: RegistrationNetParameterNode, model: Any, refine: str, onGraphics: bool) -> float:
     """About the memory of a run as chosen; 0 while a volume has no voxels."""
     fixed, moving = node.fixedVolume, node.movingVolume
     images = [volume.GetImageData() for volume in (fixed, moving)]
@@ -380,7 +382,9 @@ def _neededMb(node: RegistrationNetParameterNode, model: Any, refine: str) -> fl
         return 0.0
     shapes = [image.GetDimensions() for image in images]
     inverse = inverse_shape(shapes[1], moving.GetSpacing(), fixed.GetSpacing())
-    return needed_mb(shapes[0], inverse, method=model["method"], input_shape=model["input_shape"], refine=refine)
+    return needed_mb(
+        shapes[0], inverse, method=model["method"], input_shape=model["input_shape"], refine=refine, on_graphics=onGraphics
+    )
 
 
 def _packageName(requirement: str) -> str:

@@ -24,6 +24,13 @@ class Fields:
         """Both, moving_from_fixed first: [2, dim, *shape]."""
         return torch.cat([self.moving_from_fixed.displacement, self.fixed_from_moving.displacement])
 
+    def to(self, device: torch.device) -> Fields:
+        """The same on another device."""
+        forward, backward = (
+            DisplacementField(one.displacement.to(device)) for one in (self.moving_from_fixed, self.fixed_from_moving)
+        )
+        return Fields(self.grid, forward, backward)
+
     def on(self, grid: Grid) -> Fields:
         """The same maps of the world on another lattice; beyond the own one, displacements go on as at its border."""
         if grid is self.grid:

@@ -11,21 +11,29 @@ from .catalogue import NEPHI
 FIELD_BASE_MB, FIELD_BYTES_PER_VOXEL, INVERSE_BYTES_PER_VOXEL = 500, 400, 250
 NETWORK_BASE_MB, NETWORK_BYTES_PER_VOXEL, NETWORK_BYTES_PER_VOXEL_STEP = 1000, 300, 800
 IMPLICIT_BASE_MB, IMPLICIT_BYTES_PER_VOXEL, IMPLICIT_BYTES_PER_DELIVERED_VOXEL = 1100, 40, 250
+GRAPHICS_BASE_MB, GRAPHICS_BYTES_PER_VOXEL, GRAPHICS_BYTES_PER_DELIVERED_VOXEL = 800, 10, 64
 # NePhi's map is delivered, and judged, on no more voxels a side than this: it is smoother than a lattice that fine.
 FINEST_IMPLICIT_SIDE_VOX = 256
 
 
 def needed_mb(
-    fixed_shape: Sequence[int], inverse_shape: Sequence[int], *, method: str, input_shape: Sequence[int] | None, refine: str
+    fixed_shape: Sequence[int],
+    inverse_shape: Sequence[int],
+    *,
+    method: str,
+    input_shape: Sequence[int] | None,
+    refine: str,
+    on_graphics: bool = False,
 ) -> float:
     """What registering takes, with its inverse on a lattice of `inverse_shape`; the program included.
 
     Args:
         method, input_shape: of the model's card.
         refine: "none", "field" or "network".
+        on_graphics: of a graphics card, where that is where the work is done; counted and not measured.
     """
     if method == NEPHI:
-        return implicit_mb(fixed_shape, inverse_shape)
+        return graphics_implicit_mb(fixed_shape) if on_graphics else implicit_mb(fixed_shape, inverse_shape)
     needed = field_mb(fixed_shape, inverse_shape)
     if input_shape is None:
         return needed
@@ -44,6 +52,15 @@ def implicit_mb(fixed_shape: Sequence[int], inverse_shape: Sequence[int]) -> flo
     delivered = max(math.prod(bounded_shape(shape)) for shape in (fixed_shape, inverse_shape))
     most = math.prod(fixed_shape) * IMPLICIT_BYTES_PER_VOXEL + delivered * IMPLICIT_BYTES_PER_DELIVERED_VOXEL
     return IMPLICIT_BASE_MB + most / 2**20
+
+
+def graphics_implicit_mb(fixed_shape: Sequence[int]) -> float:
+    """What NePhi's fit takes of a graphics card: the images with their coarser ones, and both maps; the rest is done elsewhere."""
+    most = (
+        math.prod(fixed_shape) * GRAPHICS_BYTES_PER_VOXEL
+        + math.prod(bounded_shape(fixed_shape)) * GRAPHICS_BYTES_PER_DELIVERED_VOXEL
+    )
+    return GRAPHICS_BASE_MB + most / 2**20
 
 
 def bounded_shape(shape: Sequence[int]) -> tuple[int, ...]:

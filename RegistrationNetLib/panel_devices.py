@@ -73,7 +73,7 @@ class DevicePanel:
 
     def free_mb(self, name: str) -> float | None:
         """The free memory of device `name`, where that can be told without a worker."""
-        name = self._meant(name)
+        name = self.meant(name)
         if name != "cpu":
             return {one["name"]: one["free_mb"] for one in self._found}.get(name)
         try:
@@ -85,10 +85,10 @@ class DevicePanel:
     def words_for(self, name: str) -> str:
         """What device `name` is called within a sentence."""
         titles = {one["name"]: one["title"] for one in self._found}
-        name = self._meant(name)
+        name = self.meant(name)
         return _("the processor") if name == "cpu" else titles.get(name, _title(name))
 
-    def _meant(self, name: str) -> str:
+    def meant(self, name: str) -> str:
         """The device that "auto" takes, as far as is known."""
         graphics = (one["name"] for one in self._found if one["name"].startswith("cuda"))
         return next(graphics, "cpu") if name == "auto" else name

@@ -156,6 +156,7 @@ def register(
     needed = needed_mb(
         fixed_grid.shape, _inverse_grid(moving_grid, fixed_grid).shape,
         method=options.card.method, input_shape=options.card.input_shape, refine=options.refine,
+        on_graphics=options.device.type == "cuda",
     )  # fmt: skip
     check_memory(needed, options.device, "Crop the images, or resample them to a larger spacing.")
     stages.weights = stage_seconds(fixed_grid.shape, options)

@@ -107,7 +107,8 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
     if options.implicit is not None:
         fit = fit_pair(fixed, moving, trained, options, stages, alignment=alignment, is_aligned=is_aligned)
         after = _similarity(wide, judged, _on_fixed(moving, judged.grid, fit.alignment), fit.fields)
-        return Solution(fit.alignment, fit.fields, (float(before), after), notes=fit.notes)
+        # A graphics card that holds the images may not hold the inversion too.
+        return Solution(fit.alignment, fit.fields.to(torch.device("cpu")), (float(before), after), notes=fit.notes)
     begun: Placed | None = None
     notes: dict[str, Any] = {}
     if trained is not None:

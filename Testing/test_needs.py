@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from RegistrationNetLib.catalogue import card_named
-from RegistrationNetLib.needs import bounded_shape, field_mb, implicit_mb, inverse_shape, needed_mb
+from RegistrationNetLib.needs import bounded_shape, field_mb, graphics_implicit_mb, implicit_mb, inverse_shape, needed_mb
 
 SMALL, LARGE = (100, 100, 100), (512, 512, 512)
 
@@ -35,6 +35,11 @@ def test_a_network_takes_what_the_field_of_a_large_image_takes() -> None:
 def test_nephi_is_told_as_nephi_with_an_encoder_or_without() -> None:
     assert needed("nephi", "network", LARGE) == implicit_mb(LARGE, LARGE)
     assert needed_mb(LARGE, LARGE, method="nephi", input_shape=(175,) * 3, refine="network") == implicit_mb(LARGE, LARGE)
+
+
+def test_nephi_fits_large_images_on_a_small_graphics_card() -> None:
+    shown = {"method": "nephi", "input_shape": None, "refine": "network", "on_graphics": True}
+    assert needed_mb(LARGE, LARGE, **shown) == graphics_implicit_mb(LARGE) < 4096  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
