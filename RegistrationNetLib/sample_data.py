@@ -32,9 +32,11 @@ PAIRS: Mapping[str, Sequence[Sample]] = {
 
 
 def register_sample_data() -> None:
-    """Offer the pairs; once each, however often it is called."""
-    # Another module, there when Slicer has started.
-    import SampleData
+    """Offer the pairs; once each, however often it is called. A Slicer without its Sample Data module offers none."""
+    try:
+        import SampleData  # another module, there when Slicer has started
+    except ImportError:
+        return
 
     for name, samples in PAIRS.items():
         SampleData.SampleDataLogic.registerCustomSampleDataSource(

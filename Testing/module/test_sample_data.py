@@ -47,3 +47,10 @@ def test_pairs_are_offered_once_slicer_has_started(host: Any, monkeypatch: pytes
             assert (kind, len(digest)) == ("SHA256", 64)
             assert uri.startswith("https://")
             assert uri.endswith(f"/SHA256/{digest}")
+
+
+def test_a_slicer_without_the_module_starts_all_the_same(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "SampleData", None)
+    host.loadModule(ROOT / "RegistrationNet" / "RegistrationNet.py")
+    sys.modules["RegistrationNet"].register_sample_data()
+    assert not hasattr(host.slicer.modules, "sampledata")
