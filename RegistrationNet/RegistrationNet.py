@@ -458,7 +458,6 @@ class RegistrationJob:
 
     def begin(self, options: dict, separateParts: bool) -> None:
         """Take what the scene holds, and send it on its way."""
-        self._stamp = self._inputs.stamp()
         self._gathering = self._gathered(options, separateParts)
         self._gather()
 
@@ -508,6 +507,8 @@ class RegistrationJob:
         until = time.monotonic() + GATHER_SECONDS
         for _step in self._gathering:
             if time.monotonic() > until:
+                # Reading itself may touch what is read: converting surfaces does.
+                self._stamp = self._inputs.stamp()
                 return
 
     def _gathered(self, options: dict, separateParts: bool) -> Iterator[None]:

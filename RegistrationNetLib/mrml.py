@@ -39,6 +39,7 @@ DISPLACEMENT_AXES = (-1, -1, 1)
 # As wide as what the library takes for orthogonal.
 ORTHOGONAL_WITHIN = 1e-3
 SAME_GRID_WITHIN_VOX = 1e-3
+BINARY = "Binary labelmap"
 # Points per axis at which a non-linear transform is followed to see how far a volume reaches under it.
 BOUNDS_POINTS = 9
 
@@ -277,7 +278,13 @@ def _segment_blocks(node: Node, segment_id: str, like: Volume) -> Iterator[tuple
     """A segment on the lattice of `like`, block by block; none where it is empty."""
     image = slicer.vtkOrientedImageData()
     logic = slicer.vtkSlicerSegmentationsModuleLogic
-    if not logic.GetSegmentBinaryLabelmapRepresentation(node, segment_id, image, False) or image.IsEmpty():
+    is_there = logic.GetSegmentBinaryLabelmapRepresentation(node, segment_id, image, False)
+    if not is_there and not node.GetSegmentation().ContainsRepresentation(BINARY):
+        raise InputError(
+            f"The segment {_segment(node, segment_id).GetName()} of {node.GetName()} cannot be made voxels; a mask or label needs them. "
+            "Create the representation Binary labelmap in the Segmentations module."
+        )
+    if not is_there or image.IsEmpty():
         return
     local_from_index = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(local_from_index)

@@ -213,6 +213,18 @@ def test_an_empty_segment_is_an_empty_mask(scene: Any) -> None:
     assert not at_once(mrml.mask_of(node, ball((0, 0, 0)))).values.any()
 
 
+def test_surfaces_that_cannot_be_made_voxels_are_no_empty_mask(scene: Any) -> None:
+    """Here they never can: slicer-core lacks the conversion."""
+    sphere = vtk.vtkSphereSource()
+    sphere.SetRadius(20)
+    sphere.Update()
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "surfaces")
+    node.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    node.AddSegmentFromClosedSurfaceRepresentation(sphere.GetOutput(), "ball", [1, 0, 0])
+    with pytest.raises(InputError, match="segment ball of surfaces cannot be made voxels"):
+        at_once(mrml.mask_of(node, box()))
+
+
 def test_a_segment_that_is_not_there_is_named(scene: Any) -> None:
     node = segmentation_node(scene, {"liver": cube(5, 9)})
     with pytest.raises(InputError, match="no segment 'spleen'; its segments are liver"):
