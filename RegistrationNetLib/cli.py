@@ -33,8 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             options = parser().parse_args(arguments)
             is_debugging |= options.debug
-            # Heavy imports happen here, so that Ctrl-C during them is a clean end too.
-            from .commands import COMMANDS
+            # Heavy imports happen here, so that Ctrl-C during them is a clean end too. It waits for their end: torch's do not stand it.
+            with interruption.patient():
+                from .commands import COMMANDS
+            interruption.check()
 
             status = COMMANDS[options.command](options, interruption)
             sys.stdout.flush()

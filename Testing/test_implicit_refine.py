@@ -41,8 +41,10 @@ OPTIONS = ImplicitOptions(LNCC(sigma_vox=1.5, epsilon=1e-4), steps=40, regularit
 
 @lru_cache
 def fitted_head(dim: int, **changes: Any) -> ImplicitMaps:
+    """In 2-D with few steps, in 3-D as the card says."""
     fixed, moving, *_ = warped_head(dim)
-    return refine_implicit(fixed, moving, replace(OPTIONS, **changes), silent)
+    options = OPTIONS if dim == 2 else implicit_options(card_named("nephi").refine, OPTIONS.measure)
+    return refine_implicit(fixed, moving, replace(options, **changes), silent)
 
 
 def error_of(dim: int, field: DisplacementField) -> tuple[float, float]:

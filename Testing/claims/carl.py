@@ -28,7 +28,7 @@ from .setting import Claim, Learnt, Setting, number, similarity, small_gradicon
 SHAPE, MARGIN = 32, 16
 WIDE = SHAPE + 2 * MARGIN
 FEATURES = 32  # of a cell; the published networks have 128
-KNOWN_STEPS, STEPS, GRADICON_STEPS = 3000, 3000, 1200
+KNOWN_STEPS, STEPS, GRADICON_STEPS = 1500, 1200, 1200
 KEPT_DICE, DROPPED_DICE = 0.05, 0.1
 # Shapes will not do: a circle looks the same after half a turn, and so do features that are averaged over half turns.
 ANATOMIES = AnatomyPairs((SHAPE, SHAPE), classes=5, displacement=0.1, one_contrast=True, blur_vox=0.5, bias=0.0, noise=0.02)
