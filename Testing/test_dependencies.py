@@ -62,7 +62,10 @@ def test_what_is_missing_or_too_old_is_found() -> None:
 
 def test_where_all_is_there_nobody_is_asked(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("pytest\n")
-    ensure(tmp_path / "requirements.txt", None)
+    asked: list[object] = []
+    tools = SimpleNamespace(confirmOkCancelDisplay=asked.append, pip_install=asked.append)
+    ensure(tmp_path / "requirements.txt", SimpleNamespace(util=tools, modules=SimpleNamespace()))
+    assert not asked
 
 
 def test_slicers_own_tool_installs_where_there_is_one(wanted: Path, monkeypatch: pytest.MonkeyPatch) -> None:

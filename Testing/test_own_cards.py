@@ -14,6 +14,7 @@ from RegistrationNetLib import register
 from RegistrationNetLib.catalogue import Card, card_named
 from RegistrationNetLib.cli import main
 from RegistrationNetLib.models.carl import COMPOSITIONS
+from RegistrationNetLib.models.constricon import VelocityExponential
 from RegistrationNetLib.predictor import untrained_network
 
 from .networks.published import randomize
@@ -52,11 +53,19 @@ def test_every_published_composition_of_carl_can_be_brought(tmp_path: Path, comp
     assert result.facts["model"] == card.name
 
 
-def test_unicarls_prefix_is_that_of_its_published_file(tmp_path: Path) -> None:
-    imported(tmp_path, "unicarl", (112, 96), card_named("unicarl").parameters | {})
+def test_the_names_in_a_file_of_unicarl_begin_as_in_the_published_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    imported(tmp_path, "unicarl", (112, 96), dict(card_named("unicarl").parameters))
+    content = torch.load(tmp_path / "ours.trch", weights_only=True)
+    assert all(name.startswith("netPsi.netPsi.") for name in content)
+    bare = {name.removeprefix("netPsi.netPsi."): value for name, value in content.items()}
+    torch.save(bare, tmp_path / "ours.trch")
+    assert main(["models", "remove", "ours", "--quiet"]) == 0
+    assert main(["models", "import", "ours", str(tmp_path / "ours.trch"), "--quiet"]) != 0
+    assert "does not fit" in capsys.readouterr().err
 
 
 def test_the_squarings_of_constricon_are_those_of_the_card(tmp_path: Path) -> None:
-    imported(tmp_path, "constricon", (32, 24), {**card_named("constricon").parameters, "squarings": 9})
-    result = register(*images(), model="ours", refine="none", fixed_modality="mr", moving_modality="mr")
-    assert result.quality.inverse_consistency_mm is not None
+    card = imported(tmp_path, "constricon", (32, 24), {**card_named("constricon").parameters, "squarings": 9})
+    steps = [one for one in untrained_network(card).modules() if isinstance(one, VelocityExponential)]
+    assert [one.squarings for one in steps] == [9, 9]
+    register(*images(), model="ours", refine="none", fixed_modality="mr", moving_modality="mr")
