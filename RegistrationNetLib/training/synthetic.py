@@ -92,6 +92,8 @@ class AnatomyPairs:
         displacement: 95th percentile of the velocity that deforms, in lengths of the cube.
         roughness: standard deviation of the Gaussian that smooths the velocity, in lengths of the cube; small is wriggly.
         one_contrast: both images give each tissue the same intensity, rather than each its own.
+        anatomy: seed of one label map (and of the intensities, with `one_contrast`) that all pairs share, as images of one organ of
+            many people do; without it each pair has its own.
         blur_vox: largest standard deviation of a random blur, which mixes tissues in a voxel.
         bias: largest deviation from 1 of the smooth factor that shades an image.
         noise: largest standard deviation of the noise.
@@ -105,6 +107,7 @@ class AnatomyPairs:
     displacement: float = 0.12
     roughness: float = 0.2
     one_contrast: bool = False
+    anatomy: int | None = None
     blur_vox: float = 1.0
     bias: float = 0.3
     noise: float = 0.05
@@ -127,11 +130,12 @@ class AnatomyPairs:
 
     def known(self, random: torch.Generator) -> KnownExamples:
         """A pair with its truth: fixed is the label map through exp(v / 2), moving through exp(-v / 2), and so exp(v) lies between."""
-        labels = self._labels(random)
+        shared = random if self.anatomy is None else torch.Generator().manual_seed(self.anatomy)
+        labels = self._labels(shared)
         half = VelocityField(0.5 * self._velocity(random))
         forward, backward = half.displacement_field(), half.inverse().displacement_field()
         points = forward.on_lattice(), backward.on_lattice()
-        intensities = torch.rand(2, self.classes + 1, generator=random)
+        intensities = torch.rand(2, self.classes + 1, generator=shared if self.one_contrast else random)
         intensities[:, 0] = 0
         if self.one_contrast:
             intensities[1] = intensities[0]

@@ -50,12 +50,25 @@ def test_the_known_map_takes_moving_onto_fixed(shape: tuple[int, ...]) -> None:
 
 def test_every_option_of_anatomies_changes_them() -> None:
     options = {
-        "classes": 6, "displacement": 0.02, "roughness": 0.4, "one_contrast": False, "blur_vox": 2.0, "bias": 0.5, "noise": 0.2,
+        "classes": 6, "displacement": 0.02, "roughness": 0.4, "one_contrast": False, "anatomy": 3, "blur_vox": 2.0, "bias": 0.5, "noise": 0.2,
     }  # fmt: skip
     plain = CLEAN.draw(seeded())
     for name, value in options.items():
         changed = AnatomyPairs(**{**vars(CLEAN), name: value}).draw(seeded())
         assert not torch.equal(changed.moving.values, plain.moving.values), name
+
+
+@pytest.mark.parametrize("one_contrast", [True, False])
+def test_pairs_of_one_anatomy_show_it_all_and_its_intensities_with_one_contrast(one_contrast: bool) -> None:
+    options = {**vars(CLEAN), "displacement": 0.0, "anatomy": 3, "one_contrast": one_contrast}
+    first, second = (AnatomyPairs(**options).draw(seeded(seed)) for seed in (0, 1))
+    assert first.fixed.labels is not None
+    assert second.fixed.labels is not None
+    assert torch.equal(first.fixed.labels, second.fixed.labels)
+    assert torch.allclose(first.fixed.values, second.fixed.values) == one_contrast
+    other = AnatomyPairs(**{**options, "anatomy": 4}).draw(seeded())
+    assert other.fixed.labels is not None
+    assert not torch.equal(first.fixed.labels, other.fixed.labels)
 
 
 def test_no_displacement_leaves_one_anatomy() -> None:
