@@ -38,6 +38,7 @@ from RegistrationNetLib.panel_inputs import modality_of, pair_in_view
 from RegistrationNetLib.panel_models import ModelPanel
 from RegistrationNetLib.panel_results import ResultPanel, recalled, remembered
 from RegistrationNetLib.panel_run import RunPanel
+from RegistrationNetLib.panel_segments import SIDES, SegmentPanel
 from RegistrationNetLib.panel_words import CHOICES, gigabytes
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.sample_data import TUMOUR_PAIR, register_sample_data
@@ -90,6 +91,8 @@ class RegistrationNetParameterNode:
     movingVolume: slicer.vtkMRMLScalarVolumeNode
     fixedMask: Mask
     movingMask: Mask
+    fixedMaskSegment: str = ""
+    movingMaskSegment: str = ""
     fixedLabels: Mask
     movingLabels: Mask
     fixedLandmarks: slicer.vtkMRMLMarkupsFiducialNode
@@ -143,6 +146,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             is_installed=lambda: not _lacking(),
             may_work=self._mayWork,
         )
+        self.segmentPanel = SegmentPanel(self.ui, self._onSegmentChosen)
         self._connect()
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
@@ -268,6 +272,10 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if node is not None:
             node.device = name
 
+    def _onSegmentChosen(self, side: str, segment: str) -> None:
+        if self._parameterNode is not None:
+            setattr(self._parameterNode, f"{side}MaskSegment", segment)
+
     def _update(self, *_caller: Any) -> None:
         """Show what follows from the choices, and whether the run can start."""
         node = self._parameterNode
@@ -279,6 +287,8 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 return
             self.modelPanel.show(node.model)
         self.devicePanel.show(node.device)
+        for side in SIDES:
+            self.segmentPanel.show(side, getattr(node, f"{side}Mask"), getattr(node, f"{side}MaskSegment"))
         if self.resultPanel.result is not None and recalled(node.parameterNode) is None:
             self.resultPanel.show(None)
         isRunning, missing = self.job is not None, self._whatIsMissing()
@@ -305,6 +315,10 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             )
         if (self._model["method"], self._refinement) in ((DIRECT, "network"), (NEPHI, "field")):
             return _("{title} has nothing of that kind to refine. Choose another refinement.").format(title=self._model["title"])
+        for side in self.segmentPanel.lost:
+            return _("{mask} has lost the segment that was chosen. Choose another under Optional inputs.").format(
+                mask=getattr(node, f"{side}Mask").GetName()
+            )
         if self._model["prepare"]["mask"] == "required" and None in (node.fixedMask, node.movingMask):
             return _("{title} needs a mask of each volume. Choose them under Optional inputs.").format(title=self._model["title"])
         return ""
@@ -630,6 +644,7 @@ class RegistrationNetLogic(ScriptedLoadableModuleLogic):
             "refine": REFINEMENTS[chosen.refinement],
             "steps": chosen.steps if chosen.hasOwnSteps else None,
             "initial": chosen.initialTransform,
+            **{f"{side}MaskSegment": getattr(chosen, f"{side}MaskSegment") or None for side in SIDES},
             **{name: getattr(chosen, name) for name in sides},
         }
         always = (

@@ -84,7 +84,7 @@ def mask_of(node: Node, like: Volume, *, segment: str | None = None) -> Steps[Vo
         InputError: neither of these, or no such segment.
     """
     if node.IsA("vtkMRMLSegmentationNode"):
-        chosen = _segment_ids(node) if segment is None else [_segment_named(node, segment)]
+        chosen = list(segments_of(node)) if segment is None else [_segment_named(node, segment)]
         inside = np.zeros(like.values.shape[:3], np.uint8)
         for one in chosen:
             for block, part in _segment_blocks(node, one, like):
@@ -107,11 +107,18 @@ def labels_of(fixed: Node, moving: Node, *, like: tuple[Volume, Volume]) -> Step
     both = (fixed, moving)
     numbers: Mapping[str, int] | None = None
     if all(node.IsA("vtkMRMLSegmentationNode") for node in both):
-        names = sorted({_segment(node, one).GetName() for node in both for one in _segment_ids(node)})
+        names = sorted({name for node in both for name in segments_of(node).values()})
         numbers = {name: number for number, name in enumerate(names, start=1)}
     one = yield from _labels_on(fixed, like[0], numbers)
     two = yield from _labels_on(moving, like[1], numbers)
     return one, two
+
+
+def segments_of(node: Node) -> dict[str, str]:
+    """The names of the segments of a segmentation by their IDs, in its order."""
+    segmentation = node.GetSegmentation()
+    ids = [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
+    return {one: segmentation.GetSegment(one).GetName() for one in ids}
 
 
 def points_of(node: Node, what: str) -> Array:
@@ -245,17 +252,12 @@ def _labels_on(node: Node, like: Volume, numbers: Mapping[str, int] | None) -> S
     if not node.IsA("vtkMRMLSegmentationNode"):
         return (yield from _label_map_on(node, like))
     values = np.zeros(like.values.shape[:3], np.int32)
-    for one in _segment_ids(node):
+    for one in segments_of(node):
         number = _segment(node, one).GetLabelValue() if numbers is None else numbers[_segment(node, one).GetName()]
         for block, part in _segment_blocks(node, one, like):
             values[block][part != 0] = number
             yield
     return replace(like, values=values)
-
-
-def _segment_ids(node: Node) -> list[str]:
-    segmentation = node.GetSegmentation()
-    return [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
 
 
 def _segment(node: Node, segment_id: str) -> Any:
@@ -264,7 +266,7 @@ def _segment(node: Node, segment_id: str) -> Any:
 
 def _segment_named(node: Node, name: str) -> str:
     """The ID of the segment with this ID or name."""
-    names = {one: _segment(node, one).GetName() for one in _segment_ids(node)}
+    names = segments_of(node)
     if name in names:
         return name
     if name not in names.values():

@@ -84,6 +84,7 @@ FLOORS = (
         "panel_words",
         "panel_devices",
         "panel_models",
+        "panel_segments",
         "panel_results",
         "panel_run",
         "train_commands",

@@ -595,7 +595,7 @@ def test_choices_survive_saving_and_loading_the_scene(scene: Any, module: Any, l
     values: dict[str, Any] = {
         "model": "nephi", "alignment": "rigid", "refinement": "none", "hasOwnSteps": True, "steps": 7, "similarity": "ncc",
         "fixedModality": "ct", "movingModality": "mr", "smoothness": 2.5, "device": "cpu", "separateParts": True, "mirrored": True,
-        "conserveMass": True,
+        "conserveMass": True, "fixedMaskSegment": "Segment_1", "movingMaskSegment": "Segment_2",
     }  # fmt: skip
     assert {*nodes, *values} == set(module.RegistrationNetParameterNode.__annotations__)
     for name, value in (nodes | values).items():

@@ -117,7 +117,8 @@ def _empty(panel: Panel, client: FakeClient) -> None:
 def _open_all(panel: Panel, client: FakeClient) -> None:
     scene = slicer_host.slicer.mrmlScene
     _ready(panel, client)
-    segmentation_node(scene, {}, "Lungs of inspiration, by hand")
+    segments = {name: Volume(np.ones((4, 4, 4), np.uint8), np.eye(4)) for name in ("Left lung", "Right lung")}
+    segmentation_node(scene, segments, "Lungs of inspiration, by hand")
     points_node(scene, [[0, 0, 0]])
     for name in SECTIONS[:-2]:
         panel.open(name)
@@ -129,6 +130,7 @@ def _open_all(panel: Panel, client: FakeClient) -> None:
     client.answer(client.jobs[-1], [{"name": name, "title": title, "free_mb": free} for name, title, free in cards])
     client.poll()
     panel.choose("fixedMaskSelector", "Lungs of inspiration, by hand")
+    panel.choose("fixedSegmentCombo", "Left lung")
     panel.choose("deviceCombo", "NVIDIA H100 80GB HBM3, 70.1 GB free")
 
 

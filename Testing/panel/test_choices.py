@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from ..module.nodes import linear_transform, pair_nodes, points_node, segmentation_node
+from ..module.nodes import linear_transform, pair_nodes, points_node, segmentation_node, volume_node
+from ..worker_input import ball
 from .conftest import Panel
 from .fake_client import FakeClient
 
@@ -60,6 +61,8 @@ def test_every_control_that_chooses_is_tested_here(panel: Panel) -> None:
     tested = {name for name, *_ in LISTS} | {f"{name}CheckBox" for name in BOXES}
     tested |= {f"{name}Selector" for name in SEGMENTATIONS + LANDMARKS} | OTHERS
     assert bound | {"modelCombo", "deviceCombo"} == tested
+    chosen = {name for name in dir(panel.ui) if name.endswith(("Combo", "Selector")) and not name.startswith("applyTo")}
+    assert chosen - tested == {"fixedSegmentCombo", "movingSegmentCombo"}  # tested here too
 
 
 @pytest.mark.parametrize(("widget", "words", "option", "value"), LISTS)
@@ -129,6 +132,49 @@ def test_a_segmentation_reaches_the_logic(scene: Any, panel: Panel, asked: Any, 
     node, before = segmentation_node(scene, {}, "outline"), asked()
     panel.choose(f"{option}Selector", "outline")
     assert asked() == {**before, option: node}
+
+
+@pytest.fixture
+def organs(scene: Any) -> dict[str, Any]:
+    """Two segmentations whose segments have the same IDs and names."""
+    segments = {"liver": ball((3, -4, 0), size=8), "spleen": ball((0, 0, 0), size=8)}
+    return {name: segmentation_node(scene, segments, name) for name in ("organs", "others")}
+
+
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_one_segment_of_a_mask_reaches_the_logic(panel: Panel, asked: Any, organs: dict[str, Any], side: str) -> None:
+    before = asked()
+    panel.choose(f"{side}MaskSelector", "organs")
+    whole = {**before, f"{side}Mask": organs["organs"]}
+    assert asked() == whole
+    combo = getattr(panel.ui, f"{side}SegmentCombo")
+    assert [combo.itemText(index) for index in range(combo.count)] == ["All segments", "liver", "spleen"]
+    panel.choose(f"{side}SegmentCombo", "spleen")
+    spleen = organs["organs"].GetSegmentation().GetNthSegmentID(1)
+    assert asked() == {**whole, f"{side}MaskSegment": spleen}
+    panel.choose(f"{side}SegmentCombo", "All segments")
+    assert asked() == whole
+
+
+def test_another_mask_is_all_its_segments(panel: Panel, asked: Any, organs: dict[str, Any]) -> None:
+    before = asked()
+    panel.choose("fixedMaskSelector", "organs")
+    panel.choose("fixedSegmentCombo", "liver")
+    panel.choose("fixedMaskSelector", "others")
+    assert panel.ui.fixedSegmentCombo.currentText == "All segments"
+    assert asked() == {**before, "fixedMask": organs["others"]}
+
+
+def test_segments_are_offered_for_a_segmentation_only(scene: Any, panel: Panel, asked: Any, organs: dict[str, Any]) -> None:
+    label_map = volume_node(scene, ball((0, 0, 0), size=8), "painted", "vtkMRMLLabelMapVolumeNode")
+    shown = [panel.ui.fixedSegmentCombo, panel.ui.fixedSegmentComboLabel]
+    before = asked()
+    panel.choose("fixedMaskSelector", "organs")
+    panel.choose("fixedSegmentCombo", "liver")
+    assert all(widget.isVisibleTo(panel.top) for widget in shown)
+    panel.choose("fixedMaskSelector", "painted")
+    assert not any(widget.isVisibleTo(panel.top) for widget in shown)
+    assert asked() == {**before, "fixedMask": label_map}
 
 
 @pytest.mark.parametrize("option", LANDMARKS)

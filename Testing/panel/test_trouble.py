@@ -10,6 +10,7 @@ import pytest
 from RegistrationNetLib.errors import InputError, RegistrationNetError, ResourceError, WorkerError
 
 from ..module.nodes import pair_nodes, segmentation_node
+from ..worker_input import ball
 from .conftest import Panel
 from .fake_client import FakeClient
 
@@ -108,6 +109,21 @@ def test_masks_that_the_network_needs_are_asked_for_before_any_run(
     segmentation_node(scene, {}, "lungs")
     for side in ("fixed", "moving"):
         ready.choose(f"{side}MaskSelector", "lungs")
+    assert ready.ui.registerButton.isEnabled()
+
+
+def test_a_segment_that_is_gone_is_told_and_never_becomes_all_segments(ready: Panel, scene: Any) -> None:
+    node = segmentation_node(scene, {"liver": ball((3, -4, 0), size=8), "spleen": ball((0, 0, 0), size=8)}, "organs")
+    ready.choose("fixedMaskSelector", "organs")
+    ready.choose("fixedSegmentCombo", "liver")
+    assert ready.ui.registerButton.isEnabled()
+    node.GetSegmentation().RemoveSegment(ready.parameters.fixedMaskSegment)
+    ready.module.exit()
+    ready.module.enter()
+    assert ready.ui.fixedSegmentCombo.currentText == "Not there any more"
+    assert "organs has lost the segment" in ready.ui.progressLabel.text
+    assert not ready.ui.registerButton.isEnabled()
+    ready.choose("fixedSegmentCombo", "spleen")
     assert ready.ui.registerButton.isEnabled()
 
 
