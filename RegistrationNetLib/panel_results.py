@@ -21,6 +21,11 @@ VIEWS = ("fixed", "moving", "warped", FLICKER, "checkerboard", "difference", "ja
 FLICKER_MSEC = 700
 # Shape and colour both tell, and the colours can be read on light and on dark.
 MARKS = {"green": ("✔", "#2e9e4f"), "amber": ("▲", "#d08700"), "red": ("✖", "#dd3b3b")}
+# On dark a pressed button is hardly darker than its neighbours.
+PRESSED = (
+    "QPushButton:checked { background-color: palette(highlight); color: palette(highlighted-text); "
+    "border: 1px solid palette(mid); border-radius: 3px; }"
+)
 ROLE = "result."
 REPORT = "result.report"
 
@@ -69,6 +74,7 @@ class ResultPanel:
         self._timer.setInterval(FLICKER_MSEC)
         self._timer.connect("timeout()", self._flick)
         for view in VIEWS:
+            self._button(view).setStyleSheet(PRESSED)
             self._button(view).connect("clicked(bool)", lambda _=False, view=view: self._attempt(self.show_view, view))
         ui.opacitySlider.connect("valueChanged(double)", self._set_opacity)
         ui.applyButton.connect("clicked(bool)", lambda _=False: self._attempt(self._apply))
