@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -55,12 +56,19 @@ def resource_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Where this user's large files lie; it need not exist yet."""
+    """Where this user's large files lie, by the custom of the system; it need not exist yet.
+
+    Slicer's panel asks for it before anything has been installed, so that no package can tell it.
+    """
     if chosen := os.environ.get("REGISTRATIONNET_CACHE"):
         return Path(chosen).expanduser().absolute()
-    import platformdirs
-
-    return platformdirs.user_cache_path("registrationnet")
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        return Path(local) / "registrationnet" / "registrationnet" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "registrationnet"
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(chosen) if Path(chosen).is_absolute() else Path.home() / ".cache") / "registrationnet"
 
 
 def models_folder() -> Path:

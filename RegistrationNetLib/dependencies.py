@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import re
-from collections.abc import Iterable
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +73,35 @@ def _install_torch(slicer: Any, *, ask: bool) -> None:
         )
     # The module of another extension, there only when it is installed.
     logic = importlib.import_module(_PYTORCH_UTILS).PyTorchUtilsLogic()
-    if logic.installTorch(askConfirmation=ask, torchVersionRequirement=TORCH.removeprefix("torch")) is None:
+    with _failures_told([TORCH]):
+        torch = logic.installTorch(askConfirmation=ask, torchVersionRequirement=TORCH.removeprefix("torch"))
+    if torch is None:
         raise ResourceError("PyTorch was not installed; registration needs it. Register again to be asked again.")
 
 
 def _install(lacking: list[str], slicer: Any, *, ask: bool) -> None:
     """By Slicer's own tool, from 5.12 on; before, by asking here and its pip."""
     question = f"Registration needs {', '.join(lacking)}. Install into Slicer's Python?"
-    try:
-        if hasattr(slicer, "packaging"):
-            slicer.packaging.pip_ensure(lacking, requester=_MODULE, **({} if ask else {"prompt_install": False}))
+    with _failures_told(lacking):
+        if packaging := _packaging():
+            packaging.pip_ensure(lacking, requester=_MODULE, **({} if ask else {"prompt_install": False}))
         elif not ask or slicer.util.confirmOkCancelDisplay(question):
             slicer.util.pip_install(lacking)
-    except RuntimeError as error:
+
+
+def _packaging() -> Any:
+    """Slicer's own tool; None before 5.12. The application does not import it by itself."""
+    try:
+        return importlib.import_module("slicer.packaging")
+    except ModuleNotFoundError:
+        return None
+
+
+@contextmanager
+def _failures_told(lacking: Iterable[str]) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, subprocess.CalledProcessError) as error:
         raise ResourceError(
             f"{', '.join(lacking)} was not installed ({error}); registration needs it. Register again to be asked again."
         ) from error

@@ -13,8 +13,16 @@ from pathlib import Path
 from .errors import WorkerError
 
 WORKER = "RegistrationNetLib.worker"
-# What would change how the child's Python starts, or hold it back.
-_UNWANTED = ("PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONBREAKPOINT", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
+# What would change how the child's Python starts, or hold it back; and Slicer's plugins for ITK, which are not for SimpleITK's own ITK.
+_UNWANTED = (
+    "PYTHONHOME",
+    "PYTHONSTARTUP",
+    "PYTHONINSPECT",
+    "PYTHONBREAKPOINT",
+    "PYTHONOPTIMIZE",
+    "PYTHONWARNINGS",
+    "ITK_AUTOLOAD_PATH",
+)
 
 # What Slicer's launcher sets so that Slicer finds its own: PythonSlicer sets it again, and any other Python would be led astray.
 _LAUNCHERS = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "QT_PLUGIN_PATH")

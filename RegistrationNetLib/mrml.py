@@ -88,7 +88,7 @@ def mask_of(node: Node, like: Volume, *, segment: str | None = None) -> Steps[Vo
         inside = np.zeros(like.values.shape[:3], np.uint8)
         for one in chosen:
             for block, part in _segment_blocks(node, one, like):
-                inside[block] |= part != 0
+                inside[block] |= part
                 yield
         return replace(like, values=inside)
     labels = yield from _label_map_on(node, like)
@@ -119,6 +119,14 @@ def segments_of(node: Node) -> dict[str, str]:
     segmentation = node.GetSegmentation()
     ids = [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
     return {one: segmentation.GetSegment(one).GetName() for one in ids}
+
+
+def segment_times(node: Node) -> Iterator[int]:
+    """When the voxels of each segment were changed last."""
+    for one in segments_of(node):
+        voxels_of_it = _segment(node, one).GetRepresentation(BINARY)
+        if voxels_of_it is not None:
+            yield voxels_of_it.GetMTime()
 
 
 def points_of(node: Node, what: str) -> Array:
@@ -255,7 +263,7 @@ def _labels_on(node: Node, like: Volume, numbers: Mapping[str, int] | None) -> S
     for one in segments_of(node):
         number = _segment(node, one).GetLabelValue() if numbers is None else numbers[_segment(node, one).GetName()]
         for block, part in _segment_blocks(node, one, like):
-            values[block][part != 0] = number
+            values[block][part] = number
             yield
     return replace(like, values=values)
 
@@ -276,18 +284,24 @@ def _segment_named(node: Node, name: str) -> str:
     return next(one for one, other in names.items() if other == name)
 
 
-def _segment_blocks(node: Node, segment_id: str, like: Volume) -> Iterator[tuple[Block, NDArray[Any]]]:
-    """A segment on the lattice of `like`, block by block; none where it is empty."""
-    image = slicer.vtkOrientedImageData()
-    logic = slicer.vtkSlicerSegmentationsModuleLogic
-    is_there = logic.GetSegmentBinaryLabelmapRepresentation(node, segment_id, image, False)
-    if not is_there and not node.GetSegmentation().ContainsRepresentation(BINARY):
-        raise InputError(
-            f"The segment {_segment(node, segment_id).GetName()} of {node.GetName()} cannot be made voxels; a mask or label needs them. "
-            "Create the representation Binary labelmap in the Segmentations module."
-        )
-    if not is_there or image.IsEmpty():
+def _segment_blocks(node: Node, segment_id: str, like: Volume) -> Iterator[tuple[Block, NDArray[np.bool_]]]:
+    """Where a segment is on the lattice of `like`, block by block; none where it is empty."""
+    segment, number = _segment(node, segment_id), 0
+    if node.GetSegmentation().ContainsRepresentation(BINARY):
+        # Segments that do not overlap share one array, and each has its number there.
+        image, number = segment.GetRepresentation(BINARY), segment.GetLabelValue()
+    else:
+        image = slicer.vtkOrientedImageData()
+        logic = slicer.vtkSlicerSegmentationsModuleLogic
+        if not logic.GetSegmentBinaryLabelmapRepresentation(node, segment_id, image, False):
+            raise InputError(
+                f"The segment {segment.GetName()} of {node.GetName()} cannot be made voxels; a mask or label needs them. "
+                "Create the representation Binary labelmap in the Segmentations module."
+            )
+    if image is None or image.IsEmpty():
         return
     local_from_index = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(local_from_index)
-    yield from image_blocks(image, numpy_matrix(local_from_index), node.GetParentTransformNode(), like, is_label=True)
+    blocks = image_blocks(image, numpy_matrix(local_from_index), node.GetParentTransformNode(), like, is_label=True)
+    for block, part in blocks:
+        yield block, part == number if number else part != 0

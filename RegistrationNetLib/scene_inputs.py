@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from .errors import InputError
-from .mrml import labels_of, mask_of, points_of, transform_of, volume_of
+from .mrml import labels_of, mask_of, points_of, segment_times, transform_of, volume_of
 from .nrrd import Volume
 from .scene_sampling import Array, Node, Steps
 
@@ -114,6 +114,7 @@ def _times(node: Node) -> Iterator[int]:
         yield node.GetImageData().GetMTime()
     if node.IsA("vtkMRMLSegmentationNode"):
         yield node.GetSegmentation().GetMTime()
+        yield from segment_times(node)
     above = node if node.IsA("vtkMRMLTransformNode") else node.GetParentTransformNode()
     if above is not None:
         yield above.GetTransformToWorldMTime()

@@ -1,7 +1,9 @@
 """What Slicer must install, and how it is asked for."""
 
+import subprocess
 import sys
 from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -28,12 +30,20 @@ class Slicer(SimpleNamespace):
         self.lacks, self.asked, self.works = lacks, [], works
         monkeypatch.setattr(dependencies, "missing", lambda names: [one for one in names if one in self.lacks])
         super().__init__(modules=SimpleNamespace(), **parts)
+        monkeypatch.setitem(sys.modules, "slicer.packaging", None)  # as before 5.12
         self.util = SimpleNamespace(confirmOkCancelDisplay=lambda _: agrees, pip_install=self.install)
 
     def install(self, names: list[str], **_: object) -> None:
         self.asked += names
         if self.works:
             self.lacks -= set(names)
+
+
+def with_tool(pip_ensure: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 5.12 on; nobody has imported it."""
+    module = ModuleType("slicer.packaging")
+    module.pip_ensure = pip_ensure  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "slicer.packaging", module)
 
 
 def with_torch(slicer: Slicer, monkeypatch: pytest.MonkeyPatch, *, agrees: bool = True) -> None:
@@ -70,7 +80,7 @@ def test_where_all_is_there_nobody_is_asked(tmp_path: Path) -> None:
 
 def test_slicers_own_tool_installs_where_there_is_one(wanted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slicer = Slicer(monkeypatch, lacks={"no-such-package>=1.0"}, agrees=False)
-    slicer.packaging = SimpleNamespace(pip_ensure=slicer.install)
+    with_tool(slicer.install, monkeypatch)
     ensure(wanted, slicer)
     assert slicer.asked == ["no-such-package>=1.0"]
 
@@ -90,7 +100,7 @@ def test_a_user_who_declines_is_told_what_is_missing(wanted: Path, monkeypatch: 
     def declined(*_: object, **__: object) -> None:
         raise RuntimeError("User declined")
 
-    slicer.packaging = SimpleNamespace(pip_ensure=declined)
+    with_tool(declined, monkeypatch)
     with pytest.raises(ResourceError, match="was not installed .User declined."):
         ensure(wanted, slicer)
 
@@ -105,6 +115,19 @@ def test_torch_comes_by_the_pytorch_extension(wanted: Path, monkeypatch: pytest.
     with_torch(slicer, monkeypatch)
     ensure(wanted, slicer)
     assert slicer.asked == [dependencies.TORCH]
+
+
+@pytest.mark.parametrize("what", [dependencies.TORCH, "no-such-package>=1.0"])
+def test_an_installation_that_fails_is_told_as_what_it_is(wanted: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    slicer = Slicer(monkeypatch, lacks={what})
+    with_torch(slicer, monkeypatch)
+
+    def fails(*_: object, **__: object) -> None:
+        raise subprocess.CalledProcessError(1, ["pip"])
+
+    slicer.install = slicer.util.pip_install = fails
+    with pytest.raises(ResourceError, match=f"{what} was not installed .*exit status 1"):
+        ensure(wanted, slicer)
 
 
 @pytest.mark.parametrize("has_own_tool", [False, True])
@@ -127,7 +150,7 @@ def test_a_user_who_has_agreed_is_not_asked_again(wanted: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "PyTorchUtils", module)
     slicer.modules.pytorchutils = object()
     if has_own_tool:
-        slicer.packaging = SimpleNamespace(pip_ensure=pip_ensure)
+        with_tool(pip_ensure, monkeypatch)
     ensure(wanted, slicer, ask=False)
     assert slicer.asked == [dependencies.TORCH, "no-such-package>=1.0"]
     assert not any(questions)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-import platformdirs
 import psutil
 import pytest
 import torch
@@ -22,7 +21,7 @@ def test_everything_that_matters_is_looked_at() -> None:
 
 
 def test_looking_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platformdirs, "user_cache_path", lambda _: tmp_path / "cache" / "registrationnet")
+    monkeypatch.setenv("REGISTRATIONNET_CACHE", str(tmp_path / "cache" / "registrationnet"))
     assert finding("cache folder").value.startswith(str(tmp_path / "cache" / "registrationnet"))
     assert list(tmp_path.iterdir()) == []
 

@@ -18,7 +18,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import platformdirs
+import platformdirs.windows
 import pytest
+from platformdirs.macos import MacOS
+from platformdirs.unix import Unix
+from platformdirs.windows import Windows
 
 from RegistrationNetLib import weights
 from RegistrationNetLib.catalogue import Card, cache_folder, card_named, models_folder
@@ -81,9 +85,28 @@ def left_in(folder: Path) -> set[str]:
 # where they lie
 
 
-def test_the_cache_is_the_users_and_not_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("REGISTRATIONNET_CACHE")
-    assert cache_folder() == platformdirs.user_cache_path("registrationnet")
+SYSTEMS: dict[str, tuple[type[platformdirs.PlatformDirs], dict[str, str]]] = {
+    "linux": (Unix, {}),
+    "linux, chosen": (Unix, {"XDG_CACHE_HOME": "/scratch/cache"}),
+    "linux, chosen wrongly": (Unix, {"XDG_CACHE_HOME": "scratch/cache"}),
+    "darwin": (MacOS, {}),
+    "win32": (Windows, {"LOCALAPPDATA": "/users/me/local"}),
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_cache_is_where_the_system_has_its_users_caches(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    custom, environment = SYSTEMS[system]
+    for name in ("REGISTRATIONNET_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(platformdirs.windows, "get_win_folder", lambda _: environment.get("LOCALAPPDATA"))
+    monkeypatch.setattr(sys, "platform", system.split(",")[0])
+    assert cache_folder() == custom("registrationnet").user_cache_path
+
+
+def test_the_cache_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGISTRATIONNET_CACHE", "~/elsewhere")
     assert cache_folder() == Path.home() / "elsewhere"
     assert models_folder().parent == cache_folder()

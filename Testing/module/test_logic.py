@@ -358,7 +358,13 @@ def segment_removed(scene: Any) -> None:
     segmentation.RemoveSegment(segmentation.GetNthSegmentID(0))
 
 
-@pytest.mark.parametrize("change", [voxels_painted, transform_moved, segment_removed])
+def segment_painted(scene: Any) -> None:
+    image = scene.GetFirstNodeByName("mask").GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
+    image.GetPointData().GetScalars().SetTuple1(0, 1)
+    image.GetPointData().GetScalars().Modified()
+
+
+@pytest.mark.parametrize("change", [voxels_painted, transform_moved, segment_painted, segment_removed])
 def test_what_changes_while_it_is_read_ends_the_job(
     scene: Any, slow_start: Callable[..., Any], change: Callable[[Any], None]
 ) -> None:

@@ -202,6 +202,28 @@ def test_a_segmentation_is_a_mask_where_it_is_seen(scene: Any, transform: str) -
         assert np.array_equal(at_once(mrml.mask_of(node, like, segment=first_id)).values, cube(5, 9).values)
 
 
+@pytest.mark.parametrize("transform", ["none", "linear", "bent"])
+def test_segments_that_share_an_array_are_taken_apart(scene: Any, transform: str) -> None:
+    """As they do when they come from a label map, or were painted side by side."""
+    painted = Volume(cube(5, 9).values + 2 * cube(12, 14).values, cube(5, 9).world_from_index)
+    label_map = volume_node(scene, painted, kind="vtkMRMLLabelMapVolumeNode")
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "organs")
+    assert slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(label_map, node)
+    assert node.GetSegmentation().GetNumberOfLayers("Binary labelmap") == 1
+    if transform != "none":
+        parent = bent_transform(scene) if transform == "bent" else linear_transform(scene, SHEAR)
+        for one in (node, label_map):
+            one.SetAndObserveTransformNodeID(parent.GetID())
+    like = ball((0, 0, 0))
+    expected, _ = at_once(mrml.labels_of(label_map, label_map, like=(like, like)))
+    assert set(np.unique(expected.values)) == {0, 1, 2}
+    labels, _ = at_once(mrml.labels_of(node, node, like=(like, like)))
+    assert np.array_equal(labels.values, expected.values)
+    for number, segment in enumerate(mrml.segments_of(node), start=1):
+        mask = at_once(mrml.mask_of(node, like, segment=segment)).values
+        assert np.array_equal(mask, expected.values == number)
+
+
 def test_a_segmentation_without_segments_is_an_empty_mask(scene: Any) -> None:
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "empty")
     assert not at_once(mrml.mask_of(node, ball((0, 0, 0)))).values.any()
@@ -247,9 +269,9 @@ def test_segments_of_two_segmentations_are_paired_by_name(scene: Any) -> None:
 
 
 def test_beside_a_label_map_a_segmentation_has_its_label_values(scene: Any) -> None:
-    segmentation = segmentation_node(scene, {"liver": cube(5, 9)})
-    segmentation.GetSegmentation().GetNthSegment(0).SetLabelValue(42)
     label_map = volume_node(scene, Volume(cube(5, 9).values * 42, cube(5, 9).world_from_index), kind="vtkMRMLLabelMapVolumeNode")
+    segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "organs")
+    assert slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(label_map, segmentation)
     like = ball((0, 0, 0))
     one, two = at_once(mrml.labels_of(segmentation, label_map, like=(like, like)))
     assert np.array_equal(one.values, two.values)

@@ -150,7 +150,7 @@ def _consent(panel: Panel, client: FakeClient) -> None:
     _ready(panel, client)
     dependencies = sys.modules["RegistrationNet"].dependencies
     missing = dependencies.missing
-    dependencies.missing = lambda _: ["torch>=2.2", "psutil>=5.9", "platformdirs>=4"]
+    dependencies.missing = lambda _: ["torch>=2.2", "psutil>=5.9", "tqdm>=4.60"]
     panel.click("registerButton")
     dependencies.missing = missing
 
