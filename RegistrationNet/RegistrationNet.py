@@ -226,6 +226,8 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             dependencies.ensure(REQUIREMENTS, slicer, ask=False)
         except Exception as error:  # noqa: BLE001, told in the panel
             self.runPanel.tell(error)
+            return
+        self._update()
 
     @property
     def _model(self) -> Any:
@@ -315,9 +317,9 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             )
         if (self._model["method"], self._refinement) in ((DIRECT, "network"), (NEPHI, "field")):
             return _("{title} has nothing of that kind to refine. Choose another refinement.").format(title=self._model["title"])
-        for side in self.segmentPanel.lost:
+        if lost := self.segmentPanel.lost:
             return _("{mask} has lost the segment that was chosen. Choose another under Optional inputs.").format(
-                mask=getattr(node, f"{side}Mask").GetName()
+                mask=getattr(node, f"{lost[0]}Mask").GetName()
             )
         if self._model["prepare"]["mask"] == "required" and None in (node.fixedMask, node.movingMask):
             return _("{title} needs a mask of each volume. Choose them under Optional inputs.").format(title=self._model["title"])
@@ -723,9 +725,13 @@ class RegistrationNetLogic(ScriptedLoadableModuleLogic):
         background, foreground = VIEWS[view](result)
         slicer.util.setSliceViewerLayers(background=background, foreground=foreground, foregroundOpacity=0.5)
         # Last, because a legend looks at the layers when it is itself modified, not when they are.
-        legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(result.jacobianNode)
+        legend = scene_display.legend_of(result.jacobianNode)
         legend.SetVisibility(view == "jacobian")
         legend.Modified()
+        if result.transformNode.GetDisplayNode() is None:
+            # Whoever deletes it has deleted how it looks, too.
+            fixed = at_once(mrml.volume_of(result.fixedNode, "fixed"))
+            scene_display.show_as_grid(result.transformNode, fixed)
         grid = result.transformNode.GetDisplayNode()
         grid.SetVisibility(view == "grid")
         grid.SetVisibility2D(view == "grid")
@@ -754,6 +760,8 @@ def _comparison(result: RegistrationResult, name: str, fill: Callable) -> Any:
         with all_or_none(slicer.mrmlScene):
             title = slicer.mrmlScene.GenerateUniqueName(f"{result.warpedNode.GetName()}, {name}")
             node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", title)
+            for one in (result.fixedNode, result.warpedNode):
+                one.CreateDefaultDisplayNodes()
             both = [
                 (at_once(mrml.volume_of(one, "the volume")), one.GetDisplayNode())
                 for one in (result.fixedNode, result.warpedNode)
@@ -847,4 +855,4 @@ class RegistrationNetTest(ScriptedLoadableModuleTest):
         self.assertGreater(after["after"], after["before"])
         for view in ("warped", "checkerboard", "difference", "jacobian", "grid"):
             getattr(widget.ui, f"{view}ViewButton").click()
-        self.assertFalse(widget.ui.messageLabel.visible, widget.ui.messageLabel.text)
+        self.assertTrue(widget.ui.messageLabel.isHidden(), widget.ui.messageLabel.text)

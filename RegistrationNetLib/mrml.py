@@ -22,7 +22,6 @@ from .nrrd import Volume
 from .scene_sampling import (
     LPS_FROM_RAS,
     Array,
-    Block,
     Node,
     Steps,
     displacements,
@@ -85,12 +84,7 @@ def mask_of(node: Node, like: Volume, *, segment: str | None = None) -> Steps[Vo
     """
     if node.IsA("vtkMRMLSegmentationNode"):
         chosen = list(segments_of(node)) if segment is None else [_segment_named(node, segment)]
-        inside = np.zeros(like.values.shape[:3], np.uint8)
-        for one in chosen:
-            for block, part in _segment_blocks(node, one, like):
-                inside[block] |= part
-                yield
-        return replace(like, values=inside)
+        return (yield from _segments_on(node, chosen, like, np.ones(len(chosen), np.uint8)))
     labels = yield from _label_map_on(node, like)
     return replace(like, values=(labels.values != 0).view(np.uint8))
 
@@ -259,13 +253,9 @@ def _is_same(one: Array, other: Array) -> bool:
 def _labels_on(node: Node, like: Volume, numbers: Mapping[str, int] | None) -> Steps[Volume]:
     if not node.IsA("vtkMRMLSegmentationNode"):
         return (yield from _label_map_on(node, like))
-    values = np.zeros(like.values.shape[:3], np.int32)
-    for one in segments_of(node):
-        number = _segment(node, one).GetLabelValue() if numbers is None else numbers[_segment(node, one).GetName()]
-        for block, part in _segment_blocks(node, one, like):
-            values[block][part] = number
-            yield
-    return replace(like, values=values)
+    names = segments_of(node)
+    own = [_segment(node, one).GetLabelValue() if numbers is None else numbers[name] for one, name in names.items()]
+    return (yield from _segments_on(node, list(names), like, np.array(own, np.int32)))
 
 
 def _segment(node: Node, segment_id: str) -> Any:
@@ -284,24 +274,50 @@ def _segment_named(node: Node, name: str) -> str:
     return next(one for one, other in names.items() if other == name)
 
 
-def _segment_blocks(node: Node, segment_id: str, like: Volume) -> Iterator[tuple[Block, NDArray[np.bool_]]]:
-    """Where a segment is on the lattice of `like`, block by block; none where it is empty."""
-    segment, number = _segment(node, segment_id), 0
+def _segments_on(node: Node, chosen: Sequence[str], like: Volume, numbers: NDArray[Any]) -> Steps[Volume]:
+    """On the lattice of `like` the number of the segment, of the IDs `chosen`, that is there, the last of several; 0 where none is."""
+    ranks = np.zeros(like.values.shape[:3], np.min_scalar_type(len(chosen)))
+    for image, rank_of in _arrays(node, chosen):
+        local_from_index = vtk.vtkMatrix4x4()
+        image.GetImageToWorldMatrix(local_from_index)
+        blocks = image_blocks(image, numpy_matrix(local_from_index), node.GetParentTransformNode(), like, is_label=True)
+        for block, part in blocks:
+            np.maximum(ranks[block], rank_of.take(part.astype(np.intp), mode="clip"), out=ranks[block])
+            yield
+    values, number_of = np.empty(ranks.shape, numbers.dtype), np.pad(numbers, (1, 0))
+    for layer, ranks_there in zip(values, ranks, strict=True):
+        number_of.take(ranks_there, out=layer, mode="clip")
+        yield
+    return replace(like, values=values)
+
+
+def _arrays(node: Node, chosen: Sequence[str]) -> Iterator[tuple[Any, NDArray[np.unsignedinteger]]]:
+    """The images that hold these segments, and the place among them of each value there, from 1 on; other values have none.
+
+    Segments that do not overlap share one image.
+    """
+    held: dict[Any, dict[int, int]] = {}
+    for rank, one in enumerate(chosen, start=1):
+        image, value = _image_of(node, one)
+        if image is not None and not image.IsEmpty():
+            held.setdefault(image, {})[value] = rank
+    for image, ranks in held.items():
+        rank_of = np.zeros(max(ranks) + 2, np.min_scalar_type(len(chosen)))  # 0 for all that is larger, too
+        for value, rank in ranks.items():
+            rank_of[value] = rank
+        yield image, rank_of
+
+
+def _image_of(node: Node, segment_id: str) -> tuple[Any, int]:
+    """The image with the voxels of a segment, and their value there; None where it is empty."""
+    segment = _segment(node, segment_id)
     if node.GetSegmentation().ContainsRepresentation(BINARY):
-        # Segments that do not overlap share one array, and each has its number there.
-        image, number = segment.GetRepresentation(BINARY), segment.GetLabelValue()
-    else:
-        image = slicer.vtkOrientedImageData()
-        logic = slicer.vtkSlicerSegmentationsModuleLogic
-        if not logic.GetSegmentBinaryLabelmapRepresentation(node, segment_id, image, False):
-            raise InputError(
-                f"The segment {segment.GetName()} of {node.GetName()} cannot be made voxels; a mask or label needs them. "
-                "Create the representation Binary labelmap in the Segmentations module."
-            )
-    if image is None or image.IsEmpty():
-        return
-    local_from_index = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(local_from_index)
-    blocks = image_blocks(image, numpy_matrix(local_from_index), node.GetParentTransformNode(), like, is_label=True)
-    for block, part in blocks:
-        yield block, part == number if number else part != 0
+        return segment.GetRepresentation(BINARY), segment.GetLabelValue()
+    image = slicer.vtkOrientedImageData()
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    if not logic.GetSegmentBinaryLabelmapRepresentation(node, segment_id, image, False):
+        raise InputError(
+            f"The segment {segment.GetName()} of {node.GetName()} cannot be made voxels; a mask or label needs them. "
+            "Create the representation Binary labelmap in the Segmentations module."
+        )
+    return image, 1

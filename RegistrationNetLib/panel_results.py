@@ -72,7 +72,7 @@ class ResultPanel:
         self._is_fixed_shown = False
         self._timer = qt.QTimer()
         self._timer.setInterval(FLICKER_MSEC)
-        self._timer.connect("timeout()", self._flick)
+        self._timer.connect("timeout()", self._on_timer)
         for view in VIEWS:
             self._button(view).setStyleSheet(PRESSED)
             self._button(view).connect("clicked(bool)", lambda _=False, view=view: self._attempt(self.show_view, view))
@@ -140,6 +140,13 @@ class ResultPanel:
 
     def _button(self, view: str) -> Any:
         return getattr(self._ui, f"{view}ViewButton")
+
+    def _on_timer(self) -> None:
+        try:
+            self._flick()
+        except Exception as error:  # noqa: BLE001, a timer has nobody to raise to
+            self.pause()
+            self._tell(error)
 
     def _flick(self) -> None:
         self._is_fixed_shown = not self._is_fixed_shown

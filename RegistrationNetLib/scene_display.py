@@ -66,12 +66,20 @@ def show_as_jacobian(node: Node) -> None:
     # A hair higher, so that a determinant of exactly 0 has the colour of what is folded.
     low, high = (bound + 1e-5 for bound in TABLE_WINDOW)
     _show_window(node, (low, high), jacobian_colours(node.GetScene()))
+    legend_of(node).SetVisibility(False)
+
+
+def legend_of(node: Node) -> Node:
+    """The legend of a determinant volume; made if there is none, or none any more."""
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
+    if legend is not None:
+        return legend
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
     legend.SetTitleText(f"{JACOBIAN_TITLE}\n(below 0: folded)")
     legend.SetLabelFormat("%.1f")
     legend.SetNumberOfLabels(LEGEND_LABELS)
     legend.SetMaxNumberOfColors(jacobian_colours(node.GetScene()).GetNumberOfColors())
-    legend.SetVisibility(False)
+    return legend
 
 
 def show_like(node: Node, other: Node) -> None:

@@ -224,6 +224,24 @@ def test_segments_that_share_an_array_are_taken_apart(scene: Any, transform: str
         assert np.array_equal(mask, expected.values == number)
 
 
+def test_where_segments_overlap_the_later_one_counts_whatever_they_share(scene: Any) -> None:
+    painted = Volume(cube(5, 9).values + 2 * cube(12, 14).values, cube(5, 9).world_from_index)
+    label_map = volume_node(scene, painted, kind="vtkMRMLLabelMapVolumeNode")
+    node = segmentation_node(scene, {"second": cube(8, 13)})
+    assert slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(label_map, node)
+    second, first, third = mrml.segments_of(node)
+    node.GetSegmentation().SetSegmentIndex(first, 0)
+    assert list(mrml.segments_of(node)) == [first, second, third]
+    assert node.GetSegmentation().GetNumberOfLayers("Binary labelmap") == 2
+    values = at_once(mrml.labels_of(node, node, like=(painted, painted)))[0].values
+    rank = {name: number for number, name in enumerate(sorted(mrml.segments_of(node).values()), start=1)}
+    numbers = [rank[name] for name in mrml.segments_of(node).values()]
+    expected = np.zeros_like(values)
+    for number, one in zip(numbers, (cube(5, 9), cube(8, 13), cube(12, 14)), strict=True):
+        expected[one.values != 0] = number
+    assert np.array_equal(values, expected)
+
+
 def test_a_segmentation_without_segments_is_an_empty_mask(scene: Any) -> None:
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "empty")
     assert not at_once(mrml.mask_of(node, ball((0, 0, 0)))).values.any()

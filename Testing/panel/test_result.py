@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import slicer
 
 from ..module.nodes import points_node, segmentation_node
 from ..module.test_scene_results import REPORT
@@ -72,6 +73,34 @@ def test_a_view_button_shows_its_view_and_stays_down(done: Panel, layers: dict[s
         assert layers["background"].GetName().endswith(view)
     assert layers["foreground"] is (result.jacobianNode if view == "jacobian" else None)
     assert [one for one in VIEWS if getattr(done.ui, f"{one}ViewButton").checked] == [view]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_works_after_its_display_was_deleted(scene: Any, done: Panel, layers: dict[str, Any], view: str) -> None:
+    """As the modules Colors and Transforms let one do."""
+    result = done.widget.resultPanel.result
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(result.jacobianNode)
+    displays = [node.GetDisplayNode() for node in (result.transformNode, result.fixedNode)]
+    for node in (legend, *displays):
+        if node is not None:
+            scene.RemoveNode(node)
+    layers.clear()
+    done.click(f"{view}ViewButton")
+    assert done.message == ""
+    assert layers["background"] is not None
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(result.jacobianNode)
+    assert bool(legend.GetVisibility()) == (view == "jacobian")
+    grid = result.transformNode.GetDisplayNode()
+    assert bool(grid.GetVisibility2D()) == (view == "grid")
+    assert grid.GetVisualizationMode() == grid.VIS_MODE_GRID
+
+
+def test_flicker_that_fails_stops_and_is_told_once(done: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    done.widget.resultPanel._timer.setInterval(20)
+    done.click("flickerViewButton")
+    monkeypatch.setattr(done.logic, "showResult", lambda *_: 1 / 0)
+    done.until(lambda: not done.widget.resultPanel._timer.active, seconds=5)
+    assert "division by zero" in done.message
 
 
 def test_flicker_shows_fixed_and_warped_in_turn_until_another_view(done: Panel, layers: dict[str, Any]) -> None:
