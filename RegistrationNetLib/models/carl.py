@@ -7,22 +7,33 @@ The loss of training, which refinement takes too, is `GradICONLoss(outside="bord
 
 - `LNCC(sigma_vox=4)` and stride 1 for "final" and "final_final", stride 2 for "final_rotation" and "final_smolatt",
 - `SquaredLNCC(sigma_vox=4, epsilon=1e-4)` and stride 2 for "unicarl".
+
+Training from nothing begins with `DiffusionLoss`: features that have learnt nothing send every cell to the middle, and out of
+that GradICON's loss alone does not lead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
-from ..deformation import Composition
+from ..deformation import Composition, Outside, identity_points
 from ..errors import InputError
 from ..networks.attention import CoordinateAttention, attended_displacement
 from ..networks.features import CoarseFeatures, DilatedFeatures, Equivariantize
 from ..networks.unet import TallUNet
+from ..regularity import diffusion
+from ..similarity import LNCC, Measure
 from .equivariant import Blur, ExtrapolatedField, RotationFunctionFromVectorField
-from .steps import Downsample, FunctionFromVectorField, TwoStep
+from .losses import LossTerms, check_weight, loss_of_images
+from .steps import BothWays, Downsample, FunctionFromVectorField, TwoStep, mapped_lattice
+
+# Published, before 100,000 steps of GradICON's loss.
+PRETRAINING_STEPS = 1500
 
 
 def carl_network(composition: str = "final_final", *, has_fourth_step: bool = False, dim: int = 3) -> TwoStep:
@@ -55,6 +66,39 @@ def carl_network(composition: str = "final_final", *, has_fourth_step: bool = Fa
         )
     network = COMPOSITIONS[composition](dim)
     return TwoStep(network, _unet(dim)) if has_fourth_step else network
+
+
+@dataclass(frozen=True)
+class DiffusionLoss:
+    """Similarity both ways and `weight` times the diffusion of both maps' displacements: with this the training of CARL begins.
+
+    Greer et al., CVPR 2025. The reference package's `DiffusionRegularizedNet` takes one way twice instead.
+
+    Args:
+        similarity: that of the training that follows.
+        weight: 1.5 as published for "final"; 10.5 for "final_rotation" and 15 for "final_smolatt".
+        outside: what images are warped with beyond their border: its own values, or zeros.
+
+    Raises:
+        InputError: weight is negative or not a number.
+    """
+
+    similarity: Measure = field(default_factory=lambda: LNCC(sigma_vox=4))
+    weight: float = 1.5
+    outside: Outside = "border"
+
+    def __post_init__(self) -> None:
+        check_weight(self.weight)
+
+    def __call__(self, maps: BothWays, moving: Tensor, fixed: Tensor, *, generator: torch.Generator | None = None) -> LossTerms:
+        """The loss of `maps` for the images, [B, C, *shape] each; nothing in it is random."""
+        return loss_of_images(self, maps, moving, fixed, generator)
+
+    def regularity(self, maps: BothWays, fixed: Tensor, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002 - as others
+        """Mean of the `diffusion` of both displacements over the lattice of `fixed`."""
+        shape, still = fixed.shape[2:], identity_points(fixed.shape[2:], fixed)
+        both = (maps.moving_from_fixed, maps.fixed_from_moving)
+        return torch.stack([diffusion(mapped_lattice(one, shape, fixed) - still) for one in both]).mean()
 
 
 class UniCARLAttention(nn.Module):

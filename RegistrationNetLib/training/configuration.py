@@ -16,6 +16,8 @@ affine = 0.05
 [loss]
 similarity = "lncc"              # default: the card's
 smoothness = 1.0                 # a factor on the card's weight of the regularity
+diffusion_steps = 1500           # first with diffusion as regularity; default for CARL and uniCARL from "nothing", else 0
+diffusion = 1.5                  # its weight
 
 [data]                           # one of: folder, list, pairs, synthetic
 folder = "images"
@@ -37,8 +39,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..catalogue import DIRECT, Card, card_named, check_own_name
+from ..catalogue import CARL, DIRECT, Card, card_named, check_own_name
 from ..errors import InputError
+from ..models.carl import PRETRAINING_STEPS
 from .augmentation import AugmentationOptions
 from .data import DataOptions
 from .learning import LearningOptions
@@ -53,14 +56,25 @@ Options = TypeVar("Options")
 
 @dataclass(frozen=True)
 class LossOptions:
-    """What the loss of the card is changed by: its similarity ("" keeps it), and a factor on the weight of its regularity."""
+    """What the loss of the card is changed by: its similarity ("" keeps it), and a factor on the weight of its regularity.
+
+    In the first `diffusion_steps` (None: as the method wants it) the regularity is that of `DiffusionLoss`, of weight `diffusion`.
+    """
 
     similarity: str = ""
     smoothness: float = 1.0
+    diffusion_steps: int | None = None
+    diffusion: float = 1.5
 
     def __post_init__(self) -> None:
         if not self.smoothness >= 0:
             raise InputError(f"smoothness must be 0 or more; got {self.smoothness}. 1 is as the model's card says.")
+        if self.diffusion_steps is not None and not (isinstance(self.diffusion_steps, int) and self.diffusion_steps >= 0):
+            raise InputError(
+                f"diffusion_steps must be a whole number from 0 up; got {self.diffusion_steps!r}. 0 leaves them out."
+            )
+        if not self.diffusion >= 0:
+            raise InputError(f"diffusion must be 0 or more; got {self.diffusion}. CARL was trained with 1.5 to 15.")
 
 
 @dataclass(frozen=True)
@@ -112,6 +126,13 @@ class Configuration:
         return self.shape or self.card.input_shape or tuple(self.card.parameters.get("encoder_shape", ()))
 
     @property
+    def diffusion_steps(self) -> int:
+        """With how many steps of `DiffusionLoss` the training begins."""
+        if self.loss.diffusion_steps is not None:
+            return self.loss.diffusion_steps
+        return PRETRAINING_STEPS if self.card.method == CARL and self.start == "nothing" else 0
+
+    @property
     def card(self) -> Card:
         """Of the model that method, preparation and loss come from."""
         return card_named(self.model)
@@ -120,7 +141,13 @@ class Configuration:
         """What a training must keep when it is resumed, as JSON: everything that changes the weights."""
         learning = {name: value for name, value in asdict(self.learning).items() if name != "steps"}
         data = {name: str(value) for name, value in asdict(self.data).items()}
-        return {"model": self.model, "shape": list(self.lattice), "data": data, "loss": asdict(self.loss), **learning}
+        return {
+            "model": self.model,
+            "shape": list(self.lattice),
+            "data": data,
+            "loss": {**asdict(self.loss), "diffusion_steps": self.diffusion_steps},
+            **learning,
+        }
 
 
 def read_configuration(file: Path) -> Configuration:

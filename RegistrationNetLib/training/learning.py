@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -154,6 +154,19 @@ def learning(
             trainee.step(options.learning_rate)
             total, similarity, regularity = told.tolist()
             yield Step(number + 1, total, similarity, regularity, time.monotonic() - start)
+
+
+def learning_in_turn(
+    trainee: Trainee,
+    losses: Sequence[tuple[TrainingLoss, int]],
+    pairs: Pairs,
+    options: LearningOptions,
+    *,
+    processes: Processes = ALONE,
+) -> Generator[Step, None, None]:
+    """`learning` by one loss after the other, each up to its step, and none beyond `options.steps`."""
+    for loss, until in losses:
+        yield from learning(trainee, loss, pairs, replace(options, steps=min(until, options.steps)), processes=processes)
 
 
 def drawn_batch(pairs: Pairs, options: LearningOptions, random: torch.Generator) -> Pair:

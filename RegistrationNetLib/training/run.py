@@ -20,6 +20,7 @@ from ..catalogue import Card
 from ..checkpoint import load_into
 from ..devices import chosen_device
 from ..errors import Cancelled, InputError, RefinementError
+from ..models.carl import DiffusionLoss
 from ..network_refine import NetworkOptions, network_options
 from ..outputs import check_folder_name, staged
 from ..predictor import untrained_network
@@ -30,7 +31,7 @@ from .cohort_images import Skipped
 from .configuration import Configuration
 from .data import pairs_of
 from .examples import Pair
-from .learning import Lesson, Step, TrainingLoss, learning
+from .learning import Lesson, Step, TrainingLoss, learning_in_turn
 from .own_model import own_card, write_model
 from .processes import Processes, launched
 from .record import Record
@@ -127,7 +128,9 @@ class _Run:
     def _recorded(self) -> Generator[Step, None, None]:
         """Steps, each of which is in the curves, with a look and a checkpoint when it is time."""
         wanted, options = self.description.record, self.description.learning
-        steps = learning(self.trainee, self.loss, self.pairs, options, processes=self.processes)
+        begin = DiffusionLoss(self.loss.similarity, weight=self.description.loss.diffusion, outside=self.loss.outside)
+        losses = [(begin, self.description.diffusion_steps), (self.loss, options.steps)]
+        steps = learning_in_turn(self.trainee, losses, self.pairs, options, processes=self.processes)
         if not self.processes.is_first:
             yield from steps
             return

@@ -19,7 +19,7 @@ from RegistrationNetLib.similarity import LNCC, SSD, Measure
 from RegistrationNetLib.target import TargetOptions, both_targets
 from RegistrationNetLib.training.augmentation import AugmentationOptions
 from RegistrationNetLib.training.examples import Example, Pair, Pairs
-from RegistrationNetLib.training.learning import LearningOptions, Lesson, TrainingLoss, learning
+from RegistrationNetLib.training.learning import LearningOptions, Lesson, TrainingLoss, learning_in_turn
 from RegistrationNetLib.training.record import draw_maps, draw_pair
 from RegistrationNetLib.training.synthetic import AnatomyPairs, ShapePairs
 from RegistrationNetLib.training.trainee import Trainee
@@ -107,6 +107,7 @@ class Setting:
         seed: int = 0,
         batch: int = BATCH,
         look_every: int | None = None,
+        begin: tuple[TrainingLoss, int] | None = None,
         augmentation: AugmentationOptions = AugmentationOptions(),
     ) -> Learnt:
         torch.manual_seed(seed)
@@ -120,7 +121,8 @@ class Setting:
             course.take_up(trainee)
             self.seconds_before += course.seconds_before
         every = self.steps(look_every or steps)
-        for step in learning(trainee, loss, Unlabelled(pairs), options):
+        losses = [*([] if begin is None else [(begin[0], self.steps(begin[1]))]), (loss, options.steps)]
+        for step in learning_in_turn(trainee, losses, Unlabelled(pairs), options):
             if step.number % every == 0:
                 course.curve.append((step.number, look(lesson, held_out)))
             if step.number % KEEP_EVERY == 0 or step.number == options.steps:
