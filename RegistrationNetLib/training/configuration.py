@@ -16,8 +16,8 @@ affine = 0.05
 [loss]
 similarity = "lncc"              # default: the card's
 smoothness = 1.0                 # a factor on the card's weight of the regularity
-diffusion_steps = 1500           # first with diffusion as regularity; default for CARL and uniCARL from "nothing", else 0
-diffusion = 1.5                  # its weight
+diffusion_steps = 0              # so many first ones with diffusion as regularity; default 1500 for CARL from "nothing"
+diffusion = 1.5                  # its weight there
 
 [data]                           # one of: folder, list, pairs, synthetic
 folder = "images"

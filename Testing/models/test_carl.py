@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from RegistrationNetLib.catalogue import resource_folder
 from RegistrationNetLib.deformation import identity_points
 from RegistrationNetLib.errors import InputError
-from RegistrationNetLib.models.carl import COMPOSITIONS, carl_network
+from RegistrationNetLib.models.carl import COMPOSITIONS, DiffusionLoss, carl_network
 from RegistrationNetLib.models.gradicon import GradICONLoss, gradicon_network
 from RegistrationNetLib.models.steps import both_ways, mapped_lattice
 from RegistrationNetLib.networks.features import CoarseFeatures, DilatedFeatures, lattice_rotations
@@ -152,6 +152,23 @@ def test_images_smaller_than_the_padding_are_registered() -> None:
 def test_images_of_one_cell_are_refused() -> None:
     with pytest.raises(InputError, match="at least 2 cells"):
         carl_network("final", dim=2).eval()(torch.rand(1, 1, 4, 30), torch.rand(1, 1, 4, 30))
+
+
+def test_the_loss_of_the_first_steps_is_that_of_the_published_network_both_ways() -> None:
+    """The published one takes one way twice; both of its ways, then, are ours in the mean."""
+    oracle = pytest.importorskip("icon_registration")
+    shape = (40, 40)
+    net = carl_network("final", dim=2).eval()
+    theirs = oracle.losses.DiffusionRegularizedNet(net, oracle.LNCC(sigma=4), lmbda=1.5)
+    theirs.assign_identity_map((1, 1, *shape))
+    moving, fixed = smooth_pair(shape)
+    with on_the_cpu():
+        one, other = theirs(moving, fixed), theirs(fixed, moving)
+    found = DiffusionLoss(weight=1.5)(both_ways(net, moving, fixed), moving, fixed)
+    larger = (40 / 39) ** 2  # they multiply differences by N instead of N - 1
+    torch.testing.assert_close(found.regularity * larger, (one.bending_energy_loss + other.bending_energy_loss) / 2)
+    torch.testing.assert_close(found.similarity, (one.similarity_loss + other.similarity_loss) / 2, rtol=1e-4, atol=0)
+    torch.testing.assert_close(found.total, found.similarity + 1.5 * found.regularity)
 
 
 @pytest.mark.parametrize(

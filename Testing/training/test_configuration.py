@@ -1,6 +1,7 @@
 """Descriptions of trainings: what they may say, and what each word changes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,25 @@ def test_similarity_and_smoothness_change_the_loss(tmp_path: Path) -> None:
     assert (own.similarity.name, own.weight, other.similarity.name, other.weight) == ("lncc", 1.5, "ssd", 3.0)
 
 
+@pytest.mark.parametrize(
+    ("model", "given", "expected"),
+    [
+        ("carl", {}, 1500),
+        ("unicarl", {}, 1500),
+        ("unigradicon", {}, 0),
+        ("carl", {"start": "own.trch"}, 0),
+        ("carl", {"loss": {"diffusion_steps": 7}}, 7),
+        ("unigradicon", {"loss": {"diffusion_steps": 7}}, 7),
+    ],
+)
+def test_only_carl_from_nothing_begins_with_diffusion_unless_told(
+    tmp_path: Path, model: str, given: dict[str, Any], expected: int
+) -> None:
+    description = described(tmp_path, model=model, **given)
+    assert description.diffusion_steps == expected
+    assert description.made_with()["loss"]["diffusion_steps"] == expected
+
+
 @pytest.mark.parametrize(("kind", "expected"), [("anatomy", AnatomyPairs), ("shapes", ShapePairs), ("hollow-shapes", ShapePairs)])
 def test_synthetic_data_are_made_for_the_lattice(tmp_path: Path, kind: str, expected: type) -> None:
     description = described(tmp_path, data={"synthetic": kind}, shape=[24, 24])
@@ -71,6 +91,8 @@ def test_listed_and_paired_files_are_data_too(tmp_path: Path) -> None:
         (LEAST + '[record]\nvalidate_every = "often"\n', r"\[record\] holds a value of the wrong kind"),
         (LEAST + "[record]\nvalidate_every = 0\n", "validate_every must be 1 or more; got 0"),
         (LEAST + "[loss]\nsmoothness = -1\n", "smoothness must be 0 or more; got -1"),
+        (LEAST + "[loss]\ndiffusion_steps = -1\n", "diffusion_steps must be a whole number from 0 up; got -1"),
+        (LEAST + "[loss]\ndiffusion = -1\n", "diffusion must be 0 or more; got -1"),
         (LEAST + "[data]\n", "Data come from one of folder, list, pairs, synthetic; got none of them"),
         (LEAST + '[data]\nfolder = "a"\nlist = "b"\n', "got folder and list"),
         (LEAST + '[data]\nlist = "b"\nmasks = "c"\n', "masks and labels are folders beside `folder`"),

@@ -1,5 +1,6 @@
 """A whole training: what it leaves behind, that it resumes exactly, and what stops it."""
 
+import csv
 import json
 import os
 import signal
@@ -70,12 +71,15 @@ def test_a_training_changes_the_weights(tmp_path: Path) -> None:
     assert not torch.equal(learnt["net.last.weight"], untrained["net.last.weight"])
 
 
+@pytest.mark.parametrize("loss", [{}, {"diffusion_steps": 3}])
 @pytest.mark.parametrize("stopped_after", [0.3, 0.6])
-def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path, stopped_after: float) -> None:
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, stopped_after: float, loss: dict[str, int]
+) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
-    whole = train(described(tmp_path / "whole"))
-    parts = described(tmp_path / "parts")
+    whole = train(described(tmp_path / "whole", loss=loss))
+    parts = described(tmp_path / "parts", loss=loss)
     with pytest.raises(Cancelled):
         train(parts, progress=stopping_after(stopped_after))
     assert not same(weights(tmp_path / "parts/out/tiny-own.trch"), weights(whole.weights))
@@ -109,6 +113,26 @@ def test_more_steps_go_on_from_the_end(tmp_path: Path) -> None:
     whole = train(described(tmp_path / "whole"))
     train(described(tmp_path, learning={"steps": 4}))
     assert same(weights(train(described(tmp_path), resume=True).weights), weights(whole.weights))
+
+
+def test_the_first_steps_learn_by_diffusion_and_the_others_by_the_methods_own_loss(tmp_path: Path) -> None:
+    for name in ("begin", "both", "plain"):
+        (tmp_path / name).mkdir()
+    loss = {"diffusion_steps": 3, "diffusion": 4.0}
+    begin = train(described(tmp_path / "begin", learning={"steps": 2}, loss=loss))
+    both = train(described(tmp_path / "both", loss=loss))
+    train(described(tmp_path / "plain"))
+    assert (begin.steps, both.steps) == (2, 6)
+    weight = {}
+    for name in ("begin", "both", "plain"):
+        with (tmp_path / name / "out" / "steps.csv").open() as lines:
+            rows = list(csv.DictReader(lines))
+        weight[name] = [
+            (float(row["total"]) - float(row["similarity"])) / float(row["regularity"]) for row in rows[1:]
+        ]  # nothing moves at first
+    assert weight["begin"] == pytest.approx([4.0], rel=1e-3)
+    assert weight["both"] == pytest.approx([4.0, 4.0, 1.5, 1.5, 1.5], rel=1e-3)
+    assert weight["plain"] == pytest.approx([1.5] * 5, rel=1e-3)
 
 
 def test_another_seed_is_another_training(tmp_path: Path) -> None:
