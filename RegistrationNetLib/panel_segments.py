@@ -24,7 +24,7 @@ class SegmentPanel:
     """
 
     def __init__(self, ui: Any, on_chosen: Callable[[str, str], None]) -> None:
-        self._ui, self._on_chosen = ui, on_chosen
+        self._ui = ui
         self._ids: dict[str, list[str]] = {}
         self._lost: dict[str, bool] = {}
         for side in SIDES:
