@@ -131,7 +131,7 @@ def folded_in_body(run: Learnt) -> float:
         assert pair.fixed.labels is not None
         maps = both_ways(run.lesson.network, pair.moving.values, pair.fixed.values)
         points = mapped_lattice(maps.moving_from_fixed, pair.fixed.values.shape[2:], pair.fixed.values)
-        folded.append((jacobian_determinant(points) <= 0)[pair.fixed.labels[:, 0] > 0])
+        folded.append((jacobian_determinant(points) <= 0)[pair.fixed.labels > 0])
     return 100 * float(torch.cat(folded).float().mean())
 
 
