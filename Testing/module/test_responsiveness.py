@@ -18,7 +18,11 @@ from .conftest import ROOT
 from .nodes import bent_transform, segmentation_node, volume_node
 from .test_scene_results import REPORT
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="a script stands in for the Python")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("small_heap"),
+    pytest.mark.skipif(os.name == "nt", reason="a script stands in for the Python"),
+]
 
 SIDE = 256
 STANDING_STILL_SECONDS = 0.1

@@ -9,7 +9,7 @@ import pytest
 
 from RegistrationNetLib.client import Client
 
-from ..module.conftest import ROOT, collect_ignore_glob, host, scene  # noqa: F401, the stage is the same
+from ..module.conftest import ROOT, collect_ignore_glob, host, scene, small_heap  # noqa: F401, the stage is the same
 from .fake_client import FakeClient
 
 if not collect_ignore_glob:
@@ -136,6 +136,10 @@ class Panel:
     def close(self) -> None:
         self.widget.cleanup()
         self.top.close()
+        # Python keeps the widgets a while, and selectors that nobody sees would follow the scene of the next tests.
+        for one in self.top.findChildren(self.qt.QWidget):
+            if hasattr(one, "setMRMLScene"):
+                one.setMRMLScene(None)
 
 
 @pytest.fixture

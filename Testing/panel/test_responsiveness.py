@@ -18,6 +18,7 @@ LONGEST_GAP_SECONDS = 0.1
 
 # The worker takes every core it gets; what is measured is how long the panel itself keeps the event loop.
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_heap")
 def test_no_gap_between_events_while_a_registration_runs(scene: Any, panel: Panel) -> None:
     indices = np.stack(np.meshgrid(*[np.arange(SIDE)] * 3, indexing="ij"))
     for name, shift in (("fixed", 0.0), ("moving", 3.0)):
