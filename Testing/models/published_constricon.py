@@ -1,11 +1,7 @@
-"""The published ConstrICON, with every parameter at random. Its module imports torchvision, which it does not use."""
+"""The published ConstrICON, with every parameter at random."""
 
-import importlib
-import sys
-import types
 from collections.abc import Callable, Sequence
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,11 +9,12 @@ from torch import Tensor, nn
 
 from Testing.networks.published import randomize
 
+from .published_carl import available
+
 
 def module() -> Any:
     pytest.importorskip("icon_registration")
-    with patch.dict(sys.modules, {"torchvision": types.ModuleType("torchvision")}):
-        return importlib.import_module("icon_registration.constricon")
+    return available("icon_registration.constricon")
 
 
 def affine(dim: int, *, rigid: bool = False) -> nn.Module:
