@@ -29,7 +29,7 @@ from ..networks.unet import TallUNet
 from ..regularity import diffusion
 from ..similarity import LNCC, Measure
 from .equivariant import Blur, ExtrapolatedField, RotationFunctionFromVectorField
-from .losses import LossTerms, check_weight, loss_of_images
+from .losses import ImageLoss
 from .steps import BothWays, Downsample, FunctionFromVectorField, TwoStep, mapped_lattice
 
 # Published, before 100,000 steps of GradICON's loss.
@@ -69,7 +69,7 @@ def carl_network(composition: str = "final_final", *, has_fourth_step: bool = Fa
 
 
 @dataclass(frozen=True)
-class DiffusionLoss:
+class DiffusionLoss(ImageLoss):
     """Similarity both ways and `weight` times the diffusion of both maps' displacements: with this the training of CARL begins.
 
     Greer et al., CVPR 2025. The reference package's `DiffusionRegularizedNet` takes one way twice instead.
@@ -86,13 +86,6 @@ class DiffusionLoss:
     similarity: Measure = field(default_factory=lambda: LNCC(sigma_vox=4))
     weight: float = 1.5
     outside: Outside = "border"
-
-    def __post_init__(self) -> None:
-        check_weight(self.weight)
-
-    def __call__(self, maps: BothWays, moving: Tensor, fixed: Tensor, *, generator: torch.Generator | None = None) -> LossTerms:
-        """The loss of `maps` for the images, [B, C, *shape] each; nothing in it is random."""
-        return loss_of_images(self, maps, moving, fixed, generator)
 
     def regularity(self, maps: BothWays, fixed: Tensor, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002 - as others
         """Mean of the `diffusion` of both displacements over the lattice of `fixed`."""

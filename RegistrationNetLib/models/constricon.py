@@ -21,7 +21,7 @@ from ..networks.matrix import ConvolutionalMatrixNet
 from ..networks.unet import TallUNet
 from ..similarity import LNCC, Measure
 from .lie import SQUARINGS, FunctionFlow, Perceptron, flows, matrix_exponentials
-from .losses import LossTerms, check_weight, loss_of_images
+from .losses import ImageLoss
 from .steps import BothWays, warped
 from .velocities import velocities_of
 
@@ -215,7 +215,7 @@ def velocity_diffusion(velocity: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class VelocityDiffusionLoss:
+class VelocityDiffusionLoss(ImageLoss):
     """Similarity both ways and `weight` times the diffusion of every velocity.
 
     Greer et al., MICCAI 2023. The reference package's `VelocityFieldDiffusion` takes the similarity of one way twice instead.
@@ -232,13 +232,6 @@ class VelocityDiffusionLoss:
     similarity: Measure = field(default_factory=LNCC)
     weight: float = 5.0
     outside: Outside = "border"
-
-    def __post_init__(self) -> None:
-        check_weight(self.weight)
-
-    def __call__(self, maps: BothWays, moving: Tensor, fixed: Tensor, *, generator: torch.Generator | None = None) -> LossTerms:
-        """The loss of `maps` for the images, [B, C, *shape] each; nothing in it is random."""
-        return loss_of_images(self, maps, moving, fixed, generator)
 
     def regularity(self, maps: BothWays, fixed: Tensor, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002 - as others
         """`velocity_diffusion` of all velocities of `maps`, added; 0 where there are none."""

@@ -14,7 +14,7 @@ from ..deformation import Outside
 from ..networks.unet import TallUNet
 from ..regularity import gradicon_loss, jittered_lattice
 from ..similarity import LNCC, Measure
-from .losses import LossTerms, check_weight, loss_of_images
+from .losses import ImageLoss
 from .steps import BothWays, Downsample, FunctionFromVectorField, TwoStep
 
 
@@ -42,7 +42,7 @@ def gradicon_network(dim: int = 3, *, has_last_step: bool = True, input_channels
 
 
 @dataclass(frozen=True)
-class GradICONLoss:
+class GradICONLoss(ImageLoss):
     """Similarity both ways and `weight` times the gradient of the inverse-consistency error at random points.
 
     Tian et al., CVPR 2023, equation 5, in the sparse form of uniGradICON: the points are those of every second voxel per axis.
@@ -62,13 +62,6 @@ class GradICONLoss:
     weight: float = 1.5
     outside: Outside = "zeros"
     stride: int = 2
-
-    def __post_init__(self) -> None:
-        check_weight(self.weight)
-
-    def __call__(self, maps: BothWays, moving: Tensor, fixed: Tensor, *, generator: torch.Generator | None = None) -> LossTerms:
-        """The loss of `maps` for the images, [B, C, *shape] each; `generator` (default torch's own) gives the random points."""
-        return loss_of_images(self, maps, moving, fixed, generator)
 
     def regularity(self, maps: BothWays, fixed: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Squared gradient of the inverse-consistency error at random points over the lattice of `fixed`."""

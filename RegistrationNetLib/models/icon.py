@@ -11,7 +11,7 @@ from ..deformation import Composition, Outside
 from ..networks.unet import DenseMiddleUNet, TallUNet
 from ..regularity import icon_loss_both_ways, jittered_lattice
 from ..similarity import SSD, Measure
-from .losses import LossTerms, check_weight, loss_of_images
+from .losses import ImageLoss
 from .steps import BothWays, Downsample, FunctionFromVectorField, TwoStep
 
 
@@ -38,7 +38,7 @@ class KneeNetwork(nn.Module):
 
 
 @dataclass(frozen=True)
-class ICONLoss:
+class ICONLoss(ImageLoss):
     """Similarity both ways and `weight` times the inverse-consistency error both ways, at random points around all voxels.
 
     Greer et al., ICCV 2021, equation 3. As published, images are warped with the values of their
@@ -51,13 +51,6 @@ class ICONLoss:
     similarity: Measure = field(default_factory=SSD)
     weight: float = 3600.0
     outside: Outside = "border"
-
-    def __post_init__(self) -> None:
-        check_weight(self.weight)
-
-    def __call__(self, maps: BothWays, moving: Tensor, fixed: Tensor, *, generator: torch.Generator | None = None) -> LossTerms:
-        """The loss of `maps` for the images, [B, C, *shape] each; `generator` (default torch's own) gives the random points."""
-        return loss_of_images(self, maps, moving, fixed, generator)
 
     def regularity(self, maps: BothWays, fixed: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Squared inverse-consistency error both ways at random points over the lattice of `fixed`."""

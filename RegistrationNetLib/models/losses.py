@@ -53,12 +53,18 @@ def loss_of_targets(
     return LossTerms(similarity + loss.weight * regularity, similarity, regularity)
 
 
-def loss_of_images(
-    loss: Loss, maps: BothWays, moving: Tensor, fixed: Tensor, generator: torch.Generator | None = None
-) -> LossTerms:
-    """`loss` of the images [B, C, *shape] themselves, everywhere."""
-    targets = both_targets(Side(fixed), Side(moving), TargetOptions(loss.similarity, outside=loss.outside))
-    return loss_of_targets(loss, maps, targets, generator)
+class ImageLoss:
+    """What the losses of the methods have in common: a weight that is checked, and that they can be called with images."""
+
+    def __post_init__(self: Loss) -> None:
+        check_weight(self.weight)
+
+    def __call__(
+        self: Loss, maps: BothWays, moving: Tensor, fixed: Tensor, *, generator: torch.Generator | None = None
+    ) -> LossTerms:
+        """The loss of `maps` for the images, [B, C, *shape] each; `generator` (default torch's own) gives the random points, if any."""
+        targets = both_targets(Side(fixed), Side(moving), TargetOptions(self.similarity, outside=self.outside))
+        return loss_of_targets(self, maps, targets, generator)
 
 
 def check_weight(weight: float) -> None:
