@@ -43,10 +43,16 @@ def test_a_program_that_is_no_python_is_never_started_again(program: str, monkey
 
 
 def test_the_environment_finds_this_library_first_and_is_clean() -> None:
-    given = {"PYTHONPATH": "/else", "PYTHONHOME": "/odd", "PYTHONSTARTUP": "/x.py", "HOME": "/home/me"}
+    given = {
+        "PYTHONPATH": "/else",
+        "PYTHONHOME": "/odd",
+        "PYTHONSTARTUP": "/x.py",
+        "ITK_AUTOLOAD_PATH": "/opt/Slicer/ITK",
+        "HOME": "/home/me",
+    }
     environment = worker_environment(given)
     assert environment["PYTHONPATH"] == os.pathsep.join([ROOT, "/else"])
-    assert not {"PYTHONHOME", "PYTHONSTARTUP"} & set(environment)
+    assert not {"PYTHONHOME", "PYTHONSTARTUP", "ITK_AUTOLOAD_PATH"} & set(environment)
     assert environment["HOME"] == "/home/me"
     assert environment["PYTHONUTF8"] == "1"
     assert given["PYTHONHOME"] == "/odd"
