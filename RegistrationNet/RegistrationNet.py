@@ -27,12 +27,11 @@ from slicer.util import VTKObservationMixin
 if (Path(__file__).parents[1] / "RegistrationNetLib" / "__init__.py").is_file():
     sys.path.append(str(Path(__file__).parents[1]))
 
-from RegistrationNetLib.registration.pipeline.needs import inverse_shape, needed_mb
-
 from RegistrationNetLib.errors import Cancelled, InputError, RegistrationNetError
 from RegistrationNetLib.models.catalogue import DIRECT, NEPHI
 from RegistrationNetLib.models.weights import listed_models
 from RegistrationNetLib.progress import Progress
+from RegistrationNetLib.registration.needs import inverse_shape, needed_mb
 from RegistrationNetLib.slicer_bridge import dependencies, mrml, scene_display
 from RegistrationNetLib.slicer_bridge.client import Client, Job
 from RegistrationNetLib.slicer_bridge.panel_devices import DevicePanel
