@@ -28,10 +28,11 @@ if (Path(__file__).parents[1] / "RegistrationNetLib" / "__init__.py").is_file():
     sys.path.append(str(Path(__file__).parents[1]))
 
 from RegistrationNetLib.errors import Cancelled, InputError, RegistrationNetError
-from RegistrationNetLib.models.catalogue import DIRECT, NEPHI
+from RegistrationNetLib.models.catalogue import card_named
 from RegistrationNetLib.models.weights import listed_models
 from RegistrationNetLib.progress import Progress
-from RegistrationNetLib.registration.needs import inverse_shape, needed_mb
+from RegistrationNetLib.registration.methods import METHODS
+from RegistrationNetLib.registration.size import Size, inverse_shape
 from RegistrationNetLib.slicer_bridge import dependencies, mrml, scene_display
 from RegistrationNetLib.slicer_bridge.client import Client, Job
 from RegistrationNetLib.slicer_bridge.panel_devices import DevicePanel
@@ -315,7 +316,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return _("The weights of {title} are not here. Get them under Network, or choose a network that is ready.").format(
                 title=self._model["title"]
             )
-        if (self._model["method"], self._refinement) in ((DIRECT, "network"), (NEPHI, "field")):
+        if self._refinement not in ("none", *METHODS[self._model["method"]].refinements):
             return _("{title} has nothing of that kind to refine. Choose another refinement.").format(title=self._model["title"])
         if lost := self.segmentPanel.lost:
             return _("{mask} has lost the segment that was chosen. Choose another under Optional inputs.").format(
@@ -398,9 +399,8 @@ def _neededMb(node: RegistrationNetParameterNode, model: Any, refine: str, onGra
         return 0.0
     shapes = [image.GetDimensions() for image in images]
     inverse = inverse_shape(shapes[1], moving.GetSpacing(), fixed.GetSpacing())
-    return needed_mb(
-        shapes[0], inverse, method=model["method"], input_shape=model["input_shape"], refine=refine, on_graphics=onGraphics
-    )
+    card = card_named(model["name"])
+    return METHODS[card.method].memory_mb(Size(shapes[0], inverse, card, refine, on_graphics=onGraphics))
 
 
 def _packageName(requirement: str) -> str:

@@ -29,8 +29,9 @@ PLAN: dict[str, str] = {
     """,
     "quality": "assessment marks known_warp known_pair phantom slices colours pictures report",
     "registration": """
-        needs prepare optimizer network_pair initial_transform alignment field_refinement velocity_refinement
-        network_refinement nephi_fit options nephi solution pipeline
+        size prepare method aligned_pair optimizer network_pair initial_transform alignment measures
+        field_refinement velocity_refinement network_refinement prediction nephi_fit nephi_pair
+        direct trained_network constricon nephi methods options solution pipeline
     """,
     "training": """
         state processes pairs synthetic cohort_files cohort_images data augmentation learning validation configuration
@@ -47,6 +48,9 @@ PLAN: dict[str, str] = {
 # first use.
 PROGRAMS = ("__init__", "__main__", "worker")
 
+# The panel asks methods, in a process without torch: only what works imports it, in these functions of their files.
+METHODS = ("direct", "trained_network", "constricon", "nephi")
+WORKING = ("network", "settings", "solve")
 # What is heavy is imported where Ctrl-C is already a clean end, and after the worker has begun to listen.
 IMPORTS_IN_FUNCTIONS = {("cli.main", "cli.commands"), ("slicer_bridge.worker", "slicer_bridge.services")}
 
@@ -58,7 +62,8 @@ LIGHT = [
     "models.download",
     "models.catalogue",
     "models.weights",
-    "registration.needs",
+    "registration.size",
+    "registration.methods",
     "cli.main",
     "slicer_bridge.messages",
     "slicer_bridge.interpreter",
@@ -120,9 +125,12 @@ def imports_of(file: str) -> set[str]:
 
 
 def imports_in_functions_of(file: str) -> set[str]:
-    path = source(file)
+    """What functions import, but for those of a method that may."""
+    path, may = source(file), WORKING if file in [f"registration.{method}" for method in METHODS] else ()
     functions = [
-        node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        node
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name not in may
     ]
     return {name for function in functions for name in own_imports(path, ast.walk(function))}
 

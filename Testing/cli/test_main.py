@@ -28,9 +28,9 @@ from RegistrationNetLib.errors import Cancelled, OutputError
 from RegistrationNetLib.io.inputs import MODALITIES
 from RegistrationNetLib.io.outputs import write_image
 from RegistrationNetLib.models.catalogue import card_named
-from RegistrationNetLib.models.loading import untrained_network
 from RegistrationNetLib.registration import pipeline as registration
 from RegistrationNetLib.registration.alignment import STAGES
+from RegistrationNetLib.registration.methods import untrained_network
 from RegistrationNetLib.registration.options import REFINEMENTS
 
 from ..loopback import Answer, Server, stalled, status, whole

@@ -10,7 +10,7 @@ import torch
 from RegistrationNetLib.cli.main import main
 from RegistrationNetLib.errors import Cancelled
 from RegistrationNetLib.models.catalogue import card_named
-from RegistrationNetLib.models.loading import untrained_network
+from RegistrationNetLib.registration.methods import untrained_network
 from RegistrationNetLib.slicer_bridge.client import Client, Job
 from RegistrationNetLib.training.export import own_card, write_model
 
