@@ -127,7 +127,7 @@ def test_it_says_how_far_it_is_and_can_be_stopped_in_every_stage() -> None:
 
 
 def test_the_field_is_not_its_to_refine() -> None:
-    with pytest.raises(InputError, match="nephi has no field to refine; it fits its networks"):
+    with pytest.raises(InputError, match="nephi has no field to refine; its refinements are none, network"):
         result(refine="field")
 
 
