@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..choices import REFINEMENTS
 from ..devices import chosen_device
 from ..errors import InputError
 from ..losses.similarity import LNCC, MINDSSC, Measure, MutualInformation, SquaredLNCC, measure_named
@@ -19,7 +20,6 @@ from .nephi_fit import ImplicitOptions, implicit_options
 from .network_refinement import NetworkOptions, network_options
 from .prepare import Preparation
 
-REFINEMENTS = ("none", "field", "network")
 # For the field: narrow windows, and an ε that keeps the noise of the background from counting.
 FIELD_MEASURES: dict[str, Measure] = {
     "lncc": LNCC(sigma_vox=1.5, epsilon=1e-4, stride_vox=2),
@@ -39,7 +39,7 @@ class Options:
     """What `register` was asked for, checked.
 
     Attributes:
-        refine: one of `REFINEMENTS`, "none" where the steps are 0.
+        refine: one of `choices.REFINEMENTS`, "none" where the steps are 0.
         field: how the field is refined; its measure also judges the result.
         network: how the network is refined; None for the model that has none.
         weights: a file in place of the card's own, or, for NePhi, of the encoder that predicts where the fit begins.
