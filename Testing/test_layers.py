@@ -16,7 +16,7 @@ LIBRARY = Path(__file__).resolve().parents[1] / "RegistrationNetLib"
 # Lowest first. A package imports only from those named before it; "" is the library's own folder. Within a package a file
 # imports only from files named before it.
 PLAN: dict[str, str] = {
-    "": "version errors progress devices memory interop",
+    "": "version errors choices progress devices memory interop",
     "geometry": "separable trilinear deformation space interpolation smooth_noise pyramid regularity field_pair",
     "losses": "measure mind mutual_information overlap similarity direction patches",
     "io": "native_messages nrrd outputs inputs landmarks warping",
@@ -39,7 +39,7 @@ PLAN: dict[str, str] = {
     """,
     "slicer_bridge": """
         messages interpreter dependencies sample_data services worker client
-        scene_sampling mrml scene_inputs scene_display scene_results
+        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms job logic
         panel_words panel_inputs panel_devices panel_models panel_segments panel_results panel_run
     """,
     "cli": "interruption console doctor train_commands commands main",
@@ -57,6 +57,7 @@ IMPORTS_IN_FUNCTIONS = {("cli.main", "cli.commands"), ("slicer_bridge.worker", "
 # Slicer's own process imports these; they must not bring torch, nor what is only there after an installation.
 LIGHT = [
     "errors",
+    "choices",
     "progress",
     "version",
     "models.download",
@@ -72,7 +73,18 @@ LIGHT = [
 ]
 # Some of these work in Slicer only.
 IN_SLICER = ["slicer_bridge.client", "slicer_bridge.sample_data"] + [
-    f"slicer_bridge.{name}" for name in ("scene_sampling", "mrml", "scene_inputs", "scene_display", "scene_results")
+    f"slicer_bridge.{name}"
+    for name in (
+        "scene_sampling",
+        "mrml",
+        "scene_inputs",
+        "scene_display",
+        "scene_results",
+        "scene_views",
+        "scene_transforms",
+        "job",
+        "logic",
+    )
 ]
 
 

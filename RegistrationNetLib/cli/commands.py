@@ -11,6 +11,7 @@ from typing import Any
 
 import SimpleITK as sitk
 
+from ..choices import OPTIONS
 from ..errors import InputError
 from ..io.inputs import read_image, read_transform
 from ..io.landmarks import Points, mapped, read_points, write_points
@@ -48,12 +49,7 @@ def run_register(options: Namespace, interruption: Interruption) -> int:
         result = register(
             options.fixed,
             options.moving,
-            model=options.model,
-            refine=options.refine,
-            steps=options.steps,
-            similarity=options.similarity,
-            fixed_modality=options.fixed_modality,
-            moving_modality=options.moving_modality,
+            **{name: getattr(options, name) for name in OPTIONS},
             fixed_mask=options.fixed_mask,
             moving_mask=options.moving_mask,
             fixed_labels=options.fixed_labels,
@@ -61,13 +57,6 @@ def run_register(options: Namespace, interruption: Interruption) -> int:
             fixed_landmarks=landmarks[0],
             moving_landmarks=landmarks[1],
             initial=initial,
-            align=options.align,
-            device=options.device,
-            weights=options.weights,
-            smoothness=options.smoothness,
-            mirrored=options.mirrored,
-            conserve_mass=options.conserve_mass,
-            seed=options.seed,
             progress=interruption.checked(callback),
         )
         interruption.check()

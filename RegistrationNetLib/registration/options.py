@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..choices import REFINEMENTS
 from ..devices import chosen_device
 from ..errors import InputError
 from ..losses.measure import Measure
@@ -18,8 +19,6 @@ from .measures import alignment_measure, field_measure
 from .method import Asked, Method, Settings
 from .methods import method_of
 from .prepare import Preparation
-
-REFINEMENTS = ("none", "field", "network")
 
 
 @dataclass(frozen=True)
