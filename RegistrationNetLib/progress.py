@@ -62,6 +62,7 @@ class Stages:
 
     @property
     def total_seconds(self) -> float:
+        """Seconds since these stages were made."""
         return time.monotonic() - self._work_start
 
     def _report(self, stage: str, fraction: float) -> None:

@@ -22,7 +22,7 @@ PLAN: dict[str, str] = {
     "io": "native_messages nrrd outputs inputs landmarks warping",
     "models": """
         catalogue download weights checkpoint
-        layers.surroundings layers.linear_end layers.unet layers.matrix layers.features layers.attention layers.exponential
+        layers.layout layers.coarse_input layers.linear_end layers.unet layers.matrix layers.features layers.attention layers.exponential
         layers.latent layers.implicit
         composition training_loss icon gradicon carl_equivariance carl constricon_velocities constricon constricon_resolution
         nephi nephi_loss nephi_parameters loading
