@@ -9,6 +9,8 @@ SIMILARITIES = ("lncc", "lncc2", "ncc", "ssd", "mind", "mi")
 # In the order in which they are done.
 ALIGNMENT_STAGES = ("centre", "rigid", "affine")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# What can be required of a registration, the best first.
+VERDICTS = ("fits", "look-closely")
 
 # The options of `register` that are values, not images, points or transforms.
 OPTIONS = (
@@ -24,5 +26,6 @@ OPTIONS = (
     "smoothness",
     "mirrored",
     "conserve_mass",
+    "repeats",
     "seed",
 )

@@ -51,7 +51,7 @@ PROGRAMS = ("__init__", "__main__", "worker")
 
 # The panel asks methods, in a process without torch: only what works imports it, in these functions of their files.
 METHODS = ("direct", "trained_network", "constricon", "nephi")
-WORKING = ("network", "settings", "solve")
+WORKING = ("network", "settings", "repeat_settings", "solve")
 # What is heavy is imported where Ctrl-C is already a clean end, and after the worker has begun to listen.
 IMPORTS_IN_FUNCTIONS = {("cli.main", "cli.commands"), ("slicer_bridge.worker", "slicer_bridge.services")}
 
