@@ -57,7 +57,7 @@ def error_colour(error_mm: ArrayLike, voxel_mm: float) -> tuple[Bytes, NDArray[n
     values = np.asarray(error_mm, dtype=np.float64)
     top_mm = max(WORST_MM, 4 * voxel_mm)
     share = np.log(values.clip(voxel_mm, top_mm) / voxel_mm) / np.log(top_mm / voxel_mm)
-    return _between(_ERROR_STOPS, 2 * share - 1), ERROR_OPACITY * (values > voxel_mm)
+    return _between(_ERROR_STOPS, 2 * share - 1), np.where(values > voxel_mm, ERROR_OPACITY, 0.0)
 
 
 def colour_table() -> str:

@@ -26,41 +26,43 @@ Array = NDArray[np.floating]
 MODEL_FILE = "trust.json"
 # What is smaller than this counts as this, in voxels: no evidence is finer.
 SMALLEST_VOX = 0.05
-# Sign of each feature's coefficient: the error grows with it, or falls. Those of the first kind need repeats.
-REPEATED: Mapping[str, int] = {"spread here": 1, "spread of the whole": 1}
-ALONE: Mapping[str, int] = {
-    "disagreement": 1,
-    "texture": -1,
-    "bending": 1,
-    "stretch": 1,
-    "bending of the whole": 1,
-    "disagreement of the whole": 1,
-    "pose": 1,
-    "resolution": 1,
-}
+# What the error can only grow with; the first need repeats. "of the whole" is one number for the body.
+REPEATED = ("spread", "spread of the whole")
+ALONE = (
+    "ambiguity",
+    "rim",
+    "disagreement",
+    "bending",
+    "ambiguity of the whole",
+    "bending of the whole",
+    "disagreement of the whole",
+    "pose",
+)
 
 
 def features(evidence: Evidence) -> dict[str, Array]:
     """The evidence at each voxel [*shape], or of the whole [], as the law takes it."""
-    body = evidence.body
-    here: dict[str, Any] = {}
+    local = {
+        "ambiguity": np.log(evidence.ambiguity),
+        "rim": evidence.rim,
+        "disagreement": 1 - evidence.agreement,
+        "bending": _log(evidence.bending_vox),
+    }
     if evidence.spread_vox is not None:
-        here["spread here"] = _log(evidence.spread_vox)
-        here["spread of the whole"] = _log(np.median(evidence.spread_vox[body]))
-    disagreement = 1 - evidence.agreement
-    here["disagreement"] = disagreement
-    here["texture"] = np.log(evidence.texture + 0.05)
-    here["bending"] = _log(evidence.bending_vox)
-    here["stretch"] = evidence.stretch
-    here["bending of the whole"] = _log(np.median(evidence.bending_vox[body]))
-    here["disagreement of the whole"] = 1 - evidence.likeness
-    here["pose"] = evidence.other_pose.score - evidence.pose_score
-    here["resolution"] = 0.0
-    return {name: np.asarray(value, dtype=np.float64) for name, value in here.items()}
+        local["spread"] = _log(evidence.spread_vox)
+    whole = {
+        f"{name} of the whole": np.median(local[name][evidence.body])
+        for name in ("ambiguity", "bending", "spread")
+        if name in local
+    }
+    whole["disagreement of the whole"] = 1 - evidence.likeness
+    whole["pose"] = evidence.other_pose.score - evidence.pose_score
+    return {name: np.asarray(value, dtype=np.float64) for name, value in {**local, **whole}.items()}
 
 
-def _log(length_vox: Any) -> Any:
-    return np.log(length_vox + SMALLEST_VOX)
+def _log(length_vox: Array) -> Array:
+    logarithm: Array = np.log(length_vox + SMALLEST_VOX)
+    return logarithm
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..geometry.deformation import jacobian_determinant, vector_length
+from ..geometry.deformation import vector_length
 from ..geometry.separable import apply_along_axes, blur_matrix, on
 from ..geometry.space import Grid
-from .likeness import Pose, best_other_pose, body, local_correlation, surroundings
+from .likeness import Pose, best_other_pose, body, local_correlation
 
 Array = NDArray[np.floating]
 
 # The lattice has at most so many voxels in all.
 LATTICE_VOXELS = 64_000
-# Local evidence is smoothed over so many voxels: error and evidence of neighbours go together.
-SMOOTHED_VOX = 1.0
+# Standard deviations of Gaussians: over which the spread of the repeats is averaged, as there are few; for the structure tensor,
+# before its gradients and over them; and for the rim of the body.
+SPREAD_VOX, GRADIENT_VOX, TENSOR_VOX, RIM_VOX = 2.0, 0.7, 2.0, 4.0
+# Squared gradient per voxel that counts as none, at intensities in [0, 1].
+FLAT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,10 @@ class Evidence:
         overlap: share of the smaller body that lies in the other image's field of view.
         volume_factor: how many times its volume in fixed tissue takes up in moving, by the affine part.
         agreement: local correlation at each voxel, squared.
-        texture: contrast around each voxel, as a share of the image's own.
+        ambiguity: how little the contrast around a voxel of fixed says of its place, in every direction: the trace of the inverse
+            of the structure tensor, which bounds the variance of any estimate of the place (Cramér and Rao).
+        rim: share of what surrounds a voxel that is not body.
         bending_vox: displacement beside the affine part.
-        stretch: logarithm of the determinant beside the affine part, without its sign.
         spread_vox: root mean square distance of the repeats from the result; None without repeats.
         repeats_asked: how many repeats were asked for, and `repeat_failure` why one failed.
         repeats_off_mm: of each repeat that was done, how far from the result it ends, in the median over the body.
@@ -99,9 +103,9 @@ class Evidence:
     overlap: float
     volume_factor: float
     agreement: Array
-    texture: Array
+    ambiguity: Array
+    rim: Array
     bending_vox: Array
-    stretch: Array
     spread_vox: Array | None
     repeats_asked: int
     repeat_failure: str
@@ -142,8 +146,6 @@ def evidence_of(seen: Seen) -> Evidence:
     reached = float(compared.sum()) / max(float(tissue.sum()), 1.0)
     spread = _spread_mm(seen)
     voxel_mm = float(np.prod(seen.grid.spacing_mm) ** (1 / seen.grid.dim))
-    variance = surroundings(seen.fixed, seen.counted).variance
-    typical = float(variance[tissue].mean().clamp_min(1e-6))
     volume = float(tissue.sum()) * float(np.prod(seen.grid.spacing_mm))
     return Evidence(
         grid=seen.grid,
@@ -153,11 +155,11 @@ def evidence_of(seen: Seen) -> Evidence:
         other_pose=other,
         overlap=max(reached, seen.moving_overlap),
         volume_factor=seen.volume_factor,
-        agreement=_plain(_smoothed(squared)),
-        texture=_plain((variance / typical).sqrt()),
+        agreement=_plain(squared),
+        ambiguity=_plain(_ambiguity(seen.fixed)),
+        rim=_plain(1 - _blurred(tissue.double(), RIM_VOX)),
         bending_vox=_plain(vector_length(seen.points_mm - seen.aligned_mm)) / voxel_mm,
-        stretch=_plain(_smoothed(_stretch(seen))),
-        spread_vox=None if spread is None else _plain(_smoothed(spread)) / voxel_mm,
+        spread_vox=None if spread is None else _plain(_blurred(spread, SPREAD_VOX)) / voxel_mm,
         repeats_asked=seen.repeats.asked,
         repeat_failure=seen.repeats.failure,
         repeats_off_mm=tuple(_medians(seen, tissue)),
@@ -183,16 +185,21 @@ def _medians(seen: Seen, tissue: Tensor) -> list[float]:
     return [float(one[None][tissue].median()) for one in distances]
 
 
-def _stretch(seen: Seen) -> Tensor:
-    """|log| of the determinant of what the deformation does beside the affine part."""
-    whole, affine = (jacobian_determinant(points).clamp_min(1e-6) for points in (seen.points_mm, seen.aligned_mm))
-    return (whole / affine.abs()).log().abs().clamp_max(3.0)
+def _ambiguity(fixed: Tensor) -> Tensor:
+    """Trace of the inverse of the structure tensor around each voxel of [1, 1, *shape]."""
+    gradient = torch.stack(torch.gradient(_blurred(fixed.double(), GRADIENT_VOX)[0, 0]))
+    dim, shape = len(gradient), gradient.shape[1:]
+    products = (gradient[:, None] * gradient[None]).reshape(1, dim * dim, *shape)
+    tensor = _blurred(products, TENSOR_VOX)[0].reshape(dim, dim, -1).permute(2, 0, 1)
+    eigenvalues = torch.linalg.eigvalsh(tensor).clamp_min(0)
+    return (1 / (eigenvalues + FLAT)).sum(1).reshape(1, 1, *shape)
 
 
-def _smoothed(values: Tensor) -> Tensor:
-    taps = 2 * round(3 * SMOOTHED_VOX) + 1
-    matrices = on([blur_matrix(size, SMOOTHED_VOX, taps) for size in values.shape[2:]], values)
-    return apply_along_axes(values, matrices) / apply_along_axes(torch.ones_like(values), matrices)
+def _blurred(values: Tensor, sigma_vox: float) -> Tensor:
+    """The Gaussian mean around each voxel, within the lattice."""
+    taps = 2 * round(3 * sigma_vox) + 1
+    matrices = on([blur_matrix(size, sigma_vox, taps) for size in values.shape[2:]], values)
+    return apply_along_axes(values, matrices) / apply_along_axes(torch.ones_like(values[:, :1]), matrices)
 
 
 def _plain(values: Tensor) -> Array:

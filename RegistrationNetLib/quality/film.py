@@ -52,7 +52,7 @@ def films(result: Result) -> list[Film]:
 def _cuts(fixed: sitk.Image) -> list[View]:
     """The axial slices, from the feet up, evenly over the volume."""
     grid = grid_of(fixed)
-    axial = views(fixed, grid.centre_mm, longest_px=LONGEST_PX)[0]
+    axial = views(fixed, np.asarray(grid.centre_mm, dtype=np.float64), longest_px=LONGEST_PX)[0]
     if grid.dim == 2:  # noqa: PLR2004, an image of one slice
         return [axial]
     along = axial.grid.world_from_voxel[:-1, 0]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..geometry.separable import apply_along_axes, blur_matrix, on
@@ -21,6 +20,7 @@ from ..geometry.separable import apply_along_axes, blur_matrix, on
 SIGMA_VOX, EPSILON = 2.0, 1e-3
 # A pose counts as another one from a shift of this share of the longest edge on.
 SHIFTED = 0.12
+ENCLOSING_AXES = 2
 
 
 @dataclass(frozen=True)
@@ -58,23 +58,21 @@ def _blurred(values: Tensor) -> Tensor:
 
 
 def body(values: Tensor) -> Tensor:
-    """Where the image [1, 1, *shape] shows a body: brighter than Otsu's threshold, and what that encloses; boolean, of its shape.
+    """Where the image [1, 1, *shape] shows a body: brighter than Otsu's threshold, or enclosed by that; boolean, of its shape.
 
-    An image without air around is body everywhere that is not below the threshold or enclosed.
+    Enclosed is what has something bright before and behind it along two of the axes at least.
     """
-    image = sitk.GetImageFromArray(values[0, 0].float().numpy())
-    smooth = sitk.SmoothingRecursiveGaussian(image, 1.0)
-    bright = sitk.OtsuThreshold(smooth, 0, 1)
-    filled = sitk.GetArrayFromImage(sitk.BinaryFillhole(bright)) > 0
-    if values.dim() == 5:
-        for axis in range(3):
-            slices = [_filled(one) for one in np.moveaxis(filled, axis, 0)]
-            filled = filled | np.moveaxis(np.stack(slices), 0, axis)
-    return torch.from_numpy(filled)[None, None]
+    smooth = _blurred(values.float())
+    bright = torch.from_numpy(sitk.GetArrayFromImage(sitk.OtsuThreshold(sitk.GetImageFromArray(smooth[0, 0].numpy()), 0, 1)) > 0)
+    enclosed = torch.stack(
+        [_seen_before(bright, axis) & _seen_before(bright.flip(axis), axis).flip(axis) for axis in range(bright.dim())]
+    )
+    return (bright | (enclosed.sum(0) >= ENCLOSING_AXES))[None, None]
 
 
-def _filled(one: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray(one.astype(np.uint8)))) > 0
+def _seen_before(bright: Tensor, axis: int) -> Tensor:
+    """Whether there is something bright up to each voxel along an axis."""
+    return bright.int().cummax(axis).values > 0
 
 
 @dataclass(frozen=True)

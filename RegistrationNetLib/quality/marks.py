@@ -30,7 +30,8 @@ class Limits:
 class Mark:
     """One measure, its value in words, its colour, and the rule behind the colour as a sentence.
 
-    `reason` says in one sentence what is wrong where the colour is not green; "" where the value says it.
+    `reason` says in one sentence what is wrong where the colour is not green; "" where the value says it. `is_evidence` tells those
+    that can see whether the registration is right from those that see only whether the map is plausible.
     """
 
     measure: str
@@ -38,6 +39,7 @@ class Mark:
     colour: Colour
     rule: str
     reason: str = ""
+    is_evidence: bool = False
 
 
 def marks(quality: Quality, limits: Limits | None = None) -> list[Mark]:

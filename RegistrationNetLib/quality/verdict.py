@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .assessment import LabelOverlap, LandmarkErrors, Quality
 from .error_map import ExpectedError, trust_facts
@@ -21,6 +21,8 @@ WORDS: Mapping[Colour, str] = {"green": "fits", "amber": "look closely", "red": 
 WRONG_MM, WRONG_SHARE = 10.0, 0.1
 # What is right is off by less than a voxel or this.
 RIGHT_MM = 2.0
+# So many kinds of evidence against a registration weigh as much as one alarm.
+DOUBTS_THAT_DECIDE = 2
 DICE_FITS, DICE_FELL = 0.8, 0.01
 
 
@@ -52,26 +54,31 @@ class Verdict:
 def verdict_on(evidence: Evidence, expected: ExpectedError, quality: Quality, marks: Sequence[Mark]) -> Verdict:
     """The verdict on a registration.
 
+    Enough landmarks to tell a pose (one more than there are dimensions) decide alone. Fewer, and labels, whose overlap a wrong pose
+    can leave high, can only make it worse.
+
     Args:
-        marks: those of the evidence, the ones of most weight first, and those of `quality`.
+        marks: those of the evidence (`trust_marks`) and those of `quality`.
     """
-    judged = _judged(evidence, expected, marks)
+    folds = [mark for mark in marks if mark.colour == "red" and not mark.is_evidence]
+    judged = verdict_by_evidence(evidence, expected, [mark for mark in marks if mark.is_evidence])
+    if judged.colour == "green" and folds:
+        judged = Verdict("amber", folds[0].reason)
     said = list(_truths(quality))
-    if not said:
-        return judged
-    worst = max(said, key=lambda one: ALARM.index(one.colour))
-    decides = quality.landmarks is not None and quality.landmarks.count > len(quality.voxel_mm)
-    if decides or ALARM.index(worst.colour) >= ALARM.index(judged.colour):
-        return worst
-    return judged
+    if quality.landmarks is not None and quality.landmarks.count > len(quality.voxel_mm):
+        return said[0]
+    return max((judged, *said), key=lambda one: ALARM.index(one.colour))
 
 
-def _judged(evidence: Evidence, expected: ExpectedError, marks: Sequence[Mark]) -> Verdict:
-    colour = max((mark.colour for mark in marks), key=ALARM.index)
-    if colour == "green":
+def verdict_by_evidence(evidence: Evidence, expected: ExpectedError, marks: Sequence[Mark]) -> Verdict:
+    """The verdict by the `marks` of the evidence: red if one of them is, or if two kinds of evidence are amber."""
+    doubts = [mark for mark in marks if mark.colour != "green"]
+    if not doubts:
         return Verdict("green", _why_it_fits(evidence, expected))
-    decisive = next(mark for mark in marks if mark.colour == colour)
-    return Verdict(colour, decisive.reason)
+    alarms = [mark for mark in doubts if mark.colour == "red"]
+    if alarms or len({mark.measure for mark in doubts}) >= DOUBTS_THAT_DECIDE:
+        return Verdict("red", (alarms or doubts)[0].reason)
+    return Verdict("amber", doubts[0].reason)
 
 
 def _why_it_fits(evidence: Evidence, expected: ExpectedError) -> str:
@@ -119,7 +126,7 @@ def trust_marks(evidence: Evidence, expected: ExpectedError, voxel_mm: float) ->
     """The evidence, judged; what weighs most comes first. `voxel_mm` is the largest edge of fixed's voxels."""
     limits = trust_facts()["limits"]
     wrong_mm = min(WRONG_MM, WRONG_SHARE * evidence.body_mm)
-    return [
+    judged = [
         _volume(evidence.volume_factor, limits["volume"]),
         _overlap(evidence.overlap, limits["overlap"]),
         _pose(evidence, limits["pose"]),
@@ -127,6 +134,7 @@ def trust_marks(evidence: Evidence, expected: ExpectedError, voxel_mm: float) ->
         _likeness(evidence, limits["likeness"]),
         _expected(expected, voxel_mm, wrong_mm, limits["expected"]),
     ]
+    return [replace(mark, is_evidence=True) for mark in judged]
 
 
 def _colour(value: float, limits: Mapping[str, float]) -> Colour:
@@ -175,7 +183,7 @@ def pose_words(pose: Pose, evidence: Evidence) -> str:
     if not pose.mirrored:
         steps = zip(pose.shift_vox, evidence.grid.spacing_mm, strict=True)
         return f"moved by {math.hypot(*(count * step for count, step in steps)):.0f} mm"
-    return "turned by 180°" if len(pose.mirrored) == 2 else "mirrored"  # noqa: PLR2004, two mirrorings are a turn
+    return "turned by 180°" if len(pose.mirrored) == 2 else "mirrored"
 
 
 def _repeated(evidence: Evidence, limits: Mapping[str, float]) -> Iterator[Mark]:

@@ -89,7 +89,7 @@ def repeated(solved: Solved, options: Options, count: int, lattice: Grid, report
             found.append(one(points_mm))
         except Cancelled:
             raise
-        except RegistrationNetError as error:
+        except RegistrationNetError as error:  # noqa: PERF203, one that fails leaves the others
             failure = failure or str(error)
     report(1.0)
     together = torch.cat(found) if found else points_mm[:0]
@@ -111,9 +111,9 @@ def _once(solved: Solved, options: Options, number: int, tell: Callable[[Progres
     is_reversed = number % 2 == 0
     sides = of_fixed.apply(fixed), of_moving.apply(moving)
     stages = Stages(tell, dict.fromkeys(STAGES, 1.0))
-    start, known = solved.start, found
+    start, known = (np.asarray(np.linalg.inv(one) if is_reversed else one) for one in (solved.start, found))
     if is_reversed:
-        sides, start, known = (sides[1], sides[0]), np.linalg.inv(start), np.linalg.inv(found)
+        sides = sides[1], sides[0]
     if number == 0 and options.align:
         coarser = [resized(one, max(one.grid.extent_mm) / (POSE_SIDE_VOX - 1)) for one in sides]
         measure, begun = options.wide_measure, stages.begin("align")
