@@ -12,9 +12,9 @@ from types import TracebackType
 import psutil
 import torch
 
+from .choices import DEVICES
 from .errors import InputError, ResourceError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 VOXELS_PER_THREAD = 50_000
 _MEGABYTE = 2**20
 

@@ -15,14 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
+from ..choices import ALIGNMENT_STAGES, DEVICES, MODALITIES, REFINEMENTS
 from ..errors import Cancelled, RegistrationNetError
 from ..version import __version__
 from .interruption import Interruption
-
-MODALITIES = ("ct", "mr", "other")
-REFINEMENTS = ("none", "field", "network")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-ALIGNMENTS = ("centre", "rigid", "affine")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,7 +130,7 @@ def _add_register(commands: Commands) -> None:
         )
     one.add_argument("--initial", type=Path, metavar="FILE", help="transform to begin with, points of fixed to points of moving")
     one.add_argument(
-        "--align", type=_alignments, metavar="LIST", help=f"of {', '.join(ALIGNMENTS)}; or none; default: as the card says"
+        "--align", type=_alignments, metavar="LIST", help=f"of {', '.join(ALIGNMENT_STAGES)}; or none; default: as the card says"
     )
     one.add_argument("--device", choices=DEVICES, default="auto")
     one.add_argument("--weights", type=Path, metavar="FILE", help="weights for the model, in place of its own")
@@ -285,7 +281,7 @@ def _positive(text: str) -> float:
 
 def _alignments(text: str) -> tuple[str, ...]:
     names = () if text == "none" else tuple(text.split(","))
-    unknown = [name for name in names if name not in ALIGNMENTS]
+    unknown = [name for name in names if name not in ALIGNMENT_STAGES]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(ALIGNMENTS)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(ALIGNMENT_STAGES)}")
     return names

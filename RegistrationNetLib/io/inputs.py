@@ -15,6 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .. import interop
+from ..choices import MODALITIES
 from ..errors import GeometryError, InputError
 from ..geometry.space import grid_of
 from .native_messages import native_messages_dropped
@@ -24,7 +25,6 @@ ImageLike = Any
 
 Check = Callable[[ImageLike, sitk.Image, str], sitk.Image]
 
-MODALITIES = ("ct", "mr", "other")
 SMALLEST_SIDE_VOX = 8
 # Positions in DICOM files are rounded; a missing slice leaves a gap of twice the usual distance.
 UNEVEN_SLICES = 1.2

@@ -21,17 +21,12 @@ import SimpleITK as sitk
 import torch
 
 from RegistrationNetLib.cli import commands
-from RegistrationNetLib.cli import main as cli
 from RegistrationNetLib.cli.main import main, parser
-from RegistrationNetLib.devices import DEVICES
 from RegistrationNetLib.errors import Cancelled, OutputError
-from RegistrationNetLib.io.inputs import MODALITIES
 from RegistrationNetLib.io.outputs import write_image
 from RegistrationNetLib.models.catalogue import card_named
-from RegistrationNetLib.models.loading import untrained_network
 from RegistrationNetLib.registration import pipeline as registration
-from RegistrationNetLib.registration.alignment import STAGES
-from RegistrationNetLib.registration.options import REFINEMENTS
+from RegistrationNetLib.registration.methods import untrained_network
 
 from ..loopback import Answer, Server, stalled, status, whole
 
@@ -158,10 +153,6 @@ def test_each_flag_reaches_the_road(flag: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(commands, "register", fake)
     status_of("register", "F", "M", str(tmp_path / "out"), *([flag, text] if text else [flag]))
     assert (asked["fixed"], asked["moving"], asked[name]) == ("F", "M", value)
-
-
-def test_the_choices_of_the_command_line_are_those_of_the_library() -> None:
-    assert (cli.MODALITIES, cli.REFINEMENTS, cli.DEVICES, cli.ALIGNMENTS) == (MODALITIES, REFINEMENTS, DEVICES, STAGES)
 
 
 def test_the_initial_transform_and_the_landmarks_reach_the_road(

@@ -61,8 +61,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def private_folder(client: Client) -> Path:
-    assert client._life is not None
-    return client._life.folder
+    assert client._worker is not None
+    return client._worker.folder
 
 
 def test_a_registration_comes_back_as_volumes_and_numbers(client: Client) -> None:
@@ -145,7 +145,7 @@ def test_a_mask_and_an_initial_transform_travel(client: Client) -> None:
 @pytest.mark.parametrize("stage", ["waiting", "prepare", "align", "refine", "finish"])
 def test_a_worker_lets_go_of_what_is_cancelled_in_any_stage_before_it_must_be_ended(client: Client, stage: str) -> None:
     client.devices().wait()
-    same = client._life
+    same = client._worker
 
     def cancel_in_stage(job: Job) -> None:
         if job.progress is not None and job.progress.stage == stage:
@@ -158,22 +158,22 @@ def test_a_worker_lets_go_of_what_is_cancelled_in_any_stage_before_it_must_be_en
     with pytest.raises(Cancelled, match="nothing was changed"):
         job.wait()
     assert client.devices().wait()
-    assert client._life is same
+    assert client._worker is same
 
 
 def test_the_next_job_goes_to_the_worker_that_is_there(client: Client) -> None:
     client.register(pair(), options={"steps": 0}).wait()
-    same = client._life
+    same = client._worker
     client.register(pair(), options={"steps": 0}).wait()
-    assert client._life is same
+    assert client._worker is same
 
 
 def test_a_worker_killed_in_mid_run_is_told_and_the_next_request_starts_another(client: Client) -> None:
     job = client.register(pair(), options={"steps": 100_000})
     until(client, lambda: job.progress is not None)
-    folder, life = private_folder(client), client._life
-    assert life is not None
-    killed(life._process)
+    folder, worker = private_folder(client), client._worker
+    assert worker is not None
+    killed(worker._process)
     with pytest.raises(WorkerError, match=r"ended before it answered \(exit status .*\).*Try again"):
         job.wait()
     assert not folder.exists()
@@ -251,12 +251,12 @@ def test_a_worker_that_ends_between_two_requests_is_replaced(tmp_path: Path) -> 
     body = "for line in sys.stdin: say(id=json.loads(line)['id'], event='result', result=os.getpid())"
     with Client(python_that(tmp_path, body)) as client:
         first = client.devices().wait()
-        life = client._life
-        assert life is not None
-        killed(life._process)
-        life.join()
+        worker = client._worker
+        assert worker is not None
+        killed(worker._process)
+        worker.join()
         with pytest.raises(BrokenPipeError, match="the worker has ended"):
-            life.say({})
+            worker.say({})
         assert client.devices().wait() != first
 
 
@@ -371,7 +371,7 @@ def test_a_python_that_cannot_be_started_fails_the_job(tmp_path: Path, monkeypat
 def test_closing_cancels_what_is_under_way_and_removes_the_files(tmp_path: Path) -> None:
     client = Client(python_that(tmp_path, "time.sleep(60)"))
     job = client.register(pair())
-    until(client, lambda: client._life is not None)
+    until(client, lambda: client._worker is not None)
     folder = private_folder(client)
     client.close()
     client.close()

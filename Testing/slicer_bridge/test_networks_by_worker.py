@@ -11,7 +11,7 @@ import torch
 from RegistrationNetLib.cli.main import main
 from RegistrationNetLib.errors import Cancelled
 from RegistrationNetLib.models.catalogue import card_named
-from RegistrationNetLib.models.loading import untrained_network
+from RegistrationNetLib.registration.methods import untrained_network
 from RegistrationNetLib.slicer_bridge import client as client_module
 from RegistrationNetLib.slicer_bridge.client import Client, Job
 from RegistrationNetLib.training.export import own_card, write_model
@@ -65,7 +65,7 @@ def test_the_worker_lets_go_of_what_is_cancelled_in_the_network_before_it_must_b
 ) -> None:
     monkeypatch.setattr(client_module, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=time.sleep))
     client.devices().wait()
-    same = client._life
+    same = client._worker
 
     def cancel_in_stage(job: Job) -> None:
         if job.progress is not None and job.progress.stage == "network":
@@ -76,4 +76,4 @@ def test_the_worker_lets_go_of_what_is_cancelled_in_the_network_before_it_must_b
     with pytest.raises(Cancelled):
         job.wait()
     client.devices().wait()
-    assert client._life is same
+    assert client._worker is same

@@ -22,7 +22,7 @@ from RegistrationNetLib.io.nrrd import write_volume
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.slicer_bridge import worker as worker_module
 from RegistrationNetLib.slicer_bridge.interpreter import worker_environment
-from RegistrationNetLib.slicer_bridge.worker import POLITE_SECONDS, Desk
+from RegistrationNetLib.slicer_bridge.worker import POLITE_SECONDS, Dispatcher
 
 from ..worker_input import pair
 
@@ -182,9 +182,9 @@ class Reply(io.BytesIO):
 
 
 def served(service: Callable[..., Any], *then: bytes) -> list[dict[str, Any]]:
-    """What a desk in this process says while `service` does the devices; `then` are requests that come while it works."""
+    """What a dispatcher in this process says while `service` does the devices; `then` are requests that come while it works."""
     reply = Reply()
-    desk = Desk(reply)
+    dispatcher = Dispatcher(reply)
     ended = threading.Event()
     read_end, write_end = os.pipe()
 
@@ -200,16 +200,16 @@ def served(service: Callable[..., Any], *then: bytes) -> list[dict[str, Any]]:
 
     with os.fdopen(read_end, "rb") as requests:
         os.write(write_end, b'{"id": 1, "do": "devices"}\n')
-        threading.Thread(target=desk.listen, args=(requests, ended.set), daemon=True).start()
-        real = desk._answer
+        threading.Thread(target=dispatcher.listen, args=(requests, ended.set), daemon=True).start()
+        real = dispatcher._answer
 
         def answer(*arguments: Any) -> None:
             real(*arguments)
             raise Enough
 
-        desk._answer = answer  # type: ignore[method-assign]
+        dispatcher._answer = answer  # type: ignore[method-assign]
         with pytest.raises(Enough):
-            desk.serve(lambda: {"devices": work})
+            dispatcher.serve(lambda: {"devices": work})
         os.close(write_end)
         assert ended.wait(60)
     return reply.events()
