@@ -267,7 +267,7 @@ def _landmarks(options: Namespace) -> tuple[Points, Points] | None:
 
 
 def _transform(path: Path) -> sitk.Transform:
-    """A transform from a file, without the chatter of the HDF5 library on stderr."""
+    """A transform from a file, without the messages of the HDF5 library on stderr."""
     with native_messages_dropped():
         return read_transform(path)
 

@@ -6,7 +6,7 @@ in a small file beside it. Whatever comes later under that name must be the same
 The weights lie in the user's cache folder, or in REGISTRATIONNET_CACHE. REGISTRATIONNET_WEIGHTS_URL names a mirror: the base
 address under which the files of the cards lie by their own names.
 
-This room reads no tensors, and Slicer's own process may use it: whether a file holds the right ones is asked of a `Check`.
+This file reads no tensors, and Slicer's own process may use it: whether a file holds the right ones is asked of a `Check`.
 """
 
 from __future__ import annotations
