@@ -37,9 +37,10 @@ PLAN: dict[str, str] = {
         checkpoints record export run
     """,
     "slicer_bridge": """
-        messages interpreter dependencies sample_data services worker client
-        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms job logic
-        panel_words panel_inputs panel_devices panel_models panel_segments panel_results panel_run
+        messages interpreter dependencies settings sample_data services worker client
+        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record job logic
+        presets panel_binding panel_sight panel_words panel_inputs panel_devices panel_models panel_segments panel_checks
+        panel_installation panel_presets panel_results panel_run
     """,
     "cli": "interruption console doctor train_commands commands main",
 }
@@ -185,7 +186,9 @@ print(" ".join(heavy & set(sys.modules)))
 def test_what_slicer_imports_brings_no_torch(module: str) -> None:
     if module != "slicer_bridge.client":
         pytest.importorskip("slicer")
-    script = f"import sys, {LIBRARY.name}.{module}; print(*{{'torch', 'SimpleITK', 'qt', 'PySide6'}} & set(sys.modules))"
+    layers = LIBRARY.parent / "Testing" / "host" / "slicer_layer"
+    host = "" if module == "slicer_bridge.client" else f"import slicer; slicer.__path__.append({str(layers)!r}); "
+    script = f"{host}import sys, {LIBRARY.name}.{module}; print(*{{'torch', 'SimpleITK', 'qt', 'PySide6'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=LIBRARY.parent)
     assert done.stdout.strip() == ""
 
