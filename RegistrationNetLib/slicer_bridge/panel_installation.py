@@ -96,7 +96,7 @@ class InstallationPanel:
             lacking = ", ".join(map(_package_name, dependencies.lacking(self._requirements)))
             self._ui.consentLabel.setText(
                 _(
-                    "Registration needs {packages} in Slicer's own Python. PyTorch takes 0.2 GB (processor) to 5 GB (graphics card)"
+                    "Once, before the first registration: it needs {packages} in Slicer's own Python. PyTorch takes 0.2 GB (processor) to 5 GB (graphics card)"
                     " on the disk and needs the network. Looking around works without."
                 ).format(packages=lacking)
             )
