@@ -29,7 +29,7 @@ from RegistrationNetLib.slicer_bridge.logic import RegistrationLogic
 from RegistrationNetLib.slicer_bridge.panel_binding import connected_gui
 from RegistrationNetLib.slicer_bridge.panel_checks import memory_warning, refinement_of, what_is_missing
 from RegistrationNetLib.slicer_bridge.panel_devices import DevicePanel
-from RegistrationNetLib.slicer_bridge.panel_inputs import hide, made_by_registration, modality_of, pair_in_view
+from RegistrationNetLib.slicer_bridge.panel_inputs import modality_of, pair_in_view
 from RegistrationNetLib.slicer_bridge.panel_installation import InstallationPanel
 from RegistrationNetLib.slicer_bridge.panel_models import ModelPanel
 from RegistrationNetLib.slicer_bridge.panel_presets import PresetPanel
@@ -293,7 +293,6 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.presetPanel.show(node)
         for side in SIDES:
             self.segmentPanel.show(side, getattr(node, f"{side}Mask"), getattr(node, f"{side}MaskSegment"))
-            hide(getattr(self.ui, f"{side}Selector"), made_by_registration(slicer.mrmlScene))
         self._enableOptions(node)
         self._describeOutputs(node)
         if self.job is None:

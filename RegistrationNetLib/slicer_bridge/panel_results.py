@@ -13,7 +13,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..errors import InputError, OutputError
-from .panel_inputs import hide
+from .panel_inputs import hide, made_by_registration
 from .panel_sight import bring_into_sight
 from .panel_words import VIEW_LEGENDS, VIEW_NAMES, translated, verdict_of
 from .scene_record import Record, records
@@ -95,6 +95,7 @@ class ResultPanel:
         if self._other is None:
             self._compared = ""
         self._list_results()
+        self._hide_targets()
         is_there = self._record is not None
         for widget in (self._ui.verdictFrame, self._ui.resultBox):
             widget.setVisible(is_there)
@@ -199,6 +200,9 @@ class ResultPanel:
         self._log(_("Applied to {names}").format(names=", ".join(node.GetName() for node in nodes)))
 
     def _hide_targets(self) -> None:
+        """Lists offer what makes sense, also when a view has just made a volume."""
+        for side in ("fixed", "moving"):
+            hide(getattr(self._ui, f"{side}Selector"), made_by_registration(slicer.mrmlScene))
         transform = None if self.result is None else self.result.transformNode
         hide(self._ui.applyToSelector, [] if transform is None else cannot_follow(slicer.mrmlScene, transform))
 
@@ -252,7 +256,6 @@ class ResultPanel:
             self._button(view).setToolTip(gone if lacking else VIEW_NAMES[view])
         self._ui.applyButton.setEnabled(record.result.transformNode is not None)
         self._fill_table(record.result.report["marks"])
-        self._hide_targets()
 
     def _set_up_table(self) -> None:
         table = self._ui.marksTable

@@ -53,7 +53,7 @@ class Views:
             if node is not None and role_of(node) in scene_display.LEGENDS:
                 _switch(scene_display.legend_of(node, role_of(node)), is_on=True)
         if grid is not None:
-            _switch(grid.GetDisplayNode(), is_on=True)
+            _switch(_drawing(grid), is_on=True)
             _switch(scene_display.legend_of(grid, "grid"), is_on=True)
         self._ours.clear()
         self._note(self._ours)
@@ -83,7 +83,7 @@ def switch_off() -> None:
         for node in _of_class(kind):
             if not role_of(node):
                 continue
-            displays = [node.GetDisplayNode()] if kind == "vtkMRMLTransformNode" else []
+            displays = [_drawing(node)] if kind == "vtkMRMLTransformNode" else []
             for display in (*displays, slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)):
                 if display is not None and display.GetVisibility():
                     _switch(display, is_on=False)
@@ -98,6 +98,12 @@ def _switch(display: Node, *, is_on: bool) -> None:
     display.SetVisibility(is_on)
     display.SetVisibility2D(is_on)
     display.Modified()
+
+
+def _drawing(transform: Node) -> Node | None:
+    """What draws a transform; a legend is a display node of it, too."""
+    displays = (transform.GetNthDisplayNode(index) for index in range(transform.GetNumberOfDisplayNodes()))
+    return next((one for one in displays if one is not None and one.IsA("vtkMRMLTransformDisplayNode")), None)
 
 
 def _of_class(kind: str) -> list[Node]:
@@ -124,7 +130,7 @@ def _grid(result: Any) -> Node:
     """
     transform = result.transformNode
     node = transform.GetNodeReference(_GRID)
-    if node is not None and role_of(node) == "grid" and node.GetDisplayNode() is not None:
+    if node is not None and role_of(node) == "grid" and _drawing(node) is not None:
         return node
     with all_or_none(slicer.mrmlScene):
         node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLTransformNode")

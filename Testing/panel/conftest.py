@@ -112,6 +112,15 @@ class Panel:
             QTest.keyClick(combo, self.qt.Qt.Key_Down)
         assert combo.currentText == words, f"{name} offers no {words!r}"
 
+    def pick(self, name: str, words: str) -> None:
+        """One entry of a list, as by the mouse: without those before it."""
+        combo = getattr(self.ui, name)
+        self._reveal(combo)
+        index = combo.findText(words)
+        assert index >= 0, f"{name} offers no {words!r}"
+        combo.setCurrentIndex(index)
+        combo.activated.emit(index)
+
     def type(self, name: str, text: str) -> None:
         from PySide6.QtTest import QTest
 

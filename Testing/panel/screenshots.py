@@ -48,13 +48,14 @@ def main(folder: Path, *only: str) -> None:
     for name, state in STATES.items():
         if only and name not in only:
             continue
-        _use("light", 100)
-        slicer.mrmlScene.Clear(0)
-        with _panel(is_real=name.startswith("result")) as (panel, client):
-            state(panel, client)
-            for theme, scale, width in itertools.product(("light", "dark"), SCALES, WIDTHS):
-                _use(theme, scale)
-                _grab(panel, width, folder / f"{name}-{theme}-{scale}-{width}.png", is_whole="whole" in name)
+        for scale in SCALES:
+            _use("light", scale)
+            slicer.mrmlScene.Clear(0)
+            with _panel(is_real=name.startswith("result")) as (panel, client):
+                state(panel, client)
+                for theme, width in itertools.product(("light", "dark"), WIDTHS):
+                    _use(theme, scale)
+                    _grab(panel, width, folder / f"{name}-{theme}-{scale}-{width}.png", is_whole="whole" in name)
 
 
 @contextmanager
