@@ -20,12 +20,12 @@ from ..io.outputs import check_file_name, check_folder_name, check_image_name, s
 from ..io.warping import warp_image
 from ..models.catalogue import OWN_SUFFIX, Card, card_named, cards, models_folder, read_own_card
 from ..models.checkpoint import check
-from ..models.loading import untrained_network
 from ..models.weights import Check, download, import_file, import_own, megabytes, remove, total_size, weights_state
 from ..quality.assessment import displacement, jacobian_image, jacobian_statistics, label_overlap, landmark_errors
 from ..quality.known_warp import error_mm
 from ..quality.marks import marks, worst
 from ..quality.phantom import demo_pair
+from ..registration.methods import untrained_network
 from ..registration.pipeline import Registration, register
 from .console import painted, progress_bar, table
 from .doctor import Finding, examine

@@ -20,8 +20,6 @@ from typing import Any
 from ..errors import InputError
 
 OWN_SUFFIX = ".card.json"
-# Methods that are not like the others: no network at all, networks that are fitted to each pair, and those whose training begins otherwise.
-DIRECT, NEPHI, CARL = "direct", "nephi", "carl"
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from ..choices import SMALLEST_SIDE_VOX
-from ..models.catalogue import DIRECT, NEPHI
-from ..registration.needs import inverse_shape, needed_mb
+from ..models.catalogue import card_named
+from ..registration.methods import METHODS
+from ..registration.size import Size, inverse_shape
 from .logic import REFINEMENTS
 from .panel_devices import DevicePanel
 from .panel_models import ModelPanel
@@ -55,7 +56,7 @@ def _about_model(node: Any, models: ModelPanel) -> str:
         return _("The weights of {title} are not here. Get them above, or choose a network that is ready.").format(
             title=card["title"]
         )
-    if (card["method"], refinement_of(node, card)) in ((DIRECT, "network"), (NEPHI, "field")):
+    if refinement_of(node, card) not in ("none", *METHODS[card["method"]].refinements):
         return _("{title} has nothing of that kind to refine. Choose another refinement.").format(title=card["title"])
     return ""
 
@@ -90,11 +91,5 @@ def _needed_mb(node: Any, card: Card, *, is_on_graphics: bool) -> float:
         return 0.0
     shapes = [image.GetDimensions() for image in images]
     inverse = inverse_shape(shapes[1], moving.GetSpacing(), fixed.GetSpacing())
-    return needed_mb(
-        shapes[0],
-        inverse,
-        method=card["method"],
-        input_shape=card["input_shape"],
-        refine=refinement_of(node, card),
-        on_graphics=is_on_graphics,
-    )
+    size = Size(shapes[0], inverse, card_named(card["name"]), refinement_of(node, card), on_graphics=is_on_graphics)
+    return METHODS[card["method"]].memory_mb(size)

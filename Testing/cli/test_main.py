@@ -25,8 +25,8 @@ from RegistrationNetLib.cli.main import main, parser
 from RegistrationNetLib.errors import Cancelled, OutputError
 from RegistrationNetLib.io.outputs import write_image
 from RegistrationNetLib.models.catalogue import card_named
-from RegistrationNetLib.models.loading import untrained_network
 from RegistrationNetLib.registration import pipeline as registration
+from RegistrationNetLib.registration.methods import untrained_network
 
 from ..loopback import Answer, Server, stalled, status, whole
 

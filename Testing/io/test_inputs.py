@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -328,3 +329,13 @@ def test_labels_without_a_common_one_are_refused() -> None:
 def test_a_bad_mask_is_named_by_its_side() -> None:
     with pytest.raises(InputError, match="^moving mask is empty"):
         pair_of(noise(), noise(), masks=(box(noise()), box(noise(), value=0)))
+
+
+@pytest.mark.parametrize(("shift_mm", "is_taken"), [(0.009, True), (0.02, False)])
+def test_a_mask_may_be_off_by_a_hundredth_of_the_smallest_voxel_edge(shift_mm: float, is_taken: bool) -> None:
+    image = noise()
+    image.SetSpacing([5.0, 1.0, 3.0])
+    mask = box(image)
+    mask.SetOrigin(np.add(image.GetOrigin(), [shift_mm, 0.0, 0.0]).tolist())
+    with nullcontext() if is_taken else pytest.raises(InputError, match="both must lie on one grid"):
+        checked_mask(mask, image, "fixed mask")

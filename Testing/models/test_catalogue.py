@@ -15,8 +15,8 @@ from RegistrationNetLib.io.inputs import MODALITIES
 from RegistrationNetLib.losses.similarity import measure_named
 from RegistrationNetLib.models import catalogue
 from RegistrationNetLib.models.catalogue import Card, card_named, cards, check_own_name, own_card_path, resource_folder
-from RegistrationNetLib.models.loading import untrained_network
 from RegistrationNetLib.registration.alignment import STAGES
+from RegistrationNetLib.registration.methods import untrained_network
 from RegistrationNetLib.registration.network_refinement import LOSSES, network_options
 
 KEYS = {
