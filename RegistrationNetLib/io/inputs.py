@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .. import interop
-from ..choices import MODALITIES
+from ..choices import MODALITIES, SMALLEST_SIDE_VOX
 from ..errors import GeometryError, InputError
 from ..geometry.space import grid_of
 from .native_messages import native_messages_dropped
@@ -25,7 +25,6 @@ ImageLike = Any
 
 Check = Callable[[ImageLike, sitk.Image, str], sitk.Image]
 
-SMALLEST_SIDE_VOX = 8
 # Positions in DICOM files are rounded; a missing slice leaves a gap of twice the usual distance.
 UNEVEN_SLICES = 1.2
 
