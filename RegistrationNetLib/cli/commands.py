@@ -12,7 +12,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from ..errors import InputError
-from ..io.inputs import read_image, read_transform
+from ..io.image_files import read_image, read_transform
 from ..io.landmarks import Points, mapped, read_points, write_points
 from ..io.native_messages import native_messages_dropped
 from ..io.outputs import check_file_name, check_folder_name, check_image_name, staged_folder, write_image

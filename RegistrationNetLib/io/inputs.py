@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import math
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +13,7 @@ import SimpleITK as sitk
 from .. import interop
 from ..errors import GeometryError, InputError
 from ..geometry.space import grid_of
-from .native_messages import native_messages_dropped
+from .image_files import read_image
 
 ImageLike = Any
 """A path, a `SimpleITK.Image` or an `itk.Image`."""
@@ -96,97 +92,6 @@ def _check_shared_label(fixed: sitk.Image | None, moving: sitk.Image | None) -> 
             "fixed labels and moving labels have no label in common; Dice needs at least one besides background (0). "
             f"Got {sorted(found[0])} and {sorted(found[1])}. Check that both use one labelling."
         )
-
-
-def read_image(path: str | os.PathLike[str]) -> sitk.Image:
-    """Whatever SimpleITK reads; a folder is read as one DICOM series.
-
-    Raises:
-        InputError: missing, unreadable, cut short, or a folder that does not hold exactly one series of evenly spaced slices.
-    """
-    path = Path(path)
-    try:
-        if not path.exists():
-            raise InputError(f"There is no file {path}; an image file or a folder of DICOM slices is needed. Check the path.")
-        with native_messages_dropped():
-            return _read_series(path) if path.is_dir() else _read_file(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be opened ({error.strerror}). Check the path and who may read it.") from error
-    except RuntimeError as error:
-        raise InputError(f"{path} cannot be read as an image ({_last_line(error)}). Check the file and its format.") from error
-
-
-def _read_file(path: Path) -> sitk.Image:
-    image = sitk.ReadImage(str(path))
-    if image.HasMetaDataKey("bitpix") and path.name.lower().endswith((".nii", ".nii.gz")) and not _is_whole_nifti(path, image):
-        raise InputError(
-            f"{path} is cut short or damaged; the file must hold all voxels of its header. Copy or download it again."
-        )
-    return image
-
-
-def _is_whole_nifti(path: Path, image: sitk.Image) -> bool:
-    """NIfTI alone is read without a look at whether all of it is there: what is missing would become zeros."""
-    values = math.prod(int(image.GetMetaData(f"dim[{axis}]")) for axis in range(1, 1 + int(image.GetMetaData("dim[0]"))))
-    needed = float(image.GetMetaData("vox_offset")) + values * int(image.GetMetaData("bitpix")) / 8
-    with path.open("rb") as file:
-        if file.read(2) != b"\x1f\x8b":
-            return path.stat().st_size >= needed
-    try:
-        with gzip.open(path) as unpacked:
-            return sum(map(len, iter(lambda: unpacked.read(2**20), b""))) >= needed
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        return False
-
-
-def _read_series(folder: Path) -> sitk.Image:
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        raise InputError(
-            f"{folder} holds {len(series)} DICOM series; exactly one is needed. Put one series into a folder of its own."
-        )
-    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-    image = sitk.ReadImage(files)
-    if image.HasMetaDataKey("ITK_non_uniform_sampling_deviation"):
-        _check_slices(files, folder)
-    return image
-
-
-def _check_slices(files: Sequence[str], folder: Path) -> None:
-    """Refuse a series in which a slice is missing: its slices would be spread evenly, each at a wrong place."""
-    reader, positions = sitk.ImageFileReader(), []
-    for file in files:
-        reader.SetFileName(file)
-        reader.ReadImageInformation()
-        positions.append(reader.GetOrigin())
-    steps_mm = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    if steps_mm.max() > UNEVEN_SLICES * np.median(steps_mm):
-        raise InputError(
-            f"{folder} holds slices that lie {steps_mm.min():.3g} to {steps_mm.max():.3g} mm apart; they must be evenly spaced. "
-            "A slice may be missing: export the series again."
-        )
-
-
-def read_transform(source: str | os.PathLike[str] | sitk.Transform) -> sitk.Transform:
-    """A transform from an ITK transform file (.h5, .tfm, .mat, .txt), or the transform itself.
-
-    Raises:
-        InputError: missing or unreadable.
-    """
-    if isinstance(source, sitk.Transform):
-        return source
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(f"There is no transform file {path}. Check the path.")
-    try:
-        with native_messages_dropped():
-            return sitk.ReadTransform(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path} cannot be read as an ITK transform ({_last_line(error)}). Check the file.") from error
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1].removeprefix("ITK ERROR: ")
 
 
 def as_image(source: ImageLike, what: str) -> sitk.Image:

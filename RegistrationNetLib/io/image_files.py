@@ -1,0 +1,89 @@
+"""Images and transforms from files, each checked for what ITK's own reader does not look at."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from ..errors import InputError
+from .dicom import read_dicom_file, read_dicom_folder
+from .dicom_headers import is_dicom
+from .native_messages import native_messages_dropped
+from .native_paths import native_path, printable
+from .nifti_headers import check_nifti
+from .warning import Warn, python_warning
+from .whole_files import is_whole
+
+# How ITK names the object that failed: its class and its address.
+_POINTER = re.compile(r"\w*\(0x[0-9a-f]+\):? ?")
+
+
+def read_image(path: str | os.PathLike[str], warn: Warn = python_warning) -> sitk.Image:
+    """Whatever SimpleITK reads; a DICOM file or folder as one volume, each slice where its header says it lies.
+
+    Args:
+        warn: hears what was read with a doubt.
+
+    Raises:
+        InputError: missing, unreadable, cut short, contradicting itself, or a folder or file that does not hold exactly one volume.
+    """
+    path = Path(path)
+    name = printable(path)
+    try:
+        if not path.exists():
+            raise InputError(f"There is no file {name}; an image file or a folder of DICOM slices is needed. Check the path.")
+        with native_messages_dropped():
+            if path.is_dir():
+                return read_dicom_folder(path, warn)
+            return read_dicom_file(path, warn) if is_dicom(path) else _read_file(path, warn)
+    except OSError as error:
+        raise InputError(f"{name} cannot be opened ({error.strerror}). Check the path and who may read it.") from error
+    except MemoryError as error:
+        raise InputError(
+            f"{name} says that it holds more voxels than this machine has memory for. Check the file, or crop the image."
+        ) from error
+    except RuntimeError as error:
+        raise InputError(f"{name} cannot be read as an image ({_reason(error)}). Check the file and its format.") from error
+
+
+def _read_file(path: Path, warn: Warn) -> sitk.Image:
+    if path.stat().st_size == 0:
+        raise InputError(f"{printable(path)} is empty; an image file is needed. Copy or download it again.")
+    with native_path(path) as native:
+        image = sitk.ReadImage(native)
+    if not is_whole(path, image):
+        raise InputError(
+            f"{printable(path)} is cut short or damaged; the file must hold all voxels of its header. Copy or download it again."
+        )
+    check_nifti(path, image, warn)
+    return image
+
+
+def read_transform(source: str | os.PathLike[str] | sitk.Transform) -> sitk.Transform:
+    """A transform from an ITK transform file (.h5, .tfm, .mat, .txt), or the transform itself.
+
+    Raises:
+        InputError: missing or unreadable.
+    """
+    if isinstance(source, sitk.Transform):
+        return source
+    path = Path(source)
+    name = printable(path)
+    try:
+        if not path.is_file():
+            raise InputError(f"There is no transform file {name}. Check the path.")
+        with native_messages_dropped(), native_path(path) as native:
+            return sitk.ReadTransform(native)
+    except OSError as error:
+        raise InputError(f"{name} cannot be opened ({error.strerror}). Check the path and who may read it.") from error
+    except RuntimeError as error:
+        raise InputError(f"{name} cannot be read as an ITK transform ({_reason(error)}). Check the file.") from error
+
+
+def _reason(error: Exception) -> str:
+    """The last line of ITK's message, without the addresses of its objects."""
+    line = str(error).strip().splitlines()[-1].removeprefix("ITK ERROR: ").removeprefix("sitk::ERROR: ")
+    return printable(_POINTER.sub("", line))
