@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .dicom_headers import Header, Slice, is_dicom, read_header
+from .dicom_headers import Header, is_dicom, read_header
 from .dicom_series import Stack, stacked
 from .native_paths import native_path, printable
 from .warning import Warn
@@ -131,9 +131,9 @@ def _channels(image: sitk.Image) -> tuple[int, ...]:
 def _rescaled(values: NDArray[Any], header: Header) -> NDArray[Any]:
     """The values as each slice's header scales them.
 
-    GDCM, beneath SimpleITK, scales every frame of a file as the first.
+    GDCM, beneath SimpleITK, scales every frame of a file as the first, and doses not at all.
     """
-    done = header.slices[0].rescale
+    done = (1.0, 0.0) if header.is_dose else header.slices[0].rescale
     if all(one.rescale == done for one in header.slices):
         return values
     planes = [

@@ -93,6 +93,7 @@ class Header:
     modality: str
     syntax: str
     bits: int
+    is_dose: bool
     slices: tuple[Slice, ...]
 
 
@@ -118,7 +119,9 @@ def read_header(path: Path) -> Header | None:
     except InputError:
         raise
     except OSError as error:
-        raise InputError(f"Cannot read {printable(path)}: {error.strerror or error}. Check the path and who may read it.") from error
+        raise InputError(
+            f"Cannot read {printable(path)}: {error.strerror or error}. Check the path and who may read it."
+        ) from error
     except (InvalidDicomError, *_DAMAGED) as error:
         raise InputError(
             f"The DICOM header of {printable(path)} cannot be understood ({type(error).__name__}: {printable(str(error))}). "
@@ -127,7 +130,17 @@ def read_header(path: Path) -> Header | None:
 
 
 # What pydicom raises at values that are none.
-_DAMAGED = (ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError, EOFError, OverflowError, RecursionError)
+_DAMAGED = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    NotImplementedError,
+    EOFError,
+    OverflowError,
+    RecursionError,
+)
 
 
 def _header(path: Path, dataset: Dataset) -> Header:
@@ -136,6 +149,7 @@ def _header(path: Path, dataset: Dataset) -> Header:
         file=path,
         modality=str(dataset.get("Modality", "")),
         syntax=str(meta.get("TransferSyntaxUID", "")) if meta is not None else "",
+        is_dose="DoseGridScaling" in dataset,
         bits=int(dataset.get("BitsAllocated") or 16),
         slices=tuple(_slices(path, dataset)),
     )
@@ -214,7 +228,7 @@ def _of_frame(dataset: Dataset, frame: int, count: int) -> dict[str, Any]:
         orientation=orientation,
         spacing=dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing"),
         thickness=thickness,
-        rescale=(dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")),
+        rescale=(dataset.get("RescaleSlope", dataset.get("DoseGridScaling")), dataset.get("RescaleIntercept")),
         kind=kind,
     )
 
@@ -233,7 +247,9 @@ def _moved(dataset: Dataset, frame: int, count: int, position: Array, orientatio
     return None
 
 
-def _placed(*, position: Any, orientation: Any, spacing: Any, thickness: Any, rescale: tuple[Any, Any], kind: Mapping[str, Any]) -> dict[str, Any]:
+def _placed(
+    *, position: Any, orientation: Any, spacing: Any, thickness: Any, rescale: tuple[Any, Any], kind: Mapping[str, Any]
+) -> dict[str, Any]:
     """The fields of `Slice` that a frame of its own says, as numbers."""
     axes = np.eye(3)[:2] if orientation is None else _numbers(orientation, 6).reshape(2, 3)
     lengths = np.linalg.norm(axes, axis=1)

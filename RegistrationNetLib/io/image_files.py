@@ -14,8 +14,9 @@ from .dicom_headers import is_dicom
 from .native_messages import native_messages_dropped
 from .native_paths import native_path, printable
 from .nifti_headers import check_nifti
+from .nifti_missing import with_missing
 from .warning import Warn, python_warning
-from .whole_files import is_whole
+from .whole_files import image_beside, is_whole
 
 # How ITK names the object that failed: its class and its address.
 _POINTER = re.compile(r"\w*\(0x[0-9a-f]+\):? ?")
@@ -59,7 +60,7 @@ def _read_file(path: Path, warn: Warn) -> sitk.Image:
             f"{printable(path)} is cut short or damaged; the file must hold all voxels of its header. Copy or download it again."
         )
     check_nifti(path, image, warn)
-    return image
+    return with_missing(path, image_beside(path), image) if image.HasMetaDataKey("bitpix") else image
 
 
 def read_transform(source: str | os.PathLike[str] | sitk.Transform) -> sitk.Transform:

@@ -7,7 +7,6 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import SimpleITK as sitk
@@ -158,7 +157,7 @@ def _start(path: Path) -> bytes:
             start = file.read(348)
         if start[:2] == b"\x1f\x8b":
             with gzip.open(path) as unpacked:
-                start = cast(bytes, unpacked.read(348))
+                start = unpacked.read(348)
     except (OSError, EOFError, zlib.error):
         return b""
     return start

@@ -60,11 +60,11 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
 def _is_whole_nifti(path: Path, image: sitk.Image) -> bool:
     values = math.prod(int(image.GetMetaData(f"dim[{axis}]")) for axis in range(1, 1 + int(image.GetMetaData("dim[0]"))))
     needed = values * int(image.GetMetaData("bitpix")) / 8
-    data = _image_beside(path)
+    data = image_beside(path)
     return _has(data, needed if data != path else needed + float(image.GetMetaData("vox_offset")))
 
 
-def _image_beside(path: Path) -> Path:
+def image_beside(path: Path) -> Path:
     """The file with the voxels: of a pair .hdr and .img the second, packed or not."""
     base = path.name.removesuffix(".gz")
     if _format(path) not in (".hdr", ".img"):

@@ -21,8 +21,10 @@ from numpy.typing import ArrayLike
 from ..devices import PeakMemory, check_memory, memory_kept
 from ..errors import InputError, OutputError
 from ..geometry.space import Grid, affine_transform, grid_of, inverse_transform_from_map, transform_from_map
-from ..io.inputs import ImageLike, Pair, checked_pair
+from ..io.image_sources import ImageLike, modality_of
+from ..io.inputs import Pair, checked_pair
 from ..io.native_messages import native_messages_dropped
+from ..io.outlying import plain_pair
 from ..io.outputs import staged_folder, write_image
 from ..io.warping import warp_image
 from ..progress import ProgressCallback, StageReport, Stages, silent
@@ -30,6 +32,7 @@ from ..quality.assessment import Quality, assess, jacobian_image, landmark_error
 from ..quality.marks import marks
 from ..quality.report import write_html
 from ..version import __version__
+from .argument_types import check_types
 from .initial_transform import Initial, initial_of
 from .needs import inverse_shape, needed_mb
 from .options import Options, checked_options
@@ -90,8 +93,8 @@ def register(
     refine: str | None = None,
     steps: int | None = None,
     similarity: str = "auto",
-    fixed_modality: str = "other",
-    moving_modality: str = "other",
+    fixed_modality: str | None = None,
+    moving_modality: str | None = None,
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
     fixed_labels: ImageLike | None = None,
@@ -117,8 +120,9 @@ def register(
             weights, as published); default: what the card says. NePhi fits its networks ("network"), and has no field.
         steps: of the refinement, at each level of the field's; default: what the method says. 0 means no refinement.
         similarity: "lncc", "lncc2", "ncc", "ssd", "mind", "mi", or "auto": LNCC within one modality, MIND-SSC across.
-        fixed_modality, moving_modality: "ct", "mr" or "other"; they set the intensity window.
-        fixed_mask, moving_mask: on the grid of their image; the similarity counts where they are not 0.
+        fixed_modality, moving_modality: "ct", "mr" or "other"; they set the intensity window. Default: what the DICOM header
+            of the image says, else "other".
+        fixed_mask, moving_mask: the similarity counts where they are not 0; on another grid than their image they are resampled.
         fixed_labels, moving_labels: both or neither; they add a Dice term (not to NePhi's fit), and Dice before and after to
             the quality.
         fixed_landmarks, moving_landmarks: both or neither, [N, dim] LPS mm; used for the quality only.
@@ -137,16 +141,19 @@ def register(
         InputError: an image, mask, option or file breaks a rule; the message says which.
         ResourceError: it does not fit into memory.
     """
+    check_types(locals())
+    warnings: list[str] = []
     stages = Stages(progress, dict.fromkeys(STAGE_NAMES, 1.0))
     stages.begin("prepare")
-    modalities = (fixed_modality, moving_modality)
+    modalities = (modality_of(fixed, fixed_modality), modality_of(moving, moving_modality))
     options = checked_options(
         model, modalities=modalities, refine=refine, steps=steps, similarity=similarity, align=align, device=device,
         weights=weights, smoothness=smoothness, mirrored=mirrored, conserve_mass=conserve_mass, seed=seed,
     )  # fmt: skip
     pair = checked_pair(
-        (fixed, moving), modalities=modalities, masks=(fixed_mask, moving_mask), labels=(fixed_labels, moving_labels)
-    )
+        (fixed, moving), modalities=modalities, masks=(fixed_mask, moving_mask), labels=(fixed_labels, moving_labels),
+        warn=warnings.append,
+    )  # fmt: skip
     _check_landmarks(fixed_landmarks, moving_landmarks, pair)
     fixed_grid, moving_grid = grid_of(pair.fixed), grid_of(pair.moving)
     needed = needed_mb(
@@ -156,7 +163,7 @@ def register(
     )  # fmt: skip
     check_memory(needed, options.device, "Crop the images, or resample them to a larger spacing.")
     stages.weights = stage_seconds(fixed_grid.shape, options)
-    start = initial_of(initial, pair)
+    start = initial_of(initial, plain_pair(pair, warnings.append))
     # The caller's no_grad or inference_mode must not reach into the optimization.
     with PeakMemory(options.device) as memory, torch.inference_mode(False):
         solution = solve(start, options, stages)
@@ -183,6 +190,7 @@ def register(
         "peak_memory_mb": memory.peak_mb,
         "inputs": _described(pair, (fixed, moving), options, initial is not None),
         **solution.notes,
+        "warnings": warnings,
         "versions": _versions(),
     }
     return Registration(**parts, quality=quality, facts=facts)

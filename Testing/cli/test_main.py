@@ -25,7 +25,7 @@ from RegistrationNetLib.cli import main as cli
 from RegistrationNetLib.cli.main import main, parser
 from RegistrationNetLib.devices import DEVICES
 from RegistrationNetLib.errors import Cancelled, OutputError
-from RegistrationNetLib.io.inputs import MODALITIES
+from RegistrationNetLib.io.image_sources import MODALITIES
 from RegistrationNetLib.io.outputs import write_image
 from RegistrationNetLib.models.catalogue import card_named
 from RegistrationNetLib.models.loading import untrained_network

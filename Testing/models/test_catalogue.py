@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from RegistrationNetLib.errors import InputError
-from RegistrationNetLib.io.inputs import MODALITIES
+from RegistrationNetLib.io.image_sources import MODALITIES
 from RegistrationNetLib.losses.similarity import measure_named
 from RegistrationNetLib.models import catalogue
 from RegistrationNetLib.models.catalogue import Card, card_named, cards, check_own_name, own_card_path, resource_folder
