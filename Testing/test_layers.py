@@ -19,7 +19,7 @@ PLAN: dict[str, str] = {
     "": "version errors progress devices memory interop",
     "geometry": "separable trilinear deformation space interpolation smooth_noise pyramid regularity field_pair",
     "losses": "measure mind mutual_information overlap similarity direction patches",
-    "io": "native_messages native_paths warning nrrd outputs whole_files nifti_headers nifti_missing dicom_headers dicom_series dicom image_files image_sources label_images inputs outlying landmarks warping",
+    "io": "native_messages native_paths warning nrrd outputs whole_files nifti_headers nifti_missing dicom_headers dicom_series dicom image_files image_sources label_images inputs outlying point_tables markups landmarks warping",
     "models": """
         catalogue download weights checkpoint
         layers.surroundings layers.linear_end layers.unet layers.matrix layers.features layers.attention layers.exponential

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from .dicom_headers import Header, is_dicom, read_header
 from .dicom_series import Stack, stacked
+from .native_messages import native_reason
 from .native_paths import native_path, printable
 from .warning import Warn
 
@@ -150,12 +151,8 @@ def _read(header: Header) -> sitk.Image:
     except RuntimeError as error:
         raise InputError(
             f"The voxels of {printable(header.file)} cannot be read (transfer syntax {header.syntax or 'unknown'}: "
-            f"{_last_line(error)}). Export the series uncompressed, or convert it with dcm2niix."
+            f"{native_reason(error)}). Export the series uncompressed, or convert it with dcm2niix."
         ) from error
-
-
-def _last_line(error: Exception) -> str:
-    return printable(str(error).strip().splitlines()[-1].removeprefix("ITK ERROR: "))
 
 
 def _straightened(values: NDArray[Any], stack: Stack) -> tuple[NDArray[Any], Any]:

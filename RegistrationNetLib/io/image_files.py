@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -11,15 +10,12 @@ import SimpleITK as sitk
 from ..errors import InputError
 from .dicom import read_dicom_file, read_dicom_folder
 from .dicom_headers import is_dicom
-from .native_messages import native_messages_dropped
+from .native_messages import native_messages_dropped, native_reason
 from .native_paths import native_path, printable
 from .nifti_headers import check_nifti
 from .nifti_missing import with_missing
 from .warning import Warn, python_warning
-from .whole_files import image_beside, is_whole
-
-# How ITK names the object that failed: its class and its address.
-_POINTER = re.compile(r"\w*\(0x[0-9a-f]+\):? ?")
+from .whole_files import holds_all, image_beside, is_whole
 
 
 def read_image(path: str | os.PathLike[str], warn: Warn = python_warning) -> sitk.Image:
@@ -47,18 +43,19 @@ def read_image(path: str | os.PathLike[str], warn: Warn = python_warning) -> sit
             f"{name} says that it holds more voxels than this machine has memory for. Check the file, or crop the image."
         ) from error
     except RuntimeError as error:
-        raise InputError(f"{name} cannot be read as an image ({_reason(error)}). Check the file and its format.") from error
+        raise InputError(f"{name} cannot be read as an image ({native_reason(error)}). Check the file and its format.") from error
 
 
 def _read_file(path: Path, warn: Warn) -> sitk.Image:
     if path.stat().st_size == 0:
         raise InputError(f"{printable(path)} is empty; an image file is needed. Copy or download it again.")
+    cut = f"{printable(path)} is cut short or damaged; the file must hold all voxels of its header. Copy or download it again."
+    if not is_whole(path):
+        raise InputError(cut)
     with native_path(path) as native:
         image = sitk.ReadImage(native)
-    if not is_whole(path, image):
-        raise InputError(
-            f"{printable(path)} is cut short or damaged; the file must hold all voxels of its header. Copy or download it again."
-        )
+    if not holds_all(path, image):
+        raise InputError(cut)
     check_nifti(path, image, warn)
     return with_missing(path, image_beside(path), image) if image.HasMetaDataKey("bitpix") else image
 
@@ -81,10 +78,4 @@ def read_transform(source: str | os.PathLike[str] | sitk.Transform) -> sitk.Tran
     except OSError as error:
         raise InputError(f"{name} cannot be opened ({error.strerror}). Check the path and who may read it.") from error
     except RuntimeError as error:
-        raise InputError(f"{name} cannot be read as an ITK transform ({_reason(error)}). Check the file.") from error
-
-
-def _reason(error: Exception) -> str:
-    """The last line of ITK's message, without the addresses of its objects."""
-    line = str(error).strip().splitlines()[-1].removeprefix("ITK ERROR: ").removeprefix("sitk::ERROR: ")
-    return printable(_POINTER.sub("", line))
+        raise InputError(f"{name} cannot be read as an ITK transform ({native_reason(error)}). Check the file.") from error

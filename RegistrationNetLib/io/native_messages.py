@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# How ITK names the object that failed: its class and its address.
+_OBJECT = re.compile(r"\w*\(0x[0-9a-f]+\):? ?")
 
 
 class _Redirection:
@@ -55,3 +59,10 @@ def _end() -> None:
             os.dup2(_Redirection.kept, 2)
             os.close(_Redirection.kept)
             _Redirection.kept = None
+
+
+def native_reason(error: Exception) -> str:
+    """What an error of SimpleITK says: its last line, without the names and addresses of ITK's objects."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = lines[-1].strip().removeprefix("ITK ERROR: ").removeprefix("sitk::ERROR: ")
+    return _OBJECT.sub("", line).strip(" .").encode("utf-8", "replace").decode("utf-8")

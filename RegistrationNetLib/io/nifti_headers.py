@@ -48,7 +48,7 @@ def check_nifti(path: Path, image: sitk.Image, warn: Warn) -> None:
         warn: hears of a contradiction that ITK has decided, and of a place that is not told.
 
     Raises:
-        InputError: voxel sizes and transform contradict each other, or the transform is sheared and there is no other.
+        InputError: voxel sizes and transform contradict each other.
     """
     header = _header(path)
     if header is None or image.GetDimension() < 3:
@@ -75,11 +75,7 @@ def _check_sform(header: _Header, name: str) -> None:
     if not (lengths > 0).all():
         return
     if np.abs((axes / lengths).T @ (axes / lengths) - np.eye(3)).max() > ORTHOGONAL:
-        if header.qform_code <= 0:
-            raise InputError(
-                f"{name} has sheared axes (sform); an image needs orthogonal ones. Resample it to an orthogonal grid, or apply the "
-                "transform that its header holds, first."
-            )
+        # ITK takes the qform, of which `_compare_transforms` tells, or refuses.
         return
     if np.maximum(lengths / header.voxel_sizes, header.voxel_sizes / lengths).max() > 1 + SAME_SIZE:
         raise InputError(

@@ -42,7 +42,8 @@ def plain_pair(pair: Pair, warn: Warn) -> Pair:
         warn: hears what was taken out.
     """
     fixed, moving = (plain_image(image, name, warn) for image, name in zip(pair.images, ("fixed", "moving"), strict=True))
-    return pair if (fixed, moving) == pair.images else replace(pair, images=(fixed, moving))
+    is_plain = fixed is pair.fixed and moving is pair.moving
+    return pair if is_plain else replace(pair, images=(fixed, moving))
 
 
 def plain_image(image: sitk.Image, what: str, warn: Warn) -> sitk.Image:
@@ -66,7 +67,9 @@ def plain_image(image: sitk.Image, what: str, warn: Warn) -> sitk.Image:
         )
     if lone.any():
         changed[lone] = _of_neighbours(values, counted)[lone].astype(changed.dtype)
-        warn(f"{what}: {int(lone.sum())} lone voxels are far from all others ({low:g} to {high:g}); their neighbours' mean was taken.")
+        warn(
+            f"{what}: {int(lone.sum())} lone voxels are far from all others ({low:g} to {high:g}); their neighbours' mean was taken."
+        )
     plain = sitk.GetImageFromArray(changed)
     plain.CopyInformation(image)
     return plain

@@ -1,4 +1,4 @@
-"""Whether a file holds all that its header promises: where ITK's readers do not look, what is missing would become zeros."""
+"""Whether a file holds all that its header promises: where ITK's readers do not look, what is missing would become 0."""
 
 from __future__ import annotations
 
@@ -14,19 +14,29 @@ import SimpleITK as sitk
 
 GZIP = b"\x1f\x8b"
 PIECE = 2**20
-HEADER_BYTES = {".gipl": 256, ".mrc": 1024, ".bmp": 54}
+HEADER_BYTES = {".gipl": 256, ".mrc": 1024}
 
 
-def is_whole(path: Path, image: sitk.Image) -> bool:
-    """Whether the file `path`, which has been read as `image`, is as long as its header says.
-
-    For NIfTI, Analyze, VTK, GIPL, MRC, BMP, TIFF and JPEG; every other format's reader looks itself.
-    """
+def is_whole(path: Path) -> bool:
+    """Whether a file whose format tells its own length (TIFF, JPEG, BMP) has it; any other passes."""
     kind = _format(path)
     if kind in (".tif", ".tiff"):
         return _is_whole_tiff(path)
     if kind in (".jpg", ".jpeg"):
         return path.read_bytes().rstrip(b"\0").endswith(b"\xff\xd9")
+    if kind == ".bmp":
+        with path.open("rb") as file:
+            start = file.read(6)
+        return len(start) == 6 and path.stat().st_size >= struct.unpack("<I", start[2:])[0]
+    return True
+
+
+def holds_all(path: Path, image: sitk.Image) -> bool:
+    """Whether the file `path`, which has been read as `image`, is as long as its header says.
+
+    For NIfTI, Analyze, VTK, GIPL and MRC; every other format's reader looks itself, or `is_whole` has.
+    """
+    kind = _format(path)
     if kind in (".nii", ".hdr", ".img", ".nia") and image.HasMetaDataKey("bitpix"):
         return _is_whole_nifti(path, image)
     start = _vtk_start(path) if kind == ".vtk" else HEADER_BYTES.get(kind)
@@ -124,14 +134,24 @@ def _page(file: BinaryIO, place: int, order: str, *, is_big: bool) -> tuple[int,
     (following,) = struct.unpack(order + offset_form, file.read(struct.calcsize(offset_form)))
     starts: tuple[int, ...] = ()
     lengths: tuple[int, ...] = ()
+    end = 0
     for first in range(0, len(entries), entry_bytes):
         entry = entries[first : first + entry_bytes]
         tag, kind = struct.unpack(order + "HH", entry[:4])
+        end = max(end, _tiff_end(entry, kind, order, offset_form))
         if tag in _STARTS:
             starts = _tiff_numbers(file, entry, kind, order, offset_form)
         elif tag in _LENGTHS:
             lengths = _tiff_numbers(file, entry, kind, order, offset_form)
-    return max((start + length for start, length in zip(starts, lengths, strict=False)), default=0), following
+    return max(end, *(start + length for start, length in zip(starts, lengths, strict=False)), 0), following
+
+
+def _tiff_end(entry: bytes, kind: int, order: str, offset_form: str) -> int:
+    """Where the numbers of an entry end that stand elsewhere in the file; 0 for those that stand in the entry."""
+    field = struct.calcsize(offset_form)
+    count, place = struct.unpack(order + 2 * offset_form, entry[4 : 4 + 2 * field])
+    size = _TIFF_BYTES.get(kind, 1) * int(count)
+    return int(place) + size if size > field else 0
 
 
 def _tiff_numbers(file: BinaryIO, entry: bytes, kind: int, order: str, offset_form: str) -> tuple[int, ...]:

@@ -19,13 +19,12 @@ import torch
 from numpy.typing import ArrayLike
 
 from ..devices import PeakMemory, check_memory, memory_kept
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from ..geometry.space import Grid, affine_transform, grid_of, inverse_transform_from_map, transform_from_map
 from ..io.image_sources import ImageLike, modality_of
 from ..io.inputs import Pair, checked_pair
-from ..io.native_messages import native_messages_dropped
 from ..io.outlying import plain_pair
-from ..io.outputs import staged_folder, write_image
+from ..io.outputs import staged_folder, write_image, write_transform
 from ..io.warping import warp_image
 from ..progress import ProgressCallback, StageReport, Stages, silent
 from ..quality.assessment import Quality, assess, jacobian_image, landmark_errors
@@ -71,14 +70,8 @@ class Registration:
             OutputError: the folder cannot be written; what stood there before is untouched.
         """
         with staged_folder(Path(directory)) as folder:
-            try:
-                with native_messages_dropped():
-                    sitk.WriteTransform(self.moving_from_fixed, str(folder / "transform.h5"))
-                    sitk.WriteTransform(self.fixed_from_moving, str(folder / "inverse.h5"))
-            except RuntimeError as error:
-                raise OutputError(
-                    f"The transforms cannot be written into {directory}; free some space or choose another folder."
-                ) from error
+            write_transform(self.moving_from_fixed, folder / "transform.h5")
+            write_transform(self.fixed_from_moving, folder / "inverse.h5")
             write_image(self.warped, folder / "warped.nii.gz")
             write_image(self.jacobian, folder / "jacobian.nii.gz")
             (folder / "report.json").write_text(json.dumps(self.report(), indent=2), encoding="utf-8")
