@@ -41,7 +41,7 @@ PLAN: dict[str, str] = {
         scene_sampling mrml scene_inputs scene_display scene_results
         panel_words panel_inputs panel_devices panel_models panel_segments panel_results panel_run
     """,
-    "cli": "interruption console doctor train_commands commands main",
+    "cli": "argument_values interruption console doctor train_commands commands main",
 }
 # Programs: `python -m RegistrationNetLib`, `python -m RegistrationNetLib.worker`; and the package itself, whose public names load on
 # first use.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from .nifti_headers import check_nifti
 from .nifti_missing import with_missing
 from .warning import Warn, python_warning
 from .whole_files import holds_all, image_beside, is_whole
+
+DICOM_VOXEL_BYTES = 2
 
 
 def read_image(path: str | os.PathLike[str], warn: Warn = python_warning) -> sitk.Image:
@@ -58,6 +61,21 @@ def _read_file(path: Path, warn: Warn) -> sitk.Image:
         raise InputError(cut)
     check_nifti(path, image, warn)
     return with_missing(path, image_beside(path), image) if image.HasMetaDataKey("bitpix") else image
+
+
+def voxel_count(path: str | os.PathLike[str]) -> int:
+    """About how many voxels an image file or a DICOM folder holds, by headers and sizes alone; 0 where reading will fail."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return sum(one.stat().st_size for one in path.rglob("*") if one.is_file()) // DICOM_VOXEL_BYTES
+        reader = sitk.ImageFileReader()
+        with native_messages_dropped(), native_path(path) as native:
+            reader.SetFileName(native)
+            reader.ReadImageInformation()
+        return math.prod(reader.GetSize())
+    except (OSError, ValueError, RuntimeError):
+        return 0
 
 
 def read_transform(source: str | os.PathLike[str] | sitk.Transform) -> sitk.Transform:

@@ -13,6 +13,7 @@ from ..errors import InputError
 from .dicom import MODALITY_TAG
 from .dicom_headers import is_dicom, read_header
 from .image_files import read_image
+from .native_paths import printable
 from .warning import Warn, python_warning
 
 ImageLike = Any
@@ -45,7 +46,8 @@ def as_image(source: ImageLike, what: str, warn: Warn = python_warning) -> sitk.
             raise InputError(f"{what} is a label map; an image of voxels is needed. Convert it by SimpleITK.LabelMapToLabel.")
         return source
     if isinstance(source, str | os.PathLike):
-        return _one_moment(read_image(source, warn))
+        # Reports name images by what they are, not by their paths, which may tell of patients.
+        return _one_moment(read_image(source, lambda text: warn(text.replace(printable(source), what))))
     if interop.is_itk_image(source):
         return interop.simpleitk_from_itk(source)
     package = type(source).__module__.partition(".")[0]

@@ -22,6 +22,8 @@ IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff")
 PICTURE_PIXELS = (sitk.sitkUInt8, sitk.sitkUInt16, sitk.sitkVectorUInt8, sitk.sitkVectorUInt16)
 _MEGABYTE = 2**20
+# What a registration writes for each voxel of fixed (transform, warped image, Jacobian) and of moving (inverse), and beside, at most.
+FIXED_BYTES, MOVING_BYTES, REPORT_BYTES = 36, 24, 8 * _MEGABYTE
 
 
 def check_file_name(path: Path) -> None:
@@ -93,6 +95,11 @@ def _check_writable(folder: Path) -> None:
         raise InputError(
             f"The folder {printable(folder)} cannot be written; outputs go into one that can. Choose another folder."
         )
+
+
+def result_bytes(fixed_voxels: int, moving_voxels: int) -> int:
+    """About how much room the results of a registration take at most."""
+    return fixed_voxels * FIXED_BYTES + moving_voxels * MOVING_BYTES + REPORT_BYTES
 
 
 def check_room(path: Path, needed_bytes: float) -> None:

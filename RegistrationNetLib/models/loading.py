@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import InputError
 from ..progress import StageReport
 from .carl import carl_network
 from .catalogue import Card, card_named
@@ -31,8 +32,18 @@ NETWORKS: dict[str, Callable[[Card], nn.Module]] = {
 
 
 def untrained_network(card: Card) -> nn.Module:
-    """The network of `card`, which must be one that takes weights, with random ones; under `torch.device("meta")` with none at all."""
-    return NETWORKS[card.method](card)
+    """The network of `card`, which must be one that takes weights, with random ones; under `torch.device("meta")` with none at all.
+
+    Raises:
+        InputError: the card describes none.
+    """
+    try:
+        return NETWORKS[card.method](card)
+    except (KeyError, TypeError, ValueError, IndexError, AssertionError, RuntimeError) as error:
+        raise InputError(
+            f"The card of {card.name} describes no network that is known here ({type(error).__name__}: {error}); "
+            f"the methods are {', '.join(NETWORKS)}. Correct its `method`, `parameters` and `input_shape`."
+        ) from error
 
 
 def trained_network(card: Card, weights: Path | None, device: torch.device) -> nn.Module:

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from ..errors import InputError
 from ..geometry.space import Grid, affine_transform, grid_of, inverse_transform_from_map, transform_from_map
 from ..io.image_sources import ImageLike, modality_of
 from ..io.inputs import Pair, checked_pair
+from ..io.native_paths import printable
 from ..io.outlying import plain_pair
 from ..io.outputs import staged_folder, write_image, write_transform
 from ..io.warping import warp_image
+from ..memory import shortage_told
 from ..progress import ProgressCallback, StageReport, Stages, silent
 from ..quality.assessment import Quality, assess, jacobian_image, landmark_errors
 from ..quality.marks import marks
@@ -36,6 +38,8 @@ from .initial_transform import Initial, initial_of
 from .needs import inverse_shape, needed_mb
 from .options import Options, checked_options
 from .solution import STAGE_NAMES, Solution, solve, stage_seconds
+
+LESS_MEMORY = "Crop the images, or resample them to a larger spacing."
 
 
 @dataclass(frozen=True)
@@ -63,19 +67,28 @@ class Registration:
         }
         return {**self.facts, **self.quality.as_dict(), "marks": marked}
 
-    def save(self, directory: str | os.PathLike[str]) -> None:
+    def save(self, directory: str | os.PathLike[str], *, anonymous: bool = False) -> None:
         """Write transform.h5, inverse.h5, warped.nii.gz, jacobian.nii.gz, report.json and report.html: all or none.
+
+        Args:
+            anonymous: the reports name no files either.
 
         Raises:
             OutputError: the folder cannot be written; what stood there before is untouched.
         """
+        told = self._without_files() if anonymous else self
         with staged_folder(Path(directory)) as folder:
             write_transform(self.moving_from_fixed, folder / "transform.h5")
             write_transform(self.fixed_from_moving, folder / "inverse.h5")
             write_image(self.warped, folder / "warped.nii.gz")
             write_image(self.jacobian, folder / "jacobian.nii.gz")
-            (folder / "report.json").write_text(json.dumps(self.report(), indent=2), encoding="utf-8")
-            write_html(self, folder / "report.html")
+            (folder / "report.json").write_text(json.dumps(told.report(), indent=2), encoding="utf-8")
+            write_html(told, folder / "report.html")
+
+    def _without_files(self) -> Registration:
+        """The same result, whose facts do not say what its files were called."""
+        inputs = {name: {**one, "file": None} if isinstance(one, Mapping) else one for name, one in self.facts["inputs"].items()}
+        return replace(self, facts={**self.facts, "inputs": inputs})
 
 
 def register(
@@ -154,11 +167,11 @@ def register(
         method=options.card.method, input_shape=options.card.input_shape, refine=options.refine,
         on_graphics=options.device.type == "cuda",
     )  # fmt: skip
-    check_memory(needed, options.device, "Crop the images, or resample them to a larger spacing.")
+    check_memory(needed, options.device, LESS_MEMORY)
     stages.weights = stage_seconds(fixed_grid.shape, options)
     start = initial_of(initial, plain_pair(pair, warnings.append))
     # The caller's no_grad or inference_mode must not reach into the optimization.
-    with PeakMemory(options.device) as memory, torch.inference_mode(False):
+    with shortage_told(LESS_MEMORY), PeakMemory(options.device) as memory, torch.inference_mode(False):
         solution = solve(start, options, stages)
         report = stages.begin("finish")
         with memory_kept():
@@ -264,7 +277,7 @@ def _described(pair: Pair, sources: Sequence[ImageLike], options: Options, has_i
         ("fixed", "moving"), sources, pair.images, pair.modalities, pair.masks, pair.labels, strict=True
     ):
         described[name] = {
-            "file": os.fspath(source) if isinstance(source, str | os.PathLike) else None,
+            "file": printable(source) if isinstance(source, str | os.PathLike) else None,
             "size": list(image.GetSize()),
             "spacing_mm": list(image.GetSpacing()),
             "pixel_type": image.GetPixelIDTypeAsString(),
