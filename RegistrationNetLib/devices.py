@@ -14,9 +14,9 @@ from types import TracebackType
 import psutil
 import torch
 
+from .choices import DEVICES
 from .errors import InputError, ResourceError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 VOXELS_PER_THREAD = 50_000
 _MEGABYTE = 2**20
 # Where Linux keeps the limit of a container, what is taken, and how much of that are pages of files: "inactive_file 123".

@@ -6,8 +6,7 @@ import argparse
 import math
 import re
 
-ALIGNMENTS = ("centre", "rigid", "affine")
-DEVICES = ("auto", "cpu", "cuda", "mps")
+from ..choices import ALIGNMENT_STAGES, DEVICES
 
 
 def device_name(text: str) -> str:
@@ -45,7 +44,7 @@ def positive_number(text: str) -> float:
 def alignment_stages(text: str) -> tuple[str, ...]:
     """Stages between commas; none for none."""
     names = () if text == "none" else tuple(text.split(","))
-    unknown = [name for name in names if name not in ALIGNMENTS]
+    unknown = [name for name in names if name not in ALIGNMENT_STAGES]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(ALIGNMENTS)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(ALIGNMENT_STAGES)}")
     return names

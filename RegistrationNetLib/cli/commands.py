@@ -12,6 +12,7 @@ from typing import Any
 
 import SimpleITK as sitk
 
+from ..choices import OPTIONS
 from ..errors import InputError
 from ..io.image_files import read_image, read_transform, voxel_count
 from ..io.label_images import looks_like_labels
@@ -31,7 +32,6 @@ from ..io.warning import Warn
 from ..io.warping import warp_series
 from ..models.catalogue import OWN_SUFFIX, Card, card_named, cards, models_folder, own_card_path, read_own_card
 from ..models.checkpoint import check
-from ..models.loading import untrained_network
 from ..models.weights import (
     Check,
     download,
@@ -47,6 +47,7 @@ from ..quality.assessment import displacement, jacobian_image, jacobian_statisti
 from ..quality.known_warp import error_mm
 from ..quality.marks import marks, worst
 from ..quality.phantom import demo_pair
+from ..registration.methods import untrained_network
 from ..registration.pipeline import Registration, register
 from .console import painted, progress_bar, table
 from .doctor import Finding, examine
@@ -72,12 +73,7 @@ def run_register(options: Namespace, interruption: Interruption) -> int:
         result = register(
             options.fixed,
             options.moving,
-            model=options.model,
-            refine=options.refine,
-            steps=options.steps,
-            similarity=options.similarity,
-            fixed_modality=options.fixed_modality,
-            moving_modality=options.moving_modality,
+            **{name: getattr(options, name) for name in OPTIONS},
             fixed_mask=options.fixed_mask,
             moving_mask=options.moving_mask,
             fixed_labels=options.fixed_labels,
@@ -85,13 +81,6 @@ def run_register(options: Namespace, interruption: Interruption) -> int:
             fixed_landmarks=landmarks[0],
             moving_landmarks=landmarks[1],
             initial=initial,
-            align=options.align,
-            device=options.device,
-            weights=options.weights,
-            smoothness=options.smoothness,
-            mirrored=options.mirrored,
-            conserve_mass=options.conserve_mass,
-            seed=options.seed,
             progress=interruption.checked(callback),
         )
         interruption.check()

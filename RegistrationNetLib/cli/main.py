@@ -15,13 +15,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
+from ..choices import ALIGNMENT_STAGES, DEVICES, MODALITIES, REFINEMENTS
 from ..errors import Cancelled, RegistrationNetError, is_out_of_memory_text
 from ..version import __version__
-from .argument_values import ALIGNMENTS, DEVICES, alignment_stages, checksum, device_name, positive_number, whole_number
+from .argument_values import alignment_stages, checksum, device_name, positive_number, whole_number
 from .interruption import Interruption
-
-MODALITIES = ("ct", "mr", "other")
-REFINEMENTS = ("none", "field", "network")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -155,7 +153,10 @@ def _add_register(commands: Commands) -> None:
         )
     one.add_argument("--initial", type=Path, metavar="FILE", help="transform to begin with, points of fixed to points of moving")
     one.add_argument(
-        "--align", type=alignment_stages, metavar="LIST", help=f"of {', '.join(ALIGNMENTS)}; or none; default: as the card says"
+        "--align",
+        type=alignment_stages,
+        metavar="LIST",
+        help=f"of {', '.join(ALIGNMENT_STAGES)}; or none; default: as the card says",
     )
     one.add_argument(
         "--device", type=device_name, default="auto", metavar="NAME", help=f"{', '.join(DEVICES)}, or cuda:1 for the second GPU"

@@ -40,6 +40,7 @@ class Grid:
 
     @property
     def dim(self) -> int:
+        """Number of axes: 2 or 3."""
         return len(self.shape)
 
     @property
@@ -59,6 +60,7 @@ class Grid:
 
     @property
     def unit_from_world(self) -> Array:
+        """Homogeneous matrix from LPS millimetres to unit-cube coordinates."""
         return np.linalg.inv(self.world_from_unit)
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from .. import interop
+from ..choices import MODALITIES
 from ..errors import InputError
 from .dicom import MODALITY_TAG
 from .dicom_headers import is_dicom, read_header
@@ -19,7 +20,6 @@ from .warning import Warn, python_warning
 ImageLike = Any
 """A path, a `SimpleITK.Image` or an `itk.Image`."""
 
-MODALITIES = ("ct", "mr", "other")
 # How to bring an image of another package, by the first part of its class's module.
 _BRINGING = {
     "numpy": "Make it an image by SimpleITK.GetImageFromArray, and give it its SetSpacing, SetOrigin and SetDirection.",

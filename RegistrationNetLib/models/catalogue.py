@@ -24,8 +24,6 @@ OWN_SUFFIX = ".card.json"
 # How the file of weights of an own model may end; before that stands the model's name.
 WEIGHTS_SUFFIXES = (".trch", ".pth", ".pt")
 _WEIGHTS_KEYS = {"url", "file", "bytes", "sha256", "state_dict_prefix"}
-# Methods that are not like the others: no network at all, networks that are fitted to each pair, and those whose training begins otherwise.
-DIRECT, NEPHI, CARL = "direct", "nephi", "carl"
 
 
 @dataclass(frozen=True)

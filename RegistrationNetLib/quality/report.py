@@ -31,8 +31,11 @@ class Result(Drawable, Protocol):
     """A registration as the page needs it; `report` gives what `report.json` holds, `inputs` with the `file` of each (or None)."""
 
     @property
-    def quality(self) -> Quality: ...
-    def report(self) -> Mapping[str, Any]: ...
+    def quality(self) -> Quality:
+        """The numbers that the page judges by."""
+
+    def report(self) -> Mapping[str, Any]:
+        """What `report.json` holds, with the `file` of each of the `inputs` (or None)."""
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,10 @@ from ..quality.report import write_html
 from ..version import __version__
 from .argument_types import check_types
 from .initial_transform import Initial, initial_of
-from .needs import inverse_shape, needed_mb
+from .method import Solution
 from .options import Options, checked_options
-from .solution import STAGE_NAMES, Solution, solve, stage_seconds
+from .size import Size, inverse_shape
+from .solution import STAGE_NAMES, solve, stage_seconds
 
 LESS_MEMORY = "Crop the images, or resample them to a larger spacing."
 
@@ -162,25 +163,22 @@ def register(
     )  # fmt: skip
     _check_landmarks(fixed_landmarks, moving_landmarks, pair)
     fixed_grid, moving_grid = grid_of(pair.fixed), grid_of(pair.moving)
-    needed = needed_mb(
-        fixed_grid.shape, _inverse_grid(moving_grid, fixed_grid).shape,
-        method=options.card.method, input_shape=options.card.input_shape, refine=options.refine,
-        on_graphics=options.device.type == "cuda",
-    )  # fmt: skip
-    check_memory(needed, options.device, LESS_MEMORY)
-    stages.weights = stage_seconds(fixed_grid.shape, options)
+    inverse_grid, on_graphics = _inverse_grid(moving_grid, fixed_grid), options.device.type == "cuda"
+    size = Size(fixed_grid.shape, inverse_grid.shape, options.card, options.refine, on_graphics=on_graphics)
+    check_memory(options.method.memory_mb(size), options.device, LESS_MEMORY)
+    stages.weights = stage_seconds(size, options)
     start = initial_of(initial, plain_pair(pair, warnings.append))
     # The caller's no_grad or inference_mode must not reach into the optimization.
     with shortage_told(LESS_MEMORY), PeakMemory(options.device) as memory, torch.inference_mode(False):
-        solution = solve(start, options, stages)
+        solved = solve(start, options, stages)
         report = stages.begin("finish")
         with memory_kept():
-            parts = _delivered(pair, start, solution, report)
+            parts = _delivered(pair, start, solved.solution, report)
             quality = assess(
                 **{name: parts[name] for name in ("fixed", "moving", "moving_from_fixed", "fixed_from_moving", "jacobian")},
                 similarity_name=options.wide_measure.name,
-                similarity_before=solution.similarity[0],
-                similarity_after=solution.similarity[1],
+                similarity_before=solved.similarity[0],
+                similarity_after=solved.similarity[1],
                 fixed_labels=pair.labels[0],
                 moving_labels=pair.labels[1],
                 fixed_landmarks=fixed_landmarks,
@@ -195,7 +193,7 @@ def register(
         "seconds": {"total": stages.total_seconds, **_seconds_by_contract(stages.seconds)},
         "peak_memory_mb": memory.peak_mb,
         "inputs": _described(pair, (fixed, moving), options, initial is not None),
-        **solution.notes,
+        **solved.solution.notes,
         "warnings": warnings,
         "versions": _versions(),
     }
@@ -291,9 +289,9 @@ def _described(pair: Pair, sources: Sequence[ImageLike], options: Options, has_i
         "align": list(options.align),
         "similarity": options.measure.as_dict(),
         "steps": options.steps,
-        "smoothness": options.field.smoothness,
+        "smoothness": options.smoothness,
         "mirrored": options.mirrored,
-        "conserve_mass": options.field.conserve_mass,
+        "conserve_mass": options.conserve_mass,
         "seed": options.seed,
     }
 

@@ -1,7 +1,7 @@
 """Slicer's nodes as volumes and points of the world, and back: with `scene_sampling` the only place that knows RAS.
 
 What the user sees is what is taken: parent transforms are part of the geometry. Everything leaves here in LPS mm of the world.
-What may take long (sampling) is given as `Steps`, so that the application can live on in between.
+What may take long (sampling) is given as `Steps`, so that the application stays responsive in between.
 """
 
 from __future__ import annotations

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from slicer.i18n import tr as _
 
+_MODALITIES = {"other": _("Other"), "ct": _("CT"), "mr": _("MR")}
 # By parameter: its choices, in the order of the parameter node, and what the list shows for each.
 CHOICES: Mapping[str, Mapping[str, str]] = {
-    "fixedModality": {"other": _("Other"), "ct": _("CT"), "mr": _("MR")},
-    "movingModality": {"other": _("Other"), "ct": _("CT"), "mr": _("MR")},
+    "fixedModality": _MODALITIES,
+    "movingModality": _MODALITIES,
     "alignment": {
         "default": _("As the network needs it"),
         "none": _("None"),

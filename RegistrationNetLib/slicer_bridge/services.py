@@ -25,9 +25,9 @@ from ..io.native_messages import native_messages_dropped
 from ..io.nrrd import write_slabs
 from ..models.catalogue import card_named
 from ..models.checkpoint import check
-from ..models.loading import untrained_network
 from ..models.weights import download, import_file, listed_models, weights_state
 from ..progress import ProgressCallback
+from ..registration.methods import untrained_network
 from ..registration.pipeline import Registration, register
 from .messages import Message
 

@@ -85,6 +85,7 @@ class Record:
         self.looks = Curves(folder / "validation.csv", after=after)
 
     def step(self, step: Step) -> None:
+        """The row of one step in `steps.csv`."""
         self._add(self.steps, "train", {"step": step.number, **{k: v for k, v in asdict(step).items() if k != "number"}})
 
     def look(self, number: int, seen: Look, lesson: Lesson, pair: Pair) -> None:
@@ -95,6 +96,7 @@ class Record:
             draw_pair(lesson, pair, self.folder / f"pair_{number:07d}.png")
 
     def close(self) -> None:
+        """Ends the writing for TensorBoard, if there is any."""
         if self.board is not None:
             self.board.close()
 

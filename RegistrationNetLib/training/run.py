@@ -22,9 +22,9 @@ from ..io.outputs import check_folder_name, staged
 from ..models.carl import DiffusionLoss
 from ..models.catalogue import Card
 from ..models.checkpoint import load_into
-from ..models.loading import untrained_network
 from ..models.weights import weights_file
 from ..progress import ProgressCallback, Stages, silent
+from ..registration.methods import untrained_network
 from ..registration.network_refinement import NetworkOptions, network_options
 from .checkpoints import load_checkpoint, save_checkpoint
 from .cohort_images import Skipped

@@ -66,8 +66,8 @@ def run(logic: Any, pair: list[Any], wait: Callable[[Any], None]) -> dict[str, f
 
 def processor_seconds(logic: Any) -> tuple[float, float]:
     """Of this process, and of the worker."""
-    life = logic.client._life
-    used = [psutil.Process().cpu_times(), *([psutil.Process(life._process.pid).cpu_times()] if life else [])]
+    worker = logic.client._worker
+    used = [psutil.Process().cpu_times(), *([psutil.Process(worker._process.pid).cpu_times()] if worker else [])]
     here, there = ([one.user + one.system for one in used] + [0.0])[:2]
     return here, there
 

@@ -134,3 +134,14 @@ def test_a_label_map_is_known_by_its_looks() -> None:
     assert not looks_like_labels(on_grid_of(image, labels + np.float32(0.5)))
     assert not looks_like_labels(sitk.Image(3, 3, 3, sitk.sitkUInt8))
     assert not looks_like_labels(sitk.Compose([image, image]))
+
+
+@pytest.mark.parametrize(("shift_mm", "is_same"), [(0.009, True), (0.02, False)])
+def test_a_mask_may_be_off_by_a_hundredth_of_the_smallest_voxel_edge(shift_mm: float, *, is_same: bool) -> None:
+    image = noise()
+    image.SetSpacing([5.0, 1.0, 3.0])
+    mask = box(image)
+    mask.SetOrigin(np.add(image.GetOrigin(), [shift_mm, 0.0, 0.0]).tolist())
+    heard: list[str] = []
+    checked_mask(mask, image, "fixed mask", heard.append)
+    assert (not heard) == is_same

@@ -120,7 +120,8 @@ class Panel:
 
         deadline = time.monotonic() + seconds
         while not is_true():
-            assert time.monotonic() < deadline, f"never so; the panel says {self.ui.progressLabel.text!r} {self.message!r}"
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"never so; the panel says {self.ui.progressLabel.text!r} {self.message!r}")
             slicer.app.processEvents()
             time.sleep(0.005)
 

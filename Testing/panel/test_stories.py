@@ -175,7 +175,7 @@ def test_a_worker_that_is_killed_is_told_and_the_next_run_has_another(ready: Pan
     ready.type("stepsSpinBox", "1000")
     ready.click("registerButton")
     ready.until(lambda: ready.ui.progressLabel.text.startswith("Refining"))
-    os.kill(ready.logic.client._life._process.pid, signal.SIGKILL)
+    os.kill(ready.logic.client._worker._process.pid, signal.SIGKILL)
     ready.until(lambda: not ready.is_running)
     assert "The worker ended before it answered" in ready.message
     ready.type("stepsSpinBox", "1")

@@ -80,7 +80,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     import torch
 
     from RegistrationNetLib.models.catalogue import card_named
-    from RegistrationNetLib.models.loading import untrained_network
+    from RegistrationNetLib.registration.methods import untrained_network
 
     card = card_named("constricon-mouse")
     prefix = card.as_dict()["weights"]["state_dict_prefix"]

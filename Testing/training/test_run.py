@@ -21,8 +21,8 @@ from RegistrationNetLib.cli.main import main
 from RegistrationNetLib.errors import Cancelled, InputError, RefinementError, WeightsError
 from RegistrationNetLib.models.catalogue import card_named, cards
 from RegistrationNetLib.models.checkpoint import save_as_published
-from RegistrationNetLib.models.loading import untrained_network
 from RegistrationNetLib.progress import Progress
+from RegistrationNetLib.registration.methods import untrained_network
 from RegistrationNetLib.slicer_bridge.client import Client
 from RegistrationNetLib.training import learning as learning_module
 from RegistrationNetLib.training.configuration import Configuration
