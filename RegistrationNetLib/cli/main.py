@@ -10,13 +10,16 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from ..choices import ALIGNMENT_STAGES, DEVICES, MODALITIES, REFINEMENTS
 from ..errors import Cancelled, RegistrationNetError, is_out_of_memory_text
+from ..io.warning import DataWarning
 from ..version import __version__
 from .argument_values import alignment_stages, checksum, device_name, positive_number, whole_number
 from .interruption import Interruption
@@ -26,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that lacks a letter still gets the line
     is_debugging = os.environ.get("REGISTRATIONNET_DEBUG", "0") not in ("", "0")
-    with Interruption() as interruption:
+    with Interruption() as interruption, _data_warnings_in_one_line():
         try:
             options = parser().parse_args(arguments)
             is_debugging |= options.debug
@@ -63,6 +66,23 @@ def explain(error: BaseException, *, is_cancelled: bool = False, is_debugging: b
         return 1
     _tell(f"failed inside: {type(error).__name__}: {error} (--debug tells where)")
     return 1
+
+
+@contextmanager
+def _data_warnings_in_one_line() -> Iterator[None]:
+    """Inside, warnings about what came in are told as every other message is, not as Python's own."""
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, DataWarning):
+            _tell(f"warning: {message}")
+        else:
+            before(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataWarning)
+        warnings.showwarning = show  # type: ignore[assignment]  # takes what every form of it takes
+        yield
 
 
 def _tell(message: str) -> None:
