@@ -81,7 +81,7 @@ def _data_warnings_in_one_line() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", DataWarning)
-        warnings.showwarning = show  # type: ignore[assignment]  # takes what every form of it takes
+        warnings.showwarning = show
         yield
 
 

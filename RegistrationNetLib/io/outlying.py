@@ -20,7 +20,7 @@ from .warning import Warn
 Values = NDArray[Any]
 Mask = NDArray[np.bool_]
 
-# An extreme value that so many voxels share is a candidate for padding; as much of the image at least must be something else.
+# An extreme value around the image that so many voxels share is a candidate for padding; so much at least must be something else.
 PADDING_SHARE, LEAST_REST = 0.01, 0.2
 # Values that mean something: the background of most images, and air in CT, whose smallest number is often -1024.
 BACKGROUNDS = (0, -1000, -1024)
@@ -85,7 +85,7 @@ def _paddings(values: Values) -> Iterator[tuple[float, float]]:
         rest = values[~is_extreme]
         low, high = _range(rest)
         gap = min(abs(float(rest.min()) - float(extreme)), abs(float(rest.max()) - float(extreme)))
-        if high > low and gap > PADDING_GAP * (high - low) and not _is_scattered(is_extreme):
+        if high > low and gap > PADDING_GAP * (high - low) and _is_outside(is_extreme) and not _is_scattered(is_extreme):
             yield float(extreme), share
 
 
@@ -93,6 +93,13 @@ def _range(values: Values) -> tuple[float, float]:
     flat = values.reshape(-1)
     low, high = np.quantile(flat[:: max(1, flat.size // SAMPLED)].astype(np.float64), QUANTILES)
     return float(low), float(high)
+
+
+def _is_outside(chosen: Mask) -> bool:
+    """Whether the chosen voxels lie around the image: at its border more than within."""
+    within = chosen[tuple(slice(1, -1) for _ in chosen.shape)]
+    border_count = chosen.size - within.size
+    return float((chosen.sum() - within.sum()) / border_count) > float(within.mean())
 
 
 def _is_scattered(chosen: Mask) -> bool:
