@@ -72,12 +72,13 @@ import numpy as np
 import torch
 from RegistrationNetLib.devices import PeakMemory
 with PeakMemory(torch.device("cpu")) as before:
-    time.sleep(0.05)
+    while not before.peak_mb:
+        time.sleep(0.01)
 with PeakMemory(torch.device("cpu")) as memory:
     held = np.ones(200 * 2**20, dtype=np.uint8)
-    time.sleep(0.1)
-    del held
-    time.sleep(0.05)
+    deadline = time.monotonic() + 30
+    while memory.peak_mb < before.peak_mb + 190 and time.monotonic() < deadline:  # the watching thread may be late
+        time.sleep(0.01)
 print(memory.peak_mb - before.peak_mb)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -53,7 +53,7 @@ def _cuts(fixed: sitk.Image) -> list[View]:
     """The axial slices, from the feet up, evenly over the volume."""
     grid = grid_of(fixed)
     axial = views(fixed, np.asarray(grid.centre_mm, dtype=np.float64), longest_px=LONGEST_PX)[0]
-    if grid.dim == 2:  # noqa: PLR2004, an image of one slice
+    if grid.dim == 2:
         return [axial]
     along = axial.grid.world_from_voxel[:-1, 0]
     along = along / np.linalg.norm(along)

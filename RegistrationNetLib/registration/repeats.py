@@ -7,7 +7,8 @@ more than the registration.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from ..errors import Cancelled, RegistrationNetError
 from ..geometry.deformation import DisplacementField, identity_points, sample
 from ..geometry.field_pair import affine_of
 from ..geometry.space import Array, Grid, lies_inside
+from ..memory import is_out_of_memory
 from ..progress import Progress, StageReport, Stages
 from ..quality.evidence import Evidence, Repeats, Seen, evidence_of, lattice_for
 from ..quality.likeness import body
@@ -83,17 +85,26 @@ def repeated(solved: Solved, options: Options, count: int, lattice: Grid, report
     points_mm, failure = lattice_mm(lattice), ""
     found: list[Tensor] = []
     for number in range(count):
-        try:
-            with torch.enable_grad():
-                one = _once(solved, options, number, _part(report, number, count))
-            found.append(one(points_mm))
-        except Cancelled:
-            raise
-        except RegistrationNetError as error:  # noqa: PERF203, one that fails leaves the others
-            failure = failure or str(error)
+        with _excused() as failed, torch.enable_grad():
+            found.append(_once(solved, options, number, _part(report, number, count))(points_mm))
+        failure = failure or "; ".join(failed)
     report(1.0)
     together = torch.cat(found) if found else points_mm[:0]
     return Repeats(together, count, failure)
+
+
+@contextmanager
+def _excused() -> Iterator[list[str]]:
+    """Inside, a failure that this library explains, or a want of memory, ends the block and no more; what it says is put on the list."""
+    failed: list[str] = []
+    try:
+        yield failed
+    except Cancelled:
+        raise
+    except (RegistrationNetError, RuntimeError, MemoryError) as error:
+        if not (isinstance(error, RegistrationNetError) or is_out_of_memory(error)):
+            raise
+        failed.append(str(error) or "out of memory")
 
 
 def _part(report: StageReport, number: int, count: int) -> Callable[[Progress], None]:

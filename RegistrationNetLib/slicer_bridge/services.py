@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..devices import memory_kept, threads_for
 from ..errors import InputError, OutputError
 from ..geometry.space import Array, Grid, affine_matrix, affine_transform, displacements_mm, grid_of, image_on
-from ..io.inputs import read_image
+from ..io.image_files import read_image
 from ..io.native_messages import native_messages_dropped
 from ..io.nrrd import write_slabs
 from ..models.catalogue import card_named
