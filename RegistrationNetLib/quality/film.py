@@ -26,6 +26,7 @@ class Film:
     """One image's slices as a JPEG, one below the other, each `rows` by `columns` pixels."""
 
     name: str
+    title: str
     jpeg: bytes
     slices: int
     rows: int
@@ -42,10 +43,10 @@ def films(result: Result) -> list[Film]:
         return error_tinted(windowed(result.fixed, fixed, view), sampled(result.error_mm, view), voxel_mm)
 
     return [
-        _film("fixed", cuts, lambda view: _grey(windowed(result.fixed, fixed, view))),
-        _film("before", cuts, lambda view: _grey(windowed(result.moving, moving, view))),
-        _film("after", cuts, lambda view: _grey(windowed(result.warped, moving, view))),
-        _film("error", cuts, expected),
+        _film("fixed", "fixed", cuts, lambda view: _grey(windowed(result.fixed, fixed, view))),
+        _film("before", "moving before registration", cuts, lambda view: _grey(windowed(result.moving, moving, view))),
+        _film("after", "moving after registration", cuts, lambda view: _grey(windowed(result.warped, moving, view))),
+        _film("error", "expected error over fixed", cuts, expected),
     ]
 
 
@@ -68,12 +69,12 @@ def _cuts(fixed: sitk.Image) -> list[View]:
     return cuts
 
 
-def _film(name: str, cuts: list[View], draw: Callable[[View], Bytes]) -> Film:
+def _film(name: str, title: str, cuts: list[View], draw: Callable[[View], Bytes]) -> Film:
     pictures = [draw(view) for view in cuts]
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate(pictures)).save(buffer, format="jpeg", quality=JPEG_QUALITY)
     rows, columns = cuts[0].shape
-    return Film(name, buffer.getvalue(), len(cuts), rows, columns)
+    return Film(name, title, buffer.getvalue(), len(cuts), rows, columns)
 
 
 def _grey(brightness: Plane) -> Bytes:
