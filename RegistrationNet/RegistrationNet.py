@@ -1,9 +1,7 @@
 """RegistrationNet in 3D Slicer: the module, its parameters, its widget and its logic. The work is RegistrationNetLib's."""
 
-import re
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Union
 
@@ -25,21 +23,24 @@ from slicer.util import VTKObservationMixin
 if (Path(__file__).parents[1] / "RegistrationNetLib" / "__init__.py").is_file():
     sys.path.append(str(Path(__file__).parents[1]))
 
-from RegistrationNetLib.models.catalogue import card_named
-from RegistrationNetLib.registration.methods import METHODS
-from RegistrationNetLib.registration.size import Size, inverse_shape
-from RegistrationNetLib.slicer_bridge import dependencies
 from RegistrationNetLib.slicer_bridge.client import Client
-from RegistrationNetLib.slicer_bridge.job import JobState, RegistrationJob, RegistrationResult
-from RegistrationNetLib.slicer_bridge.logic import REFINEMENTS, RegistrationLogic
+from RegistrationNetLib.slicer_bridge.job import JobState, RegistrationJob
+from RegistrationNetLib.slicer_bridge.logic import RegistrationLogic
+from RegistrationNetLib.slicer_bridge.panel_binding import connected_gui
+from RegistrationNetLib.slicer_bridge.panel_checks import memory_warning, refinement_of, what_is_missing
 from RegistrationNetLib.slicer_bridge.panel_devices import DevicePanel
 from RegistrationNetLib.slicer_bridge.panel_inputs import modality_of, pair_in_view
+from RegistrationNetLib.slicer_bridge.panel_installation import InstallationPanel
 from RegistrationNetLib.slicer_bridge.panel_models import ModelPanel
-from RegistrationNetLib.slicer_bridge.panel_results import ResultPanel, recalled, remembered
+from RegistrationNetLib.slicer_bridge.panel_presets import PresetPanel
+from RegistrationNetLib.slicer_bridge.panel_results import ResultPanel
 from RegistrationNetLib.slicer_bridge.panel_run import RunPanel
 from RegistrationNetLib.slicer_bridge.panel_segments import SIDES, SegmentPanel
-from RegistrationNetLib.slicer_bridge.panel_words import CHOICES, gigabytes
+from RegistrationNetLib.slicer_bridge.panel_sight import bring_into_sight
+from RegistrationNetLib.slicer_bridge.panel_words import CHOICES
+from RegistrationNetLib.slicer_bridge.presets import settings_of
 from RegistrationNetLib.slicer_bridge.sample_data import TUMOUR_PAIR, register_sample_data
+from RegistrationNetLib.slicer_bridge.scene_record import RegistrationResult
 
 # The console finds these here.
 __all__ = [
@@ -52,6 +53,9 @@ __all__ = [
 ]
 
 POLL_MSEC = 20
+# Which result of the scene the panel shows, as a reference of the parameter node.
+RESULT = "RegistrationNet.Result"
+SECTIONS = ("moreInputs", "refinement", "device", "outputs", "log", "numbers", "use")
 REQUIREMENTS = Path(__file__).parent / "Resources" / "requirements.txt"
 
 # Slicer writes the absence of a node only where the union says so.
@@ -89,6 +93,8 @@ class RegistrationNetParameterNode:
     fixedLandmarks: slicer.vtkMRMLMarkupsFiducialNode
     movingLandmarks: slicer.vtkMRMLMarkupsFiducialNode
     initialTransform: slicer.vtkMRMLTransformNode
+    outputTransform: slicer.vtkMRMLGridTransformNode
+    outputVolume: slicer.vtkMRMLScalarVolumeNode
     model: str = "direct"
     alignment: Annotated[str, Choice(list(CHOICES["alignment"]))] = "default"
     refinement: Annotated[str, Choice(list(CHOICES["refinement"]))] = "default"
@@ -122,26 +128,13 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = RegistrationNetLogic()
-        self.runPanel = RunPanel(self.ui)
-        tell = self.runPanel.tell
-        self.resultPanel = ResultPanel(self.ui, self.logic, tell=tell, log=self.runPanel.log)
-        self.modelPanel = ModelPanel(
-            self.ui, self.logic, tell=tell, on_chosen=self._onModelChosen, on_weights=self._update, may_work=self._mayWork
-        )
-        self.devicePanel = DevicePanel(
-            self.ui,
-            self.logic,
-            tell=tell,
-            on_chosen=self._onDeviceChosen,
-            on_found=self._update,
-            is_installed=lambda: not _lacking(),
-            may_work=self._mayWork,
-        )
-        self.segmentPanel = SegmentPanel(self.ui, self._onSegmentChosen)
+        self._makeParts()
         self._connect()
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.NodeRemovedEvent, self.onNodeRemoved)
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
@@ -149,9 +142,10 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             # Its setup had failed.
             return
         self.job = None
+        self.resultPanel.leave()
         self.setParameterNode(None)
-        self.modelPanel.close()
-        self.devicePanel.close()
+        for part in (self.modelPanel, self.devicePanel, self.segmentPanel, self.installationPanel):
+            part.close()
         self.logic.close()
         self.removeObservers()
 
@@ -159,7 +153,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def exit(self) -> None:
-        self.resultPanel.pause()
+        self.resultPanel.leave()
 
     def onSceneStartClose(self, *_caller: Any) -> None:
         self.setParameterNode(None)
@@ -167,6 +161,11 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndClose(self, *_caller: Any) -> None:
         if self.parent.isEntered:
             self.initializeParameterNode()
+
+    def onNodeRemoved(self, *_caller: Any) -> None:
+        if self._parameterNode is not None and not slicer.mrmlScene.IsBatchProcessing():
+            self.resultPanel.refresh()
+            self._update()
 
     def initializeParameterNode(self) -> None:
         self.setParameterNode(self.logic.getParameterNode())
@@ -179,19 +178,19 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
         self._parameterNode = node
         if node is None:
-            self.resultPanel.show(None)
+            self.segmentPanel.close()
+            self.resultPanel.show("")
             self.ui.registerButton.setEnabled(False)
             return
-        self._disconnectGui = _connectedGui(node, self.ui)
+        self._disconnectGui = connected_gui(node, self.ui)
         self._nameChoices()
         self.addObserver(node.parameterNode, vtk.vtkCommand.ModifiedEvent, self._update)
-        found = recalled(node.parameterNode)
-        self.resultPanel.show(None if found is None else RegistrationResult(*found))
+        self.resultPanel.show(node.parameterNode.GetNodeReferenceID(RESULT) or "")
         self._update()
 
     def onRegister(self) -> None:
         self.runPanel.tell(None)
-        if not self._mayWork():
+        if not self.installationPanel.may_work():
             return
         try:
             self.job = self.logic.startFromParameters(onChanged=self._onJob)
@@ -199,43 +198,68 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.runPanel.tell(error)
             return
         names = (self._parameterNode.movingVolume.GetName(), self._parameterNode.fixedVolume.GetName())
-        self.resultPanel.show(None)
+        self.resultPanel.show("")
         self.runPanel.begin(
-            _("{moving} to {fixed} by {model}").format(moving=names[0], fixed=names[1], model=self._model["title"])
+            _("{moving} to {fixed} by {model}").format(moving=names[0], fixed=names[1], model=self.modelPanel.card["title"])
         )
-        self._update()
 
     def onCancel(self) -> None:
         if self.job is not None:
             self.job.cancel()
 
-    def onInstall(self) -> None:
-        """The user has agreed."""
-        self.runPanel.tell(None)
-        self.ui.consentBox.setVisible(False)
-        try:
-            dependencies.ensure(REQUIREMENTS, slicer, ask=False)
-        except Exception as error:  # noqa: BLE001, told in the panel
-            self.runPanel.tell(error)
-            return
-        self._update()
-
-    @property
-    def _model(self) -> Any:
-        return self.modelPanel.card
+    def _makeParts(self) -> None:
+        self.runPanel = RunPanel(self.ui)
+        tell, log, ui, logic = self.runPanel.tell, self.runPanel.log, self.ui, self.logic
+        self.installationPanel = InstallationPanel(
+            ui, logic, requirements=REQUIREMENTS, tell=tell, log=log, on_changed=self._update
+        )
+        mayWork = self.installationPanel.may_work
+        self.resultPanel = ResultPanel(ui, logic, tell=tell, log=log, on_shown=self._onResultShown)
+        self.modelPanel = ModelPanel(
+            ui, logic, tell=tell, on_chosen=lambda name: self._set("model", name), on_weights=self._update, may_work=mayWork
+        )
+        self.devicePanel = DevicePanel(
+            ui,
+            logic,
+            tell=tell,
+            on_chosen=lambda name: self._set("device", name),
+            on_found=self._update,
+            is_installed=lambda: self.installationPanel.is_installed,
+            may_work=mayWork,
+        )
+        self.segmentPanel = SegmentPanel(
+            ui, lambda side, segment: self._set(f"{side}MaskSegment", segment), on_changed=self._update
+        )
+        self.presetPanel = PresetPanel(ui, tell=tell, on_chosen=self._onPreset, settings=self._settings)
 
     def _connect(self) -> None:
         ui = self.ui
-        for button, slot in (
-            (ui.registerButton, self.onRegister),
-            (ui.cancelButton, self.onCancel),
-            (ui.installButton, self.onInstall),
-            (ui.laterButton, lambda: ui.consentBox.setVisible(False)),
-        ):
-            button.connect("clicked(bool)", slot)
+        ui.registerButton.connect("clicked(bool)", self.onRegister)
+        ui.cancelButton.connect("clicked(bool)", self.onCancel)
         ui.fixedSelector.connect("nodeActivated(vtkMRMLNode*)", lambda node: self._guessModality("fixed", node))
         ui.movingSelector.connect("nodeActivated(vtkMRMLNode*)", lambda node: self._guessModality("moving", node))
-        ui.consentBox.setVisible(False)
+        for name in SECTIONS:
+            section = getattr(ui, f"{name}CollapsibleButton")
+            section.connect(
+                "contentsCollapsed(bool)", lambda isClosed, section=section: None if isClosed else bring_into_sight(section)
+            )
+
+    def _set(self, parameter: str, value: Any) -> None:
+        if self._parameterNode is not None:
+            setattr(self._parameterNode, parameter, value)
+
+    def _settings(self) -> Any:
+        return None if self._parameterNode is None else settings_of(self._parameterNode)
+
+    def _onPreset(self, preset: Any) -> None:
+        node = self._parameterNode
+        for parameter, value in preset.asked((node.fixedModality, node.movingModality)).items():
+            if parameter != "model" or self.modelPanel.knows(value):
+                setattr(node, parameter, value)
+
+    def _onResultShown(self, nodeId: str) -> None:
+        if self._parameterNode is not None:
+            self._parameterNode.parameterNode.SetNodeReferenceID(RESULT, nodeId or None)
 
     def _nameChoices(self) -> None:
         """Binding has filled the lists with the values; people see words."""
@@ -253,112 +277,46 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _guessModality(self, side: str, volume: Any) -> None:
         if volume is not None:
-            setattr(self._parameterNode, f"{side}Modality", modality_of(volume))
-
-    def _onModelChosen(self, name: str) -> None:
-        node = self._parameterNode
-        if node is not None:
-            node.model = name
-
-    def _onDeviceChosen(self, name: str) -> None:
-        node = self._parameterNode
-        if node is not None:
-            node.device = name
-
-    def _onSegmentChosen(self, side: str, segment: str) -> None:
-        if self._parameterNode is not None:
-            setattr(self._parameterNode, f"{side}MaskSegment", segment)
+            self._set(f"{side}Modality", modality_of(volume))
 
     def _update(self, *_caller: Any) -> None:
         """Show what follows from the choices, and whether the run can start."""
         node = self._parameterNode
         if node is None:
             return
-        if node.model != self._model["name"]:
+        if node.model != self.modelPanel.card["name"]:
             if not self.modelPanel.knows(node.model):
                 node.model = self.modelPanel.simplest
                 return
             self.modelPanel.show(node.model)
         self.devicePanel.show(node.device)
+        self.presetPanel.show(node)
         for side in SIDES:
             self.segmentPanel.show(side, getattr(node, f"{side}Mask"), getattr(node, f"{side}MaskSegment"))
-        if self.resultPanel.result is not None and recalled(node.parameterNode) is None:
-            self.resultPanel.show(None)
-        isRunning, missing = self.job is not None, self._whatIsMissing()
-        self.ui.registerButton.setEnabled(not isRunning and not missing)
-        self.ui.cancelButton.setEnabled(isRunning)
-        self.ui.stepsSpinBox.setEnabled(node.hasOwnSteps)
-        self.ui.smoothnessSlider.setEnabled(self._refinement != "none")
-        self.ui.mirroredCheckBox.setEnabled(node.mirrored or self._model["prepare"]["mirror_axis"] is not None)
-        self.ui.conserveMassCheckBox.setEnabled(node.conserveMass or (node.fixedModality, node.movingModality) == ("ct", "ct"))
-        self._describeOutputs()
-        if not isRunning:
-            self.runPanel.show_idle(missing or self._memoryWarning())
+        self._enableOptions(node)
+        self._describeOutputs(node)
+        if self.job is None:
+            missing = what_is_missing(node, self.modelPanel, self.segmentPanel)
+            words = missing or memory_warning(node, self.modelPanel.card, self.devicePanel)
+            self.runPanel.show_idle(words, may_start=not missing, is_asking=self.installationPanel.is_asking)
 
-    def _whatIsMissing(self) -> str:
-        """What the user must do before the run can start, "" where nothing is missing."""
-        node = self._parameterNode
+    def _enableOptions(self, node: Any) -> None:
+        ui, card = self.ui, self.modelPanel.card
+        ui.stepsSpinBox.setEnabled(node.hasOwnSteps)
+        ui.smoothnessSlider.setEnabled(refinement_of(node, card) != "none")
+        ui.mirroredCheckBox.setEnabled(node.mirrored or card["prepare"]["mirror_axis"] is not None)
+        ui.conserveMassCheckBox.setEnabled(node.conserveMass or (node.fixedModality, node.movingModality) == ("ct", "ct"))
+
+    def _describeOutputs(self, node: Any) -> None:
         if node.fixedVolume is None or node.movingVolume is None:
-            return _("Choose a fixed and a moving volume.")
-        if node.fixedVolume is node.movingVolume:
-            return _("Fixed and moving are the same volume. Choose two.")
-        if not self.modelPanel.is_ready:
-            return _("The weights of {title} are not here. Get them under Network, or choose a network that is ready.").format(
-                title=self._model["title"]
-            )
-        if self._refinement not in ("none", *METHODS[self._model["method"]].refinements):
-            return _("{title} has nothing of that kind to refine. Choose another refinement.").format(title=self._model["title"])
-        if lost := self.segmentPanel.lost:
-            return _("{mask} has lost the segment that was chosen. Choose another under Optional inputs.").format(
-                mask=getattr(node, f"{lost[0]}Mask").GetName()
-            )
-        if self._model["prepare"]["mask"] == "required" and None in (node.fixedMask, node.movingMask):
-            return _("{title} needs a mask of each volume. Choose them under Optional inputs.").format(title=self._model["title"])
-        return ""
-
-    @property
-    def _refinement(self) -> str:
-        """What is refined: what was chosen, or what the network's card says."""
-        node = self._parameterNode
-        if node.hasOwnSteps and node.steps == 0:
-            return "none"
-        return REFINEMENTS[node.refinement] or self._model["refine"]["default"]
-
-    def _memoryWarning(self) -> str:
-        """What to say of a run that will not fit, "" where it will, or nothing is known."""
-        node = self._parameterNode
-        onGraphics = self.devicePanel.meant(node.device).startswith("cuda")
-        needed = _neededMb(node, self._model, self._refinement, onGraphics)
-        free = self.devicePanel.free_mb(node.device)
-        if free is None or needed <= free:
-            return ""
-        return _(
-            "This needs about {needed} of memory; {device} has {free} free. Crop the volumes, or choose another network or refinement."
-        ).format(needed=gigabytes(needed), device=self.devicePanel.words_for(node.device), free=gigabytes(free))
-
-    def _describeOutputs(self) -> None:
-        node = self._parameterNode
-        if node.fixedVolume is None or node.movingVolume is None:
-            self.ui.outputsLabel.setText(_("New nodes, named after the two volumes."))
+            self.ui.outputsLabel.setText(_("Else new nodes, named after the two volumes."))
             return
+        pair = {"moving": node.movingVolume.GetName(), "fixed": node.fixedVolume.GetName()}
         self.ui.outputsLabel.setText(
-            _("New nodes, named “{moving} to {fixed}”: transform, inverse, warped volume, Jacobian, table, chart.").format(
-                moving=node.movingVolume.GetName(), fixed=node.fixedVolume.GetName()
-            )
+            _(
+                "Else new nodes in the folder “{moving} to {fixed}”: transform, inverse, warped volume, Jacobian, table, chart."
+            ).format(**pair)
         )
-
-    def _mayWork(self) -> bool:
-        """Whether everything is installed; if not, the panel asks."""
-        lacking = _lacking()
-        if lacking:
-            self.ui.consentLabel.setText(
-                _(
-                    "Registration needs {packages} in Slicer's own Python. PyTorch takes 0.2 GB (processor) to 5 GB (graphics card)"
-                    " on the disk, the rest a few MB. Looking around works without."
-                ).format(packages=", ".join(map(_packageName, lacking)))
-            )
-        self.ui.consentBox.setVisible(bool(lacking))
-        return not lacking
 
     def _onJob(self, job: RegistrationJob) -> None:
         if job is not self.job:
@@ -369,59 +327,12 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         self.job = None
         if job.result is not None and self._parameterNode is not None:
-            remembered(self._parameterNode.parameterNode, job.result)
-            self.resultPanel.show(job.result)
+            self.resultPanel.show(job.recordNode.GetID())
             self.ui.warpedViewButton.click()
         self._update()
         self.runPanel.end(job.error)
-
-
-def _lacking() -> list[str]:
-    """What must be installed before the worker can run."""
-    return dependencies.missing([dependencies.TORCH, *dependencies.requirements(REQUIREMENTS)])
-
-
-def _neededMb(node: RegistrationNetParameterNode, model: Any, refine: str, onGraphics: bool) -> float:
-    """About the memory of a run as chosen; 0 while a volume has no voxels."""
-    fixed, moving = node.fixedVolume, node.movingVolume
-    images = [volume.GetImageData() for volume in (fixed, moving)]
-    if None in images:
-        return 0.0
-    shapes = [image.GetDimensions() for image in images]
-    inverse = inverse_shape(shapes[1], moving.GetSpacing(), fixed.GetSpacing())
-    card = card_named(model["name"])
-    return METHODS[card.method].memory_mb(Size(shapes[0], inverse, card, refine, on_graphics=onGraphics))
-
-
-def _packageName(requirement: str) -> str:
-    """PyTorch of torch>=2.2."""
-    name = re.split("[<>=! ]", requirement)[0]
-    return "PyTorch" if name == "torch" else name
-
-
-def _connectedGui(node: RegistrationNetParameterNode, ui: Any) -> Callable[[], None]:
-    """Bind the widgets to the node; what is returned undoes it.
-
-    Slicer 5.10 forgets one observer when it unbinds, which then calls what Python has collected already.
-    """
-    tags: list[int] = []
-
-    def addObserver(*given: Any) -> int:
-        tags.append(type(node).AddObserver(node, *given))
-        return tags[-1]
-
-    node.AddObserver = addObserver
-    try:
-        guiTag = node.connectGui(ui)
-    finally:
-        del node.AddObserver
-
-    def disconnect() -> None:
-        node.disconnectGui(guiTag)
-        for tag in tags:
-            node.RemoveObserver(tag)
-
-    return disconnect
+        if job.result is not None:
+            bring_into_sight(self.ui.verdictFrame)
 
 
 class RegistrationNetLogic(RegistrationLogic, ScriptedLoadableModuleLogic):

@@ -1,4 +1,4 @@
-"""What can be chosen for a registration: every closed list of values, for the library, the command line and the panel alike."""
+"""What a registration takes: every closed list of values and the smallest image, for the library, the command line and the panel."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ SIMILARITIES = ("lncc", "lncc2", "ncc", "ssd", "mind", "mi")
 # In the order in which they are done.
 ALIGNMENT_STAGES = ("centre", "rigid", "affine")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+
+# Of every image, along each axis.
+SMALLEST_SIDE_VOX = 8
 
 # The options of `register` that are values, not images, points or transforms.
 OPTIONS = (

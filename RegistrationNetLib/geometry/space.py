@@ -1,4 +1,4 @@
-"""The door between two worlds: millimetres (SimpleITK, LPS) and the unit cube (torch).
+"""The conversion between millimetres (SimpleITK, LPS) and the unit cube (torch).
 
 Only this file knows that SimpleITK counts axes x, y, z while arrays count them z, y, x, how an image is oriented,
 how a lattice is resized, and how a map of the unit cube becomes a transform in millimetres.

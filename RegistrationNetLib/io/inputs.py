@@ -9,14 +9,13 @@ from functools import partial
 import numpy as np
 import SimpleITK as sitk
 
+from ..choices import SMALLEST_SIDE_VOX
 from ..errors import GeometryError, InputError
 from .image_sources import ImageLike, as_image
 from .label_images import checked_labels, checked_mask, is_real_scalar
 from .warning import Warn, python_warning
 
 Check = Callable[[ImageLike, sitk.Image, str], sitk.Image]
-
-SMALLEST_SIDE_VOX = 8
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The messages of C libraries, which they write to file descriptor 2 past Python."""
+"""The messages of C libraries, which write to file descriptor 2 past Python."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The one road: two images → prepare → align → deform → transforms in mm → quality → `Registration`.
+"""The one pipeline: two images → prepare → align → deform → transforms in mm → quality → `Registration`.
 
-Masks, labels, initial transforms and devices are options of this road; the command line, the worker and the Slicer logic call it.
+Masks, labels, initial transforms and devices are options of this pipeline; the command line, the worker and the Slicer logic call it.
 """
 
 from __future__ import annotations

@@ -95,6 +95,7 @@ class Client:
 
     def __init__(self, python: str | None = None, environment: Mapping[str, str] | None = None) -> None:
         self._python, self._environment = python, environment
+        self._packages: str | None = None
         self._startup = startup_environment() if environment is None else None
         self._ids = itertools.count(1)
         self._jobs: dict[int, Job] = {}
@@ -112,6 +113,13 @@ class Client:
 
         self._at_exit = close
         atexit.register(close)
+
+    def use(self, python: str | None, packages: str | None) -> None:
+        """From the next request on run the worker by another Python (None: the usual one), with a folder of packages beside its own."""
+        self._python, self._packages = python, packages
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.end()
 
     def register(
         self,
@@ -234,7 +242,9 @@ class Client:
         worker = self._worker
         if worker is None or not worker.is_running:
             environment = worker_environment(self._environment, self._startup)
-            worker = self._worker = _WorkerProcess(self._python or worker_python(), environment, self._incoming)
+            worker = self._worker = _WorkerProcess(
+                self._python or worker_python(), environment, self._incoming, packages=self._packages
+            )
         return worker
 
     def _end_worker(self) -> None:
@@ -293,13 +303,15 @@ class Client:
 class _WorkerProcess:
     """One worker process, from its start to its end, with a folder of its own."""
 
-    def __init__(self, python: str, environment: Mapping[str, str], incoming: queue.SimpleQueue[Any]) -> None:
+    def __init__(
+        self, python: str, environment: Mapping[str, str], incoming: queue.SimpleQueue[Any], *, packages: str | None = None
+    ) -> None:
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="registrationnet-"))
         except OSError as error:
             raise OutputError(f"No temporary folder can be made ({error.strerror}). Free some disk space.") from error
         try:
-            self._process = started(python, self.folder, environment)
+            self._process = started(python, self.folder, environment, packages)
         except WorkerError:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise

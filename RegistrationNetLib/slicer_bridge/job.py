@@ -17,7 +17,8 @@ from ..progress import Progress
 from . import mrml
 from .client import Client, Job
 from .scene_inputs import Inputs
-from .scene_results import ResultNodes, placed
+from .scene_record import RegistrationResult, remembered
+from .scene_results import placed
 
 # For so long at a time the scene is read; masks and bent transforms are sampled, which may take seconds.
 GATHER_SECONDS = 0.02
@@ -41,27 +42,25 @@ class JobState(enum.Enum):
     CANCELLED = "cancelled"
 
 
-class RegistrationResult:
-    """The nodes of a registered pair; names as in `ResultNodes` with "Node" behind them, and the two volumes."""
-
-    def __init__(self, nodes: ResultNodes, fixedNode: Any, movingNode: Any, report: Mapping[str, Any]) -> None:
-        self.fixedNode, self.movingNode, self.report = fixedNode, movingNode, report
-        self.transformNode, self.inverseTransformNode = nodes.transform, nodes.inverse
-        self.warpedNode, self.jacobianNode = nodes.warped, nodes.jacobian
-        self.tableNode, self.histogramNode, self.chartNode = nodes.table, nodes.histogram, nodes.chart
-        self.affineNode, self.deformableNode = nodes.affine, nodes.deformable
-
-
 class RegistrationJob:
     """A registration under way. `onChanged(job)` is called when it has got on, and when it has ended."""
 
-    def __init__(self, logic: Owner, inputs: Inputs, onChanged: Callable[[RegistrationJob], None]) -> None:
+    def __init__(
+        self,
+        logic: Owner,
+        inputs: Inputs,
+        onChanged: Callable[[RegistrationJob], None],
+        outputs: Mapping[str, Any] | None = None,
+    ) -> None:
         self.state = JobState.RUNNING
         self.progress: Progress | None = None
         self.result: RegistrationResult | None = None
         self.error: Exception | None = None
+        # Holds the result in the scene.
+        self.recordNode: Any = None
         self._logic, self._onChanged = logic, onChanged
         self._inputs: Inputs | None = inputs
+        self._outputs = dict(outputs or {})
         self._gathering: Iterator[None] = iter(())
         self._stamp: tuple[int, ...] = ()
         self._job: Job | None = None
@@ -160,8 +159,15 @@ class RegistrationJob:
         if self.error is None:
             assert self._inputs is not None
             try:
-                nodes = placed(slicer.mrmlScene, job.answer, fixed=self._inputs.fixed, moving=self._inputs.moving)
+                nodes = placed(
+                    slicer.mrmlScene,
+                    job.answer,
+                    fixed=self._inputs.fixed,
+                    moving=self._inputs.moving,
+                    outputs={name: node for name, node in self._outputs.items() if slicer.mrmlScene.IsNodePresent(node)},
+                )
                 self.result = RegistrationResult(nodes, self._inputs.fixed, self._inputs.moving, job.answer.report)
+                self.recordNode = remembered(slicer.mrmlScene, self.result).node
             except Exception as error:  # noqa: BLE001, a timer has nobody to raise to; who waits for the job is told
                 self.error = error
         self._settle()

@@ -14,14 +14,18 @@ from typing import Any, Protocol
 import slicer
 
 from ..choices import OPTIONS
-from ..errors import Cancelled
-from ..models.weights import listed_models
+from ..errors import Cancelled, InputError
+from ..models.catalogue import card_named
+from ..models.weights import listed_models, remove
 from . import dependencies
 from .client import Client, Job
-from .job import RegistrationJob, RegistrationResult
+from .interpreter import named_python
+from .job import RegistrationJob
 from .scene_inputs import Inputs
+from .scene_record import RegistrationResult
+from .scene_results import REPLACEABLE, check_outputs
 from .scene_transforms import placed_under
-from .scene_views import shown
+from .scene_views import Views
 
 # What the panel's choice of an alignment or refinement means to `register`; None leaves it to the model.
 ALIGNMENTS: Mapping[str, tuple[str, ...] | None] = {
@@ -55,8 +59,11 @@ class RegistrationLogic:
 
     def __init__(self, client: Client, timer: Timer, requirements: Path) -> None:
         self.client = client
+        # Another Python than Slicer's, or an environment or folder of packages, as the user has named it; "" for Slicer's own.
+        self.python = ""
         self._timer, self._requirements = timer, requirements
         self._jobs: list[RegistrationJob] = []
+        self._views = Views()
         self._scene = slicer.mrmlScene
         self._sceneTag = self._scene.AddObserver(self._scene.StartCloseEvent, self._onSceneStartClose)
 
@@ -85,6 +92,7 @@ class RegistrationLogic:
         movingNode: Any,
         *,
         separateParts: bool = False,
+        outputs: Mapping[str, Any] | None = None,
         onChanged: Callable[[RegistrationJob], None] = lambda _: None,
         **keywords: Any,
     ) -> RegistrationJob:
@@ -92,6 +100,7 @@ class RegistrationLogic:
 
         Args:
             separateParts: the affine and the deformable part come as transform nodes of their own too.
+            outputs: nodes to write into instead of new ones, by name: "transform", "inverse", "warped", "jacobian", "table".
             onChanged: called with the job when it has got on, and when it has ended.
             keywords: nodes (fixedMask, movingMask, fixedLabels, movingLabels, fixedLandmarks, movingLandmarks, initial,
                 and the names fixedMaskSegment, movingMaskSegment), and the options of `RegistrationNetLib.register` (model,
@@ -105,8 +114,15 @@ class RegistrationLogic:
         given = {_in_snake_case(name): value for name, value in keywords.items()}
         nodes = {one.name: given.pop(one.name) for one in fields(Inputs) if one.name in given}
         inputs = Inputs(fixedNode, movingNode, **nodes)
-        dependencies.ensure(self._requirements, slicer)
-        job = RegistrationJob(self, inputs, onChanged)
+        outputs = {name: node for name, node in (outputs or {}).items() if node is not None}
+        if unknown := set(outputs) - set(REPLACEABLE):
+            raise InputError(
+                f"There is no output {', '.join(sorted(unknown))}; the outputs are {', '.join(REPLACEABLE)}. Choose among them."
+            )
+        check_outputs(outputs, dict(inputs.nodes()))
+        if not self.python:
+            dependencies.ensure(self._requirements, slicer)
+        job = RegistrationJob(self, inputs, onChanged, outputs)
         job.begin(given, separateParts)
         self._jobs.append(job)
         self._timer.start()
@@ -124,8 +140,21 @@ class RegistrationLogic:
             **segments,
             **_options(chosen),
             separateParts=chosen.separateParts,
+            outputs={name: getattr(chosen, parameter) for name, parameter in _OUTPUTS.items()},
             **keywords,
         )
+
+    def usePython(self, path: str) -> None:
+        """From the next request on run the worker by another Python; "" is Slicer's own.
+
+        Args:
+            path: a Python program, an environment that holds one (venv, conda), or a folder of packages for Slicer's Python.
+
+        Raises:
+            InputError: there is nothing of that kind.
+        """
+        self.client.use(*named_python(Path(path)) if path else (None, None))
+        self.python = path
 
     def models(self) -> list[dict[str, Any]]:
         """Every model card, with the state of its weights. Starts no worker."""
@@ -164,13 +193,28 @@ class RegistrationLogic:
         """
         placed_under(transformNode, [nodes] if isinstance(nodes, slicer.vtkMRMLNode) else list(nodes), harden=harden)
 
-    def showResult(self, result: RegistrationResult, view: str) -> None:
-        """Show a result in the slice views: "fixed", "moving", "warped", "difference", "checkerboard", "jacobian" or "grid".
+    def removeWeights(self, model: str) -> int:
+        """Delete the weights of a model from this computer; how many bytes that freed.
 
         Raises:
-            InputError: there is no such view.
+            InputError: there is no such model, or it needs no weights.
+            OutputError: the file cannot be removed.
         """
-        shown(result, view)
+        return remove(card_named(model))
+
+    def showResult(self, result: RegistrationResult, view: str, other: RegistrationResult | None = None) -> None:
+        """Show a result in the slice views: "fixed", "moving", "warped", "difference", "checkerboard", "jacobian" or "grid".
+
+        What another result has left there (its grid, its legend) goes. "other" shows the warped volume of the result `other`.
+
+        Raises:
+            InputError: there is no such view, or a node that it needs is gone.
+        """
+        self._views.show(result, view, other)
+
+    def leaveViews(self) -> None:
+        """Give the slice views back as they were before the first result was shown."""
+        self._views.leave()
 
     def poll(self) -> None:
         """Let jobs get on; called by a timer while there are any."""
@@ -190,6 +234,7 @@ class RegistrationLogic:
 
 _SIDES = ("fixed", "moving")
 _NODES = [f"{side}{what}" for what in ("Mask", "Labels", "Landmarks") for side in _SIDES]
+_OUTPUTS = {"transform": "outputTransform", "warped": "outputVolume"}
 _SEGMENTS = [f"{side}MaskSegment" for side in _SIDES]
 
 

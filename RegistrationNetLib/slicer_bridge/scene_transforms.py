@@ -8,7 +8,7 @@ import slicer
 import vtk
 
 from ..errors import InputError
-from .scene_results import all_or_none
+from .scene_results import FIXED, all_or_none, role_of
 from .scene_sampling import Node
 
 
@@ -39,6 +39,16 @@ def _check_transformable(node: Node, transform: Node) -> None:
     if node is None or not node.IsA("vtkMRMLTransformableNode") or not node.CanApplyNonLinearTransforms():
         name = "Nothing" if node is None else node.GetName()
         raise InputError(f"{name} cannot be deformed; volumes, segmentations, models and markups can. Choose one of these.")
+    if node.IsA("vtkMRMLTransformableNode") and (fixed := transform.GetNodeReference(transform.GetFixedNodeReferenceRole())):
+        if node is fixed:
+            raise InputError(
+                f"{node.GetName()} is the fixed volume of this transform, which stays where it is; moving and what belongs to it follow. "
+                "Choose another node."
+            )
+        if role_of(node) and node.GetNodeReference(FIXED) is fixed:
+            raise InputError(
+                f"{node.GetName()} is a result of this registration and lies on fixed already; it would be moved twice. Choose another node."
+            )
     if node is transform or (node.IsA("vtkMRMLTransformNode") and transform.IsTransformNodeMyParent(node)):
         raise InputError(f"{node.GetName()} cannot be placed under itself. Choose another node.")
 
@@ -61,3 +71,11 @@ def _copy_of_parent(node: Node, transform: Node) -> Node | None:
         copy.SetAndObserveTransformToParent(to_world)
     copy.SetAndObserveTransformNodeID(transform.GetID())
     return copy
+
+
+def cannot_follow(scene: Node, transform: Node) -> list[str]:
+    """The IDs of the nodes that it makes no sense to place under a transform: fixed, and what lies on it by a registration."""
+    fixed = transform.GetNodeReference(transform.GetFixedNodeReferenceRole())
+    found = [] if fixed is None else [fixed.GetID()]
+    nodes = (scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes()))
+    return found + [node.GetID() for node in nodes if role_of(node) and node.GetNodeReference(FIXED) is fixed]

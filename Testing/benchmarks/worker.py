@@ -3,7 +3,7 @@
     python -m Testing.benchmarks.worker --size 256 --runs 5
 
 Nodes of a scene go in and nodes come out, by the module's logic on the real MRML, on the stand-in for Slicer's Qt side. The registration
-itself is left out (`answering_worker`), so that all the time from start to result is what the road adds to a direct call.
+itself is left out (`answering_worker`), so that all the time from start to result is what the way through the worker adds to a direct call.
 Seconds are the best of the runs, standstills the longest of all. "Lock kept" is as in Slicer, where PythonQt holds Python's lock
 whenever the application waits for events, here for 20 ms between two polls.
 """

@@ -402,7 +402,7 @@ def test_map_made_a_transform_and_read_back_is_the_map(dim: int, data: st.DataOb
 
 
 def test_warping_by_the_transform_equals_sampling_in_the_cube() -> None:
-    """The whole door: SimpleITK's resampling of the world against torch's sampling of the cube."""
+    """The whole conversion: SimpleITK's resampling of the world against torch's sampling of the cube."""
     moving_image = oriented(rotation(3, (9.0, 4.0, -12.0)) @ signed_permutations(3)[29], size=(12, 14, 13))
     moving = grid_of(moving_image)
     fixed = grid_of(oriented(rotation(3, (-20.0, 15.0, 3.0)) @ signed_permutations(3)[11], size=(9, 8, 10)))

@@ -55,7 +55,7 @@ LANDMARKS = ["fixedLandmarks", "movingLandmarks"]
 # Those that need a test of their own.
 OTHERS = {
     "fixedSelector", "movingSelector", "modelCombo", "hasOwnStepsCheckBox", "stepsSpinBox", "smoothnessSlider",
-    "initialTransformSelector",
+    "initialTransformSelector", "outputTransformSelector", "outputVolumeSelector", "presetCombo",
 }  # fmt: skip
 
 
@@ -63,9 +63,9 @@ def test_every_control_that_chooses_is_tested_here(panel: Panel) -> None:
     bound = {widget.name for widget in panel.top.findChildren(panel.qt.QWidget) if widget.property("SlicerParameterName")}
     tested = {name for name, *_ in LISTS} | {f"{name}CheckBox" for name in BOXES}
     tested |= {f"{name}Selector" for name in SEGMENTATIONS + LANDMARKS} | OTHERS
-    assert bound | {"modelCombo", "deviceCombo"} == tested
+    assert bound | {"modelCombo", "deviceCombo", "presetCombo"} == tested
     chosen = {name for name in dir(panel.ui) if name.endswith(("Combo", "Selector")) and not name.startswith("applyTo")}
-    assert chosen - tested == {"fixedSegmentCombo", "movingSegmentCombo"}  # tested here too
+    assert chosen - tested == {"fixedSegmentCombo", "movingSegmentCombo", "resultCombo", "compareCombo"}  # tested elsewhere
 
 
 @pytest.mark.parametrize(("widget", "words", "option", "value"), LISTS)

@@ -1,4 +1,4 @@
-"""The one road: what it finds, what it gives back, what each option does, and what it leaves alone."""
+"""The pipeline: what it finds, what it gives back, what each option does, and what it leaves alone."""
 
 from __future__ import annotations
 
