@@ -168,7 +168,7 @@ def _homogeneous(affine: Composition) -> Array | None:
         return None
     (one,) = affine.maps
     assert isinstance(one, Affine)
-    rows = one.matrix.detach().double().cpu().numpy()[0]
+    rows = one.matrix.detach().cpu().double().numpy()[0]
     return np.vstack([rows, np.eye(len(rows) + 1)[-1:]])
 
 

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...memory import full_precision
 from .surroundings import Surroundings, channels_last, phases, phases_from_voxels, voxels_from_phases
 
 # Points of the coarse lattice that are convolved at a time on the CPU: what is read for them stays in the processor's cache.
@@ -130,6 +131,12 @@ class _LinearEnd(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, pull: Tensor) -> tuple[Tensor | None, ...]:
+        with full_precision(pull.device):
+            return _LinearEnd._pulled_back(ctx, pull)
+
+    @staticmethod
+    def _pulled_back(ctx: Any, pull: Tensor) -> tuple[Tensor | None, ...]:
+        """The convolution in the precision in which it was done."""
         coarse, skip, images, composed, bias, *beyond = ctx.saved_tensors
         lattice = Surroundings.of_lattice(coarse, skip, images, kept=len(beyond[1]))
         wanted = ctx.needs_input_grad[:3]
@@ -140,8 +147,8 @@ class _LinearEnd(torch.autograd.Function):
         ones, zeros, needed = [1] * lattice.dim, [0] * lattice.dim, [any(wanted), True, True]
         for part, which in _slabs(lattice):
             by_around, *by_convolution = torch.ops.aten.convolution_backward(
-                phases_from_voxels(pull[:, :, which]),
-                part.tensor(),
+                phases_from_voxels(pull[:, :, which]).to(composed.dtype),
+                part.tensor().to(composed.dtype),
                 composed,
                 [len(composed)],
                 ones,
@@ -156,7 +163,7 @@ class _LinearEnd(torch.autograd.Function):
             if any(wanted):
                 part.pull_back(by_around, *by_inputs)
         for face in _faces(lattice):
-            around, *weights = (values.detach().requires_grad_() for values in (face.part.tensor(), *beyond))
+            around, *weights = (values.detach().to(pull.dtype).requires_grad_() for values in (face.part.tensor(), *beyond))
             with torch.enable_grad():
                 overhang = face.overhang(around, *weights)
             by_around, *by_beyond = torch.autograd.grad(overhang, (around, *weights), -face.of(pull))
