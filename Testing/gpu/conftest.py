@@ -22,7 +22,10 @@ class Card:
     """A CUDA device, real or not."""
 
     is_real: bool
-    device: torch.device = torch.device("cuda")
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda")
 
     def shape(self, real: Sequence[int], stand_in: Sequence[int]) -> tuple[int, ...]:
         """Of images: those that make the card work, or those that the CPU can afford."""
