@@ -17,7 +17,15 @@ from Testing.benchmarks.gpu_measures import MEASURES, measured
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCES = [step.name for step in STEPS if "reference" in step.name]
-SLOW = ("unicarl", "unicarl, reference", "unigradicon, reference", "network refinement, reference")
+# Beside those that take long, constricon, which the rehearsal of the processes holds.
+SLOW = (
+    "constricon",
+    "carl, reference",
+    "unicarl",
+    "unicarl, reference",
+    "unigradicon, reference",
+    "network refinement, reference",
+)
 
 
 def started(folder: Path, *options: str) -> subprocess.Popen[str]:
