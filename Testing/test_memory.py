@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from RegistrationNetLib.errors import ResourceError
+from RegistrationNetLib.losses.direction import Side, both_targets
 from RegistrationNetLib.memory import (
     FULL,
     HALF,
     RECOMPUTED,
     RECOMPUTED_HALF,
+    full_precision,
     is_out_of_memory,
     prediction_ways,
     refinement_ways,
@@ -18,6 +20,8 @@ from RegistrationNetLib.memory import (
     sparingly,
 )
 from RegistrationNetLib.models.composition import both_ways, mapped_lattice
+from RegistrationNetLib.models.training_loss import loss_of_targets
+from RegistrationNetLib.registration.network_refinement import network_options
 
 from .models.layers.published import smooth_pair
 from .small_network import random_network, small_card
@@ -74,6 +78,46 @@ def test_an_allocation_that_fails_on_the_cpu_is_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**50)
     assert is_out_of_memory(raised.value)
+
+
+PAIRS = {"unigradicon": (40, 36), "constricon": (40, 36), "carl": (24, 28)}
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", PAIRS)
+@torch.no_grad()
+def test_both_kinds_of_half_precision_leave_coordinates_whole(name: str, kind: torch.dtype) -> None:
+    network = random_network(small_card(name, shape=PAIRS[name]), displacement=0.004)
+    moving, fixed = smooth_pair(PAIRS[name])
+
+    def mapped() -> torch.Tensor:
+        return mapped_lattice(both_ways(network, moving, fixed).moving_from_fixed, fixed.shape[2:], fixed)
+
+    full = mapped()
+    with torch.autocast("cpu", dtype=kind):
+        half = mapped()
+    assert half.dtype == torch.float32
+    error = float((half - full).abs().max())
+    assert 0 < error < 2e-3  # coordinates in bfloat16 alone would miss by 2e-3
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_gradient_in_half_precision_leads_the_same_way(name: str) -> None:
+    card = small_card(name, shape=PAIRS[name])
+    network = random_network(card, displacement=0.004).requires_grad_(True)
+    moving, fixed = smooth_pair(PAIRS[name])
+    options = network_options(card, "lncc")
+    targets = both_targets(Side(fixed), Side(moving), options.targets(1.0))
+
+    def gradient() -> torch.Tensor:
+        maps = both_ways(network, moving, fixed)
+        loss = loss_of_targets(options.loss, maps, targets, torch.Generator().manual_seed(0)).total
+        with full_precision(CPU):
+            found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+        return torch.cat([one.flatten() for one in found if one is not None])
+
+    (full, _), (half, _) = (sparingly((way,), CPU, gradient, remedy="") for way in (FULL, RECOMPUTED_HALF))
+    assert float(torch.nn.functional.cosine_similarity(full, half, dim=0)) > 0.9
 
 
 def test_half_precision_gives_nearly_the_same_maps() -> None:
