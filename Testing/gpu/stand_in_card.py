@@ -30,13 +30,10 @@ class Memory:
     """What torch's allocator would count, in bytes; `limit` is what there is."""
 
     def __init__(self) -> None:
-        self.live: dict[int, list[int]] = {}
+        self.live: dict[int, list[int]] = {}  # by storage: how many tensors have it, and its size
+        self.allocated = 0
         self.peak = 0
         self.limit = 2**40
-
-    @property
-    def allocated(self) -> int:
-        return sum(size for _, size in self.live.values())
 
     def take(self, tensor: CardTensor) -> None:
         """Count the storage of `tensor`, once for all its views.
@@ -48,14 +45,17 @@ class Memory:
         key, size = storage.data_ptr(), storage.nbytes()
         if key not in self.live and self.allocated + size > self.limit:
             raise torch.cuda.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size} bytes (of a stand-in).")
-        self.live.setdefault(key, [0, size])[0] += 1
+        if key not in self.live:
+            self.live[key] = [0, size]
+            self.allocated += size
+        self.live[key][0] += 1
         self.peak = max(self.peak, self.allocated)
         weakref.finalize(tensor, self._leave, key)
 
     def _leave(self, key: int) -> None:
         self.live[key][0] -= 1
         if not self.live[key][0]:
-            del self.live[key]
+            self.allocated -= self.live.pop(key)[1]
 
 
 MEMORY = Memory()
