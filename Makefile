@@ -20,7 +20,7 @@ check: $(VENV)/.check
 	$(RUN) -m ruff format --check --quiet .
 	$(RUN) -m ruff check --quiet .
 	$(RUN) -m mypy
-	$(TEST)
+	$(TEST) --cov --cov-report=term
 
 bench: $(VENV)/.bench
 	$(RUN) -m Testing.benchmarks.accuracy $(BENCH)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from .errors import ResourceError
+from .errors import ResourceError, is_out_of_memory_text
 
 Result = TypeVar("Result")
 
@@ -99,7 +99,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` is how torch, on any device, or Python says that memory ran out."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
-    return "out of memory" in str(error) or "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and is_out_of_memory_text(str(error))
+
+
+@contextmanager
+def shortage_told(remedy: str) -> Iterator[None]:
+    """Inside, memory that runs out in torch, ITK or Python is a `ResourceError` whose message ends with `remedy`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(f"The memory of this machine is not enough for these images. {remedy}") from error
 
 
 @contextmanager

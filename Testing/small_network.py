@@ -12,7 +12,7 @@ from torch import nn
 
 from RegistrationNetLib.models import catalogue
 from RegistrationNetLib.models.catalogue import Card, card_named
-from RegistrationNetLib.models.loading import untrained_network
+from RegistrationNetLib.registration.methods import untrained_network
 
 from .models.layers.published import randomize
 

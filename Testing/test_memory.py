@@ -16,6 +16,7 @@ from RegistrationNetLib.memory import (
     is_out_of_memory,
     prediction_ways,
     refinement_ways,
+    shortage_told,
     sparingly,
 )
 from RegistrationNetLib.models.composition import both_ways, mapped_lattice
@@ -131,3 +132,27 @@ def test_half_precision_gives_nearly_the_same_maps() -> None:
     assert half.dtype == torch.float32
     error = (half - full).abs().max()
     assert 0 < error < 2e-3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+        ),
+        RuntimeError("ITK ERROR: Failed to allocate memory for image."),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_memory_that_runs_out_anywhere_is_told_with_a_remedy(error: BaseException) -> None:
+    with (
+        pytest.raises(ResourceError, match=r"The memory of this machine is not enough for these images\. Crop them\."),
+        shortage_told("Crop them."),
+    ):
+        raise error
+
+
+def test_another_error_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), shortage_told("Crop them."):
+        raise RuntimeError("shapes do not match")

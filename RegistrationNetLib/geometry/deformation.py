@@ -126,6 +126,7 @@ class Affine:
         return moved.reshape(-1, *points.shape[1:])
 
     def inverse(self) -> Affine:
+        """The affine map back; `torch.linalg.LinAlgError` where the matrix is singular."""
         dim = self.matrix.shape[-2]
         inverted = torch.linalg.inv(self.matrix[..., :dim])
         return Affine(torch.cat([inverted, -inverted @ self.matrix[..., dim:]], dim=-1))
@@ -159,6 +160,7 @@ class VelocityField:
     squarings: int = 7
 
     def displacement_field(self) -> DisplacementField:
+        """The flow as a displacement field on the velocity's own lattice."""
         displacement = self.velocity / 2**self.squarings
         for _ in range(self.squarings):
             displacement = _for_twice_the_time(displacement)
@@ -168,6 +170,7 @@ class VelocityField:
         return self.displacement_field()(points)
 
     def inverse(self) -> VelocityField:
+        """The flow of -v."""
         return VelocityField(-self.velocity, self.squarings)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..choices import ALIGNMENT_STAGES as STAGES
 from ..devices import threads_for
 from ..errors import InputError
 from ..geometry.deformation import Affine, identity_points, sample
@@ -24,7 +25,6 @@ from ..progress import StageReport
 from .optimizer import descend
 from .prepare import Prepared, resized
 
-STAGES = ("centre", "rigid", "affine")
 COARSE_SIDE_VOX, FINE_SIDE_VOX = 24, 48
 EXPLORED_DEGREES = 15.0
 EXPLORED_FRACTION_OF_EXTENT = 1 / 7

@@ -52,7 +52,7 @@ class Work:
 
 
 @dataclass
-class Desk:
+class Dispatcher:
     """Where requests arrive (in a thread of their own) and are worked on, one after the other (in the main thread)."""
 
     out: BinaryIO
@@ -145,9 +145,9 @@ class Desk:
 def main(arguments: Sequence[str]) -> None:
     """Serve until stdin closes."""
     folder = Path(arguments[0]) if arguments else None
-    desk = Desk(_own_stdout())
-    threading.Thread(target=desk.listen, args=(sys.stdin.buffer, lambda: _end(folder)), daemon=True).start()
-    desk.serve(_services)
+    dispatcher = Dispatcher(_own_stdout())
+    threading.Thread(target=dispatcher.listen, args=(sys.stdin.buffer, lambda: _end(folder)), daemon=True).start()
+    dispatcher.serve(_services)
 
 
 def _own_stdout() -> BinaryIO:

@@ -43,7 +43,7 @@ def main() -> None:
         "open_ms": milliseconds,
         "processor_ms": seconds_of_processor,
         "heavy": sorted({"torch", "SimpleITK", "scipy"} & sys.modules.keys()),
-        "has_worker": module.widget.logic.client._life is not None,
+        "has_worker": module.widget.logic.client._worker is not None,
     }
     module.widget.cleanup()
     sys.stdout.write(json.dumps(found) + "\n")

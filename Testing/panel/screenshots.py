@@ -1,10 +1,12 @@
 """Pictures of the panel in every state, for people to look at: python -m Testing.panel.screenshots FOLDER [STATE…]
 
-Each state at 350 and 500 pixels, on light and on dark; the result is that of a real registration of the phantom.
+Each state as it stands in Slicer's module panel, 600 pixels high: at 320 and 500 pixels of width, on light and on dark, with text at
+100 % and 150 %; "whole" states are as high as the panel is. The result is that of a real registration of the phantom.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -32,8 +34,10 @@ from ..module.nodes import points_node, segmentation_node, volume_node  # noqa: 
 from .conftest import Panel  # noqa: E402
 from .fake_client import FakeClient  # noqa: E402
 
-WIDTHS = (350, 500)
-SECTIONS = ("inputs", "moreInputs", "network", "refinement", "device", "outputs", "result", "log")
+WIDTHS, HEIGHT = (320, 500), 600
+SCALES = (100, 150)
+FONT_POINTS = 9.0
+SECTIONS = ("moreInputs", "refinement", "device", "outputs")
 
 
 def main(folder: Path, *only: str) -> None:
@@ -41,16 +45,17 @@ def main(folder: Path, *only: str) -> None:
     slicer = slicer_host.slicer
     slicer.mrmlScene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())
     slicer.util.setSliceViewerLayers = lambda **_: None
-    for theme in ("light", "dark"):
-        _use(theme)
-        for name, state in STATES.items():
-            if only and name not in only:
-                continue
+    for name, state in STATES.items():
+        if only and name not in only:
+            continue
+        for scale in SCALES:
+            _use("light", scale)
             slicer.mrmlScene.Clear(0)
             with _panel(is_real=name.startswith("result")) as (panel, client):
                 state(panel, client)
-                for width in WIDTHS:
-                    _grab(panel, width, folder / f"{name}-{theme}-{width}.png")
+                for theme, width in itertools.product(("light", "dark"), WIDTHS):
+                    _use(theme, scale)
+                    _grab(panel, width, folder / f"{name}-{theme}-{scale}-{width}.png", is_whole="whole" in name)
 
 
 @contextmanager
@@ -63,10 +68,13 @@ def _panel(*, is_real: bool) -> Iterator[tuple[Panel, Any]]:
     panel.close()
 
 
-def _use(theme: str) -> None:
+def _use(theme: str, scale: int) -> None:
     import qt
 
     qt.QApplication.setStyle("Fusion")
+    font = qt.QApplication.font()
+    font.setPointSizeF(FONT_POINTS * scale / 100)
+    qt.QApplication.setFont(font)
     palette = qt.QPalette()
     if theme == "dark":
         roles = {
@@ -81,16 +89,18 @@ def _use(theme: str) -> None:
     qt.QApplication.setPalette(palette)
 
 
-def _grab(panel: Panel, width: int, path: Path) -> None:
-    """The whole panel, as high as it wants to be, in the scroll area that Slicer puts it in, where a bar along the bottom is a defect."""
-    import qt
-
-    panel.top.resize(width, 100)
-    for _ in range(3):
-        qt.QApplication.processEvents()
-        panel.top.resize(width, max(panel.top.minimumSizeHint().height(), panel.top.layout().heightForWidth(width)))
-    assert panel.top.minimumSizeHint().width() <= width, f"{path.name} would get a scroll bar"
-    panel.top.grab().save(str(path))
+def _grab(panel: Panel, width: int, path: Path, *, is_whole: bool) -> None:
+    """The module panel as a small screen shows it, or the whole of it; a bar along the bottom would be a defect."""
+    panel.area.resize(width, HEIGHT)
+    panel.settle()
+    if is_whole:
+        panel.area.resize(width, panel.area.widget().sizeHint().height() + 400)
+        panel.settle()
+        bottom = panel.ui.logCollapsibleButton.mapTo(panel.area, panel.qt.QPoint(0, panel.ui.logCollapsibleButton.height)).y()
+        panel.area.resize(width, bottom + 6)
+        panel.settle()
+    assert panel.area.widget().minimumSizeHint().width() <= width, f"{path.name} would get a scroll bar"
+    panel.area.grab().save(str(path))
 
 
 def _until(client: Any, is_true: Callable[[], bool]) -> None:
@@ -120,7 +130,7 @@ def _open_all(panel: Panel, client: FakeClient) -> None:
     segments = {name: Volume(np.ones((4, 4, 4), np.uint8), np.eye(4)) for name in ("Left lung", "Right lung")}
     segmentation_node(scene, segments, "Lungs of inspiration, by hand")
     points_node(scene, [[0, 0, 0]])
-    for name in SECTIONS[:-2]:
+    for name in SECTIONS:
         panel.open(name)
     cards = [
         ("cpu", "x86_64", 12300.0),
@@ -148,7 +158,8 @@ def _downloading(panel: Panel, client: FakeClient) -> None:
 
 def _consent(panel: Panel, client: FakeClient) -> None:
     _ready(panel, client)
-    dependencies = sys.modules["RegistrationNet"].dependencies
+    from RegistrationNetLib.slicer_bridge import dependencies
+
     missing = dependencies.missing
     dependencies.missing = lambda _: ["torch>=2.2", "psutil>=5.9", "tqdm>=4.60"]
     panel.click("registerButton")
@@ -206,13 +217,19 @@ def _result(panel: Panel, client: Client) -> None:
 def _result_jacobian(panel: Panel, client: Client) -> None:
     _result(panel, client)
     panel.click("jacobianViewButton")
+
+
+def _result_numbers(panel: Panel, client: Client) -> None:
+    _result_jacobian(panel, client)
+    panel.open("numbers")
+    panel.open("use")
     panel.ui.marksTable.setCurrentCell(1, 1)
 
 
 STATES: dict[str, Callable[[Panel, Any], None]] = {
     "empty": _empty,
     "ready": _ready,
-    "all-open": _open_all,
+    "whole-all-open": _open_all,
     "weights-missing": _missing,
     "downloading": _downloading,
     "consent": _consent,
@@ -222,6 +239,7 @@ STATES: dict[str, Callable[[Panel, Any], None]] = {
     "gpu-absent": _gpu_absent,
     "result": _result,
     "result-jacobian": _result_jacobian,
+    "result-numbers-whole": _result_numbers,
 }
 
 

@@ -1,4 +1,4 @@
-"""The one road: what it finds, what it gives back, what each option does, and what it leaves alone."""
+"""The pipeline: what it finds, what it gives back, what each option does, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -350,7 +350,7 @@ def test_the_report_holds_what_the_contract_names(tmp_path: Path) -> None:
             assert inner is None or set(content[key]) == inner
         parts = [content["seconds"][stage] for stage in ("prepare", "network", "refine", "finish")]
         assert min(parts) > 0
-        assert sum(parts) <= content["seconds"]["total"] < sum(parts) + 1
+        assert sum(parts) <= content["seconds"]["total"]
         assert content["peak_memory_mb"] > 50
         assert (content["model"], content["refine"], content["device"]) == ("direct", "field", "cpu")
         assert all(set(mark) == {"colour", "value", "rule"} for mark in content["marks"].values())

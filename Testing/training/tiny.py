@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from RegistrationNetLib.models import catalogue
 from RegistrationNetLib.models.catalogue import Card, card_named
 from RegistrationNetLib.models.composition import FunctionFromVectorField
-from RegistrationNetLib.models.loading import NETWORKS
+from RegistrationNetLib.registration.methods import METHODS
+from RegistrationNetLib.registration.trained_network import TrainedNetwork
 from RegistrationNetLib.training.configuration import Configuration, configuration
 
 SHAPE = (16, 20)
@@ -43,6 +44,15 @@ def tiny_network(_: Card | None = None) -> nn.Module:
     return FunctionFromVectorField(TinyNet())
 
 
+class Tiny(TrainedNetwork):
+    """A method whose network is small enough to learn within a test."""
+
+    name = "tiny"
+
+    def network(self, card: Card) -> nn.Module:
+        return tiny_network(card)
+
+
 def tiny_card() -> Card:
     card = card_named("unigradicon")
     network = {**card.refine["network"], "sigma_vox": 2}
@@ -57,10 +67,10 @@ def install(patch: Callable[..., None] | None = None) -> None:
         return {**before(), card.name: card}
 
     if patch is None:
-        NETWORKS["tiny"] = tiny_network
+        METHODS["tiny"] = Tiny()
         catalogue.cards = known
     else:
-        patch(NETWORKS, "tiny", tiny_network)
+        patch(METHODS, "tiny", Tiny())
         patch(catalogue, "cards", known)
 
 
