@@ -207,7 +207,7 @@ def direct(setting: Setting) -> list[Row]:
     from RegistrationNetLib.geometry.space import grid_of
     from RegistrationNetLib.io.inputs import checked_pair
     from RegistrationNetLib.quality.phantom import head_phantom
-    from RegistrationNetLib.registration.field_refinement import refine_field
+    from RegistrationNetLib.registration.field_refinement import FieldOptions, refine_field
     from RegistrationNetLib.registration.options import checked_options
     from RegistrationNetLib.registration.prepare import prepared_pair
 
@@ -218,7 +218,9 @@ def direct(setting: Setting) -> list[Row]:
     one, other = (image.to(setting.device) for image in prepared_pair(pair, options.preparation))
     other = replace(other, grid=one.grid)
     shape = "×".join(map(str, grid_of(fixed).shape))
-    alone = timed(lambda: refine_field(one, other, options.field, lambda _: None), setting, f"refinement of the field, {shape}")
+    settings = options.settings
+    assert isinstance(settings, FieldOptions)
+    alone = timed(lambda: refine_field(one, other, settings, lambda _: None), setting, f"refinement of the field, {shape}")
     reports: list[dict[str, Any]] = []
 
     def registered() -> None:
@@ -239,8 +241,8 @@ def nephi(setting: Setting) -> list[Row]:
 
     from RegistrationNetLib.geometry.space import Grid
     from RegistrationNetLib.models.catalogue import card_named
+    from RegistrationNetLib.registration.measures import FIELD_MEASURES
     from RegistrationNetLib.registration.nephi_fit import implicit_options, levels_for, refine_implicit
-    from RegistrationNetLib.registration.options import FIELD_MEASURES
     from RegistrationNetLib.registration.prepare import Prepared
 
     shape = setting.sizes.nephi

@@ -20,6 +20,7 @@ REFERENCES = [step.name for step in STEPS if "reference" in step.name]
 # Beside those that take long, constricon, which the rehearsal of the processes holds.
 SLOW = (
     "constricon",
+    "carl",
     "carl, reference",
     "unicarl",
     "unicarl, reference",

@@ -170,7 +170,7 @@ class _LinearEnd(torch.autograd.Function):
 
     @staticmethod
     def _gradients(ctx: Any, by_displacement: Tensor) -> tuple[Tensor | None, ...]:
-        """The convolution in the precision in which it was done."""
+        """The convolution's in the precision in which it was done."""
         features, skip, images, composed, bias, *outside = ctx.saved_tensors
         whole = CoarseInput.whole(features, skip, images, kept=len(outside[1]))
         wanted = ctx.needs_input_grad[:3]
@@ -179,8 +179,8 @@ class _LinearEnd(torch.autograd.Function):
         ]
         by_composed, by_bias = torch.zeros_like(composed), torch.zeros_like(bias)
         for part, fine_layers in _slabs(whole):
-            by_y, z = (one.to(composed.dtype) for one in (unshuffled(by_displacement[:, :, fine_layers]), part.stacked()))
-            by_z, *by_convolution = _convolution_gradients(by_y, z, composed, of_input=any(wanted))
+            by_y = unshuffled(by_displacement[:, :, fine_layers])
+            by_z, *by_convolution = _convolution_gradients(by_y, part.stacked(), composed, of_input=any(wanted))
             _accumulate([by_composed, by_bias], by_convolution)
             if any(wanted):
                 part.add_gradients(by_z, *by_inputs)
@@ -198,6 +198,7 @@ def _convolution_gradients(by_y: Tensor, z: Tensor, kernel: Tensor, *, of_input:
     ones, zeros = [1] * dim, [0] * dim
     stride, padding, dilation, output_padding = ones, zeros, ones, zeros
     is_transposed, groups = False, 1
+    by_y, z = by_y.to(kernel.dtype), z.to(kernel.dtype)
     gradients: list[Tensor] = torch.ops.aten.convolution_backward(
         by_y, z, kernel, [len(kernel)], stride, padding, dilation, is_transposed, output_padding, groups, [of_input, True, True]
     )
