@@ -29,7 +29,7 @@ VERDICT = "#verdictFrame {{ border: 1px solid {colour}; border-left: 6px solid {
 # On dark a pressed button is hardly darker than its neighbours.
 PRESSED = (
     "QPushButton:checked { background-color: palette(highlight); color: palette(highlighted-text); "
-    "border: 1px solid palette(mid); border-radius: 3px; }"
+    "border: 1px solid palette(mid); border-radius: 3px; padding: 3px; }"
 )
 
 
