@@ -42,7 +42,6 @@ def test_the_command_line_has_a_flag_for_each_option() -> None:
         ("refine", choices.REFINEMENTS),
         ("fixed_modality", choices.MODALITIES),
         ("moving_modality", choices.MODALITIES),
-        ("device", choices.DEVICES),
     ],
 )
 def test_a_flag_offers_what_the_library_takes(flag: str, values: tuple[str, ...]) -> None:
@@ -72,3 +71,16 @@ def test_every_device_is_known_even_where_it_is_not_there(name: str) -> None:
     except InputError as error:
         told = str(error)
     assert "There is no device" not in told
+
+
+@pytest.mark.parametrize("name", [*choices.DEVICES, "cuda:0", "cuda:12"])
+def test_the_command_line_takes_every_device(name: str) -> None:
+    given = ["register", "fixed", "moving", "out", "--device", name]
+    assert parser().parse_args(given).device == name
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cpu:1", "cuda:1234"])
+def test_the_command_line_refuses_other_devices(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["register", "fixed", "moving", "out", "--device", name])
+    assert f"'{name}' is not one of auto, cpu, cuda, mps, cuda:1 (the second GPU)" in capsys.readouterr().err

@@ -20,7 +20,7 @@ PLAN: dict[str, str] = {
     "": "version errors choices progress devices memory interop",
     "geometry": "separable trilinear deformation space interpolation smooth_noise pyramid regularity field_pair",
     "losses": "measure mind mutual_information overlap similarity direction patches",
-    "io": "native_messages nrrd outputs inputs landmarks warping",
+    "io": "native_messages native_paths warning nrrd outputs whole_files nifti_headers nifti_missing dicom_headers dicom_series dicom image_files image_sources label_images inputs outlying point_tables markups landmarks warping",
     "models": """
         catalogue download weights checkpoint
         layers.layout layers.coarse_input layers.linear_end layers.unet layers.matrix layers.features layers.attention layers.exponential
@@ -30,7 +30,7 @@ PLAN: dict[str, str] = {
     """,
     "quality": "assessment marks known_warp known_pair phantom slices colours pictures report",
     "registration": """
-        size prepare method aligned_pair optimizer network_pair initial_transform alignment measures
+        argument_types size prepare method aligned_pair optimizer network_pair initial_transform alignment measures
         field_refinement velocity_refinement network_refinement prediction nephi_fit nephi_pair
         direct trained_network constricon nephi methods options solution pipeline
     """,
@@ -44,7 +44,7 @@ PLAN: dict[str, str] = {
         presets panel_binding panel_sight panel_words panel_inputs panel_devices panel_models panel_segments panel_checks
         panel_installation panel_presets panel_results panel_run
     """,
-    "cli": "interruption console doctor train_commands commands main",
+    "cli": "argument_values interruption console doctor train_commands commands main",
 }
 # Programs: `python -m RegistrationNetLib`, `python -m RegistrationNetLib.worker`; and the package itself, whose public names load on
 # first use.

@@ -111,6 +111,9 @@ def _address(png: bytes) -> str:
 def _facts(report: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     """Names and values of the report by section; what stands at its top level comes under "run". The marks have their table."""
     sections = {key: value for key, value in report.items() if isinstance(value, Mapping) and key != "marks"}
+    for image in ("fixed", "moving"):
+        # The path of a patient's folder is nobody's business who is shown the page.
+        sections["inputs"] = {**sections["inputs"], image: {**sections["inputs"][image], "file": _name(report, image)}}
     run = [line for key, value in report.items() if not isinstance(value, Mapping) for line in _flat(value, _words(key))]
     return {"run": run} | {_words(key): list(_flat(value)) for key, value in sections.items()}
 

@@ -32,5 +32,18 @@ def method_of(card: Card) -> Method:
 
 
 def untrained_network(card: Card) -> nn.Module:
-    """The network of `card`, which must have one, with random weights; under `torch.device("meta")` with none at all."""
-    return method_of(card).network(card)
+    """The network of `card`, which must have one, with random weights; under `torch.device("meta")` with none at all.
+
+    Raises:
+        InputError: the card describes none.
+    """
+    method = method_of(card)
+    try:
+        return method.network(card)
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, AssertionError, RuntimeError) as error:
+        raise InputError(
+            f"The card of {card.name} describes no network of the method {card.method} ({type(error).__name__}: {error}). "
+            "Correct its `parameters` and `input_shape`."
+        ) from error

@@ -224,7 +224,7 @@ def test_a_failure_at_any_stage_leaves_the_scene_as_it_was(
     items = hierarchy.GetNumberOfItems()
 
     def fail(*_: object) -> None:
-        raise MemoryError("no room")
+        raise MemoryError("not enough")
 
     monkeypatch.setattr(scene_results, stage, fail)
     with pytest.raises(MemoryError):

@@ -1,4 +1,4 @@
-"""The road with a network on it: against the published package, in every orientation, with every option."""
+"""The pipeline with a network: against the published package, in every orientation, with every option."""
 
 from __future__ import annotations
 

@@ -44,6 +44,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...memory import full_precision
 from .coarse_input import CoarseInput
 from .layout import channels_last, offsets, shuffled, unshuffled
 
@@ -164,6 +165,12 @@ class _LinearEnd(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, by_displacement: Tensor) -> tuple[Tensor | None, ...]:
+        with full_precision(by_displacement.device):
+            return _LinearEnd._gradients(ctx, by_displacement)
+
+    @staticmethod
+    def _gradients(ctx: Any, by_displacement: Tensor) -> tuple[Tensor | None, ...]:
+        """The convolution in the precision in which it was done."""
         features, skip, images, composed, bias, *outside = ctx.saved_tensors
         whole = CoarseInput.whole(features, skip, images, kept=len(outside[1]))
         wanted = ctx.needs_input_grad[:3]
@@ -172,8 +179,8 @@ class _LinearEnd(torch.autograd.Function):
         ]
         by_composed, by_bias = torch.zeros_like(composed), torch.zeros_like(bias)
         for part, fine_layers in _slabs(whole):
-            by_y = unshuffled(by_displacement[:, :, fine_layers])
-            by_z, *by_convolution = _convolution_gradients(by_y, part.stacked(), composed, of_input=any(wanted))
+            by_y, z = (one.to(composed.dtype) for one in (unshuffled(by_displacement[:, :, fine_layers]), part.stacked()))
+            by_z, *by_convolution = _convolution_gradients(by_y, z, composed, of_input=any(wanted))
             _accumulate([by_composed, by_bias], by_convolution)
             if any(wanted):
                 part.add_gradients(by_z, *by_inputs)
@@ -263,7 +270,7 @@ class _Face:
 
     def gradients(self, by_excess: Tensor, z: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Gradients of `excess` with respect to z and the three weights."""
-        inputs = [values.detach().requires_grad_() for values in (z, *weights)]
+        inputs = [values.detach().to(by_excess.dtype).requires_grad_() for values in (z, *weights)]
         with torch.enable_grad():
             excess = self.excess(*inputs)
         return torch.autograd.grad(excess, inputs, by_excess)
