@@ -62,11 +62,18 @@ def check_memory(needed_mb: float, device: torch.device, remedy: str) -> None:
     Raises:
         ResourceError: `needed_mb` is more than what is free on `device`; the message ends with `remedy`.
     """
-    free_mb = torch.cuda.mem_get_info(device)[0] / _MEGABYTE if device.type == "cuda" else free_memory_bytes() / _MEGABYTE
+    free = _free_on_card(device) if device.type == "cuda" else free_memory_bytes()
+    free_mb = free / _MEGABYTE
     if needed_mb > free_mb:
         raise ResourceError(
             f"The registration needs about {needed_mb / 1024:.1f} GB on {device.type}; {free_mb / 1024:.1f} GB are free. {remedy}"
         )
+
+
+def _free_on_card(device: torch.device) -> int:
+    """Bytes that the driver has left, and those that torch keeps from earlier work for the next one."""
+    free, _ = torch.cuda.mem_get_info(device.index)
+    return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def free_memory_bytes() -> float:

@@ -39,6 +39,13 @@ def recomputed() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Inside, the half precision of `torch.autocast` around is off: it would round coordinates by a voxel and more."""
+    with torch.autocast(device.type, enabled=False):
+        yield
+
+
 @dataclass(frozen=True)
 class Way:
     """One way to let a network work; `name` is what the report calls it."""
@@ -108,6 +115,7 @@ def shortage_told(remedy: str) -> Iterator[None]:
 
 @contextmanager
 def _in(way: Way, device: torch.device) -> Iterator[None]:
-    kind = torch.bfloat16 if device.type == "cpu" else torch.float16
+    # float16 has more digits, but gradients of single voxels are too small for it.
+    kind = torch.bfloat16 if device.type == "cpu" or way.is_recomputed else torch.float16
     with torch.autocast(device.type, dtype=kind, enabled=way.is_half), recomputed() if way.is_recomputed else nullcontext():
         yield

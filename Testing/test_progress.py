@@ -71,10 +71,11 @@ def test_time_left_is_unknown_early_and_proportional_later(clock: Clock) -> None
     clock.now += 0.4
     report(0.5)
     clock.now += 9.6
-    report(0.01)
+    report(0.02)
+    report(0.04)
     report(0.25)
     report(1.0)
-    assert [one.seconds_left for one in seen] == [None, None, None, pytest.approx(30.0), 0.0]
+    assert [one.seconds_left for one in seen] == [None, None, None, pytest.approx(240.0), pytest.approx(30.0), 0.0]
 
 
 def test_seconds_of_each_stage_are_noted_and_add_up_when_repeated(clock: Clock) -> None:

@@ -9,7 +9,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ENDINGS = {".py", ".md", ".toml", ".json", ".yml", ".html", ".ui", ".txt", ".svg"}
 FOLDERS = ("RegistrationNet", "RegistrationNetLib", "Resources", "Testing", "docs")
 # Each with what it used to stand for: package, layer, conversion, pipeline, thread, process, objective, messages.
-METAPHORS = re.compile(r"\b(rooms?|floors?|doors?|roads?|courier|desk|lessons?|chatter)\b(?!\()", re.IGNORECASE)
+METAPHORS = re.compile(
+    r"\b((?:this|that|each) room|rooms|floors?|doors?|roads?|courier|desk|lessons?|chatter)\b(?!\()", re.IGNORECASE
+)
 FILES = [
     *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*")) if path.suffix in ENDINGS),
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml")),

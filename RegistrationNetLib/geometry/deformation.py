@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..memory import full_precision
 from .trilinear import FEWEST_POINTS, SampledByLayers
 
 Outside = Literal["border", "zeros"]
@@ -120,7 +121,8 @@ class Affine:
     def __call__(self, points: Tensor) -> Tensor:
         dim = points.shape[1]
         flat = points.reshape(points.shape[0], dim, -1)
-        moved = self.matrix[..., :dim] @ flat + self.matrix[..., dim:]
+        with full_precision(points.device):
+            moved = self.matrix[..., :dim] @ flat + self.matrix[..., dim:]
         return moved.reshape(-1, *points.shape[1:])
 
     def inverse(self) -> Affine:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from .dicom_headers import Header, is_dicom, read_header
 from .dicom_series import Stack, stacked
-from .native_messages import native_reason
+from .native_messages import NATIVE_ERRORS, native_reason
 from .native_paths import native_path, printable
 from .warning import Warn
 
@@ -148,7 +148,7 @@ def _read(header: Header) -> sitk.Image:
     try:
         with native_path(header.file) as name:
             return sitk.ReadImage(name, imageIO="GDCMImageIO")
-    except RuntimeError as error:
+    except NATIVE_ERRORS as error:
         raise InputError(
             f"The voxels of {printable(header.file)} cannot be read (transfer syntax {header.syntax or 'unknown'}: "
             f"{native_reason(error)}). Export the series uncompressed, or convert it with dcm2niix."

@@ -18,7 +18,6 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
 from ..errors import InputError
 from .native_paths import printable
@@ -122,25 +121,11 @@ def read_header(path: Path) -> Header | None:
         raise InputError(
             f"Cannot read {printable(path)}: {error.strerror or error}. Check the path and who may read it."
         ) from error
-    except (InvalidDicomError, *_DAMAGED) as error:
+    except Exception as error:  # a damaged header can raise anything in pydicom
         raise InputError(
             f"The DICOM header of {printable(path)} cannot be understood ({type(error).__name__}: {printable(str(error))}). "
             "Copy or export the file again."
         ) from error
-
-
-# What pydicom raises at values that are none.
-_DAMAGED = (
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    IndexError,
-    NotImplementedError,
-    EOFError,
-    OverflowError,
-    RecursionError,
-)
 
 
 def _header(path: Path, dataset: Dataset) -> Header:

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from ..errors import InputError
 from .dicom import read_dicom_file, read_dicom_folder
 from .dicom_headers import is_dicom
-from .native_messages import native_messages_dropped, native_reason
+from .native_messages import NATIVE_ERRORS, native_messages_dropped, native_reason
 from .native_paths import native_path, printable
 from .nifti_headers import check_nifti
 from .nifti_missing import with_missing
@@ -45,7 +45,7 @@ def read_image(path: str | os.PathLike[str], warn: Warn = python_warning) -> sit
         raise InputError(
             f"{name} says that it holds more voxels than this machine has memory for. Check the file, or crop the image."
         ) from error
-    except RuntimeError as error:
+    except NATIVE_ERRORS as error:
         raise InputError(f"{name} cannot be read as an image ({native_reason(error)}). Check the file and its format.") from error
 
 
@@ -95,5 +95,5 @@ def read_transform(source: str | os.PathLike[str] | sitk.Transform) -> sitk.Tran
             return sitk.ReadTransform(native)
     except OSError as error:
         raise InputError(f"{name} cannot be opened ({error.strerror}). Check the path and who may read it.") from error
-    except RuntimeError as error:
+    except NATIVE_ERRORS as error:
         raise InputError(f"{name} cannot be read as an ITK transform ({native_reason(error)}). Check the file.") from error

@@ -61,8 +61,14 @@ def _end() -> None:
             _Redirection.kept = None
 
 
+# What SimpleITK raises; the second where the message itself quotes bytes of a file that are no text.
+NATIVE_ERRORS = (RuntimeError, UnicodeDecodeError)
+
+
 def native_reason(error: Exception) -> str:
     """What an error of SimpleITK says: its last line, without the names and addresses of ITK's objects."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it holds bytes that are no text"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = lines[-1].strip().removeprefix("ITK ERROR: ").removeprefix("sitk::ERROR: ")
     return _OBJECT.sub("", line).strip(" .").encode("utf-8", "replace").decode("utf-8")

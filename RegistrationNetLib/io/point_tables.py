@@ -72,7 +72,12 @@ def read_table(path: Path, *, dim: int | None = None) -> Table:
     """
     lines = _logical_lines(_text(path))
     delimiter = _delimiter(lines)
-    rows = [_row(line, delimiter) for line in lines]
+    try:
+        rows = [_row(line, delimiter) for line in lines]
+    except csv.Error as error:
+        raise InputError(
+            f"{printable(path)} has a line that cannot be split into cells ({error}); quotation marks must come in pairs. Check the file."
+        ) from error
     body = [place for place, row in enumerate(rows) if any(map(str.strip, row)) and not _is_comment(row)]
     body, is_elastix = _without_elastix_head(rows, body, path)
     header, is_first_row = _header(rows, body)

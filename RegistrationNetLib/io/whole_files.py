@@ -114,7 +114,7 @@ def _is_whole_tiff(path: Path) -> bool:
                 end, place = _page(file, place, order, is_big=is_big)
                 if end > size:
                     return False
-        except struct.error:  # the page itself lies behind the end
+        except (struct.error, KeyError, OverflowError, OSError, ValueError):  # the page itself lies behind the end, or is none
             return False
     return True
 

@@ -37,7 +37,7 @@ def check_types(arguments: Mapping[str, Any]) -> None:
 
 def _shown(value: object) -> str:
     text = repr(value)
-    return f"{text} ({type(value).__name__})" if len(text) <= 40 else f"a {type(value).__name__}"
+    return f"{text} ({type(value).__name__})" if len(text) <= 40 and " at 0x" not in text else f"a {type(value).__name__}"
 
 
 def _is_text(value: object) -> bool:

@@ -68,7 +68,7 @@ def affine_matrix_of(maps: BothWays) -> Array | None:
         return None
     (one,) = affine
     assert isinstance(one, Affine)
-    rows = one.matrix.detach().double().cpu().numpy()[0]
+    rows = one.matrix.detach().cpu().double().numpy()[0]
     return np.vstack([rows, np.eye(len(rows) + 1)[-1:]])
 
 

@@ -86,6 +86,7 @@ def test_two_dimensions_are_seen(tmp_path: Path) -> None:
         ("1,2,3\n4,5,nan\n", "line 2: 'nan' is not a number"),
         ("a,b,c\n1,2,3\n", "has no one column x, y, z"),
         ("x,y,z,x\n1,2,3,4\n", "has no one column x;"),
+        ('x,y,z\n1,2,3,"a\nb"c\nd"\n', "cannot be split into cells|line 3|not a number"),
         ("7,1.5,2,3\n", "has 4 columns of numbers and no header that says which are x, y, z"),
         ("7,8,1.5,2,3\n", "has 5 columns of numbers and no header"),
         ("A,1.5,2\n", "has 2 columns of numbers in its first line; a point is 3 numbers"),

@@ -44,6 +44,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...memory import full_precision
 from .coarse_input import CoarseInput
 from .layout import channels_last, offsets, shuffled, unshuffled
 
@@ -164,6 +165,12 @@ class _LinearEnd(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, by_displacement: Tensor) -> tuple[Tensor | None, ...]:
+        with full_precision(by_displacement.device):
+            return _LinearEnd._gradients(ctx, by_displacement)
+
+    @staticmethod
+    def _gradients(ctx: Any, by_displacement: Tensor) -> tuple[Tensor | None, ...]:
+        """The convolution's in the precision in which it was done."""
         features, skip, images, composed, bias, *outside = ctx.saved_tensors
         whole = CoarseInput.whole(features, skip, images, kept=len(outside[1]))
         wanted = ctx.needs_input_grad[:3]
@@ -191,6 +198,7 @@ def _convolution_gradients(by_y: Tensor, z: Tensor, kernel: Tensor, *, of_input:
     ones, zeros = [1] * dim, [0] * dim
     stride, padding, dilation, output_padding = ones, zeros, ones, zeros
     is_transposed, groups = False, 1
+    by_y, z = by_y.to(kernel.dtype), z.to(kernel.dtype)
     gradients: list[Tensor] = torch.ops.aten.convolution_backward(
         by_y, z, kernel, [len(kernel)], stride, padding, dilation, is_transposed, output_padding, groups, [of_input, True, True]
     )
@@ -263,7 +271,7 @@ class _Face:
 
     def gradients(self, by_excess: Tensor, z: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Gradients of `excess` with respect to z and the three weights."""
-        inputs = [values.detach().requires_grad_() for values in (z, *weights)]
+        inputs = [values.detach().to(by_excess.dtype).requires_grad_() for values in (z, *weights)]
         with torch.enable_grad():
             excess = self.excess(*inputs)
         return torch.autograd.grad(excess, inputs, by_excess)

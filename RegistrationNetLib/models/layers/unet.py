@@ -104,7 +104,8 @@ class TallUNet(nn.Module):
             shortcut = _doubled(kept)
             normalized: Tensor = norm(up(_joined(coarse, below)).add_(shortcut))
             return normalized
-        scale, shift = self._normalization(depth)
+        # In half precision all features stay in it: full-sized copies in both would take more memory than single alone.
+        scale, shift = (one.to(kept.dtype) for one in self._normalization(depth))
         # The shift goes through the interpolation, which leaves a constant as it is, on an eighth of the points.
         shortcut = _doubled(kept * _per_channel(scale, self.dim) + _per_channel(shift, self.dim))
         fresh = CONV_TRANSPOSE[self.dim](_joined(coarse, below), up.get_parameter("weight"), stride=2, padding=1)
