@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..geometry.deformation import DisplacementField, identity_points, invert
+from ..geometry.deformation import DisplacementField
 from ..geometry.field_pair import affine_of
 from ..geometry.smooth_noise import smooth_noise
 from ..geometry.space import Array, Grid
 from .prepare import Prepared
+
+# Each makes the error of the inverse a third, at the strength of the options below.
+INVERSE_STEPS = 15
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,11 @@ class PerturbationOptions:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """x ↦ affine(x + u(x)) of the world around `grid`, known in both directions; `affine` is a world matrix.
-
-    `field` is x + u(x) and `inverse` undoes it, both in the unit cube of `grid`.
-    """
+    """x ↦ affine(x + u(x)) of the world around `grid`; `affine` is a world matrix, `field` is x + u(x) in the unit cube of `grid`."""
 
     grid: Grid
     affine: Array
     field: DisplacementField
-    inverse: DisplacementField
 
     def apply(self, image: Prepared) -> Prepared:
         """`image` seen through the map, on `grid`; counted where it has voxels."""
@@ -61,8 +60,11 @@ class Perturbation:
 
     def undone_mm(self, points_mm: Tensor) -> Tensor:
         """Points of the world [1, dim, *any] through the inverse of the map."""
-        inner = affine_of(self.grid.unit_from_world @ np.linalg.inv(self.affine), points_mm)
-        return affine_of(self.grid.world_from_unit, points_mm)(_as(self.inverse, points_mm)(inner(points_mm)))
+        target = affine_of(self.grid.unit_from_world @ np.linalg.inv(self.affine), points_mm)(points_mm)
+        field, found = _as(self.field, points_mm), target
+        for _ in range(INVERSE_STEPS):  # of the fixed point, as u changes slowly
+            found = found + target - field(found)
+        return affine_of(self.grid.world_from_unit, points_mm)(found)
 
 
 def random_perturbation(grid: Grid, seed: int, options: PerturbationOptions = PerturbationOptions()) -> Perturbation:
@@ -72,10 +74,7 @@ def random_perturbation(grid: Grid, seed: int, options: PerturbationOptions = Pe
     longest_vox = max(grid.extent_mm) / max(grid.spacing_mm)
     noise = smooth_noise(grid.shape, max(2.0, options.correlation * longest_vox), random, channels=grid.dim)
     step = torch.tensor([options.displacement_vox / (size - 1) for size in grid.shape]).view(1, -1, *(1,) * grid.dim)
-    field = DisplacementField(noise * step)
-    back = invert(field, grid.shape, like=noise, start=identity_points(grid.shape, noise) - field.displacement,
-                  scale=grid.extent_mm, tolerance=0.02 * min(grid.spacing_mm), iterations=10)  # fmt: skip
-    return Perturbation(grid, affine, field, back.field)
+    return Perturbation(grid, affine, DisplacementField(noise * step))
 
 
 def _random_rigid(grid: Grid, random: torch.Generator, options: PerturbationOptions) -> Array:
