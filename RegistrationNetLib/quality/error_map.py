@@ -56,7 +56,7 @@ def features(evidence: Evidence) -> dict[str, Array]:
         if name in local
     }
     whole["disagreement of the whole"] = 1 - evidence.likeness
-    whole["pose"] = evidence.other_pose.score - evidence.pose_score
+    whole["pose"] = evidence.pose_doubt
     return {name: np.asarray(value, dtype=np.float64) for name, value in {**local, **whole}.items()}
 
 

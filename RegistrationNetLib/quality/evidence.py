@@ -27,6 +27,8 @@ LATTICE_VOXELS = 64_000
 # Standard deviations of Gaussians: over which the spread of the repeats is averaged, as there are few; for the structure tensor,
 # before its gradients and over them; and for the rim of the body.
 SPREAD_VOX, GRADIENT_VOX, TENSOR_VOX, RIM_VOX = 2.0, 0.7, 2.0, 4.0
+# Mismatch that a symmetric body may have in either pose.
+SYMMETRIC = 0.03
 # Squared gradient per voxel that counts as none, at intensities in [0, 1].
 FLAT = 1e-4
 
@@ -116,6 +118,14 @@ class Evidence:
     def voxel_mm(self) -> float:
         """Edge of a cube of the volume of a voxel of the lattice."""
         return float(np.prod(self.grid.spacing_mm) ** (1 / self.grid.dim))
+
+    @property
+    def pose_doubt(self) -> float:
+        """Mismatch as found over that in the best other pose: 0 where the images are equal, about 1 where nothing tells the two apart.
+
+        A body that is symmetric matches in both; the small addition keeps it from doubt.
+        """
+        return (1 - self.pose_score) / (1 - self.other_pose.score + SYMMETRIC)
 
     def as_dict(self) -> dict[str, object]:
         """The part of `report.json` that is called `evidence`: what it says of the whole."""

@@ -171,9 +171,10 @@ def _pose(evidence: Evidence, limits: Mapping[str, float]) -> Mark:
     return Mark(
         "Best other pose (mirrored, turned by 180° or shifted)",
         f"{evidence.pose_score:.2f} as found, {evidence.other_pose.score:.2f} {pose_words(evidence.other_pose, evidence)}",
-        _colour(gain, limits),
+        _colour(evidence.pose_doubt, limits),
         "The images must match better as they were found than in any other pose, which is what unrelated tissue reaches. "
-        f"Green: better by {-limits['amber']:.2f}; amber: worse by {limits['red']:.2f} at most; red: worse by more.",
+        f"Green: what does not match is at most {limits['amber']:.2f} times what does not match there; "
+        f"amber: at most {limits['red']:.2f} times; red: more.",
         f"The images match {'better' if gain > 0 else 'nearly as well'} when moving is {pose_words(evidence.other_pose, evidence)}",
     )
 

@@ -213,7 +213,7 @@ def _bound_factor(cases: Sequence[Judged], model: ErrorModel) -> float:
 MEASURES = {
     "volume": (lambda evidence: abs(np.log(max(evidence.volume_factor, 1e-9))), 0.45),
     "overlap": (lambda evidence: 1 - evidence.overlap, 0.35),
-    "pose": (lambda evidence: evidence.other_pose.score - evidence.pose_score, 0.02),
+    "pose": (lambda evidence: evidence.pose_doubt, 0.03),
     "repeats": (lambda evidence: max(evidence.repeats_off_mm, default=np.inf) / evidence.body_mm, 0.01),
     "likeness": (lambda evidence: 1 - evidence.likeness, 0.05),
 }
