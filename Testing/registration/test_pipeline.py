@@ -333,6 +333,7 @@ CONTRACT: dict[str, set[str] | None] = {
     "jacobian": {"min", "max", "mean", "folded_percent", "log_sd"},
     "inverse_consistency_mm": {"mean", "p95", "max"},
     "displacement_mm": {"mean", "max"},
+    "warnings": None,
     "verdict": {"colour", "words", "reason"},
     "error_mm": {"median", "p95", "max", "share_above_voxel", "share_above_3mm", "bound_factor"},
     "evidence": {"overlap", "volume_factor", "likeness", "pose", "repeats"},
