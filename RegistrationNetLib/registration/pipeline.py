@@ -204,7 +204,7 @@ def register(
         evidence = gathered(solved, options, options.repeats, stages.begin("repeats"))
         if evidence.repeat_failure:
             warnings.append(f"A repeat failed, and the verdict rests on the others: {evidence.repeat_failure}")
-        solution, similarity = solved.solution, solved.similarity
+        solution, (before, after) = solved.solution, solved.similarity
         del solved  # the prepared images, which nothing needs any more
         report = stages.begin("finish")
         with memory_kept():
@@ -212,8 +212,8 @@ def register(
             quality = assess(
                 **{name: parts[name] for name in ("fixed", "moving", "moving_from_fixed", "fixed_from_moving", "jacobian")},
                 similarity_name=options.wide_measure.name,
-                similarity_before=similarity[0],
-                similarity_after=similarity[1],
+                similarity_before=before,
+                similarity_after=after,
                 fixed_labels=pair.labels[0],
                 moving_labels=pair.labels[1],
                 fixed_landmarks=fixed_landmarks,
