@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from ..geometry.deformation import sample
+from ..geometry.space import Array
 from ..losses.measure import Measure
 from ..models.loading import trained_network
 from ..progress import Stages
@@ -21,16 +22,28 @@ from .options import Options
 from .prepare import Prepared, prepared_pair
 from .size import Size
 
-STAGE_NAMES = ("prepare", "align", "network", "refine", "finish")
+STAGE_NAMES = ("prepare", "align", "network", "refine", "repeats", "finish")
 # Seconds on two cores, measured, from which the progress bar knows each stage's share.
 ALIGN_SECONDS = 1.1
+REPEAT_SECONDS = 0.5
 PREPARE_SECONDS_PER_VOXEL, FINISH_SECONDS_PER_VOXEL = 0.1e-6, 1.4e-6
 
 
 @dataclass(frozen=True)
 class Solved:
-    """A method's solution, and the similarity before and after it."""
+    """A pair with what was found for it.
 
+    Attributes:
+        fixed, moving: as the method saw them.
+        start: the world matrix from which the alignment began.
+        network: that of the method, if it has one.
+        similarity: before and after.
+    """
+
+    fixed: Prepared
+    moving: Prepared
+    start: Array
+    network: nn.Module | None
     solution: Solution
     similarity: tuple[float, float]
 
@@ -43,6 +56,7 @@ def stage_seconds(size: Size, options: Options) -> dict[str, float]:
         "align": ALIGN_SECONDS if set(options.align) - {"centre"} else 0.05,
         "network": 0.0,
         "refine": 0.05,
+        "repeats": options.repeats * REPEAT_SECONDS + (ALIGN_SECONDS if options.repeats and options.align else 0.0),
         "finish": 0.2 + FINISH_SECONDS_PER_VOXEL * voxels,
         **options.method.seconds(size, options.settings),
     }
@@ -69,7 +83,8 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solved:
         mirrored=options.mirrored, seed=options.seed,
     )  # fmt: skip
     solution = options.method.solve(task)
-    return Solved(solution, (float(before), _similarity_after(measure, judged, moving, solution)))
+    similarity = float(before), _similarity_after(measure, judged, moving, solution)
+    return Solved(fixed, moving, start.matrix, network, solution, similarity)
 
 
 def _network(options: Options) -> nn.Module | None:
