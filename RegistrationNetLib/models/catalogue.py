@@ -97,7 +97,7 @@ def cards(warn: Warn = python_warning) -> Mapping[str, Card]:
         warn: hears of cards of own models that cannot be used; they are left out.
     """
     own = (_own_card_or_none(file, warn) for file in _own_files())
-    return {**_published_cards(), **{card.name: card for card in own if card is not None}}
+    return {**published_cards(), **{card.name: card for card in own if card is not None}}
 
 
 def _own_card_or_none(file: Path, warn: Warn) -> Card | None:
@@ -116,7 +116,8 @@ def _own_files() -> list[Path]:
 
 
 @cache
-def _published_cards() -> Mapping[str, Card]:
+def published_cards() -> Mapping[str, Card]:
+    """The cards that come with the library, by name, sorted."""
     files = sorted((resource_folder() / "Models").glob("*.json"), key=lambda file: file.stem)
     return {file.stem: _card(file) for file in files}
 
@@ -173,7 +174,7 @@ def check_own_name(name: str) -> None:
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise InputError(f"A model may not be named {name!r}; small letters, digits and -._ make a name. Choose such a name.")
-    if name in _published_cards():
+    if name in published_cards():
         raise InputError(f"The name {name} is that of a published model; a model of your own needs another. Choose one.")
 
 
@@ -183,7 +184,7 @@ def card_named(name: str) -> Card:
     Raises:
         InputError: there is no such model (the message lists those there are), or the card of an own one cannot be used.
     """
-    published = _published_cards()
+    published = published_cards()
     if name in published:
         return published[name]
     if any(file.name == name + OWN_SUFFIX for file in _own_files()):

@@ -25,6 +25,7 @@ _UNWANTED = (
 )
 
 # Where an environment has its Python.
+_BELOW_NORMAL = int(getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0))
 _PYTHONS = ("bin/python3", "bin/python", "python.exe", "Scripts/python.exe")
 
 # What Slicer's launcher sets so that Slicer finds its own: PythonSlicer sets it again, and any other Python would be led astray.
@@ -114,7 +115,8 @@ def started(python: str, folder: Path, environment: Mapping[str, str], packages:
     Raises:
         WorkerError: the Python cannot be run.
     """
-    group = {"creationflags": _windows_flags()} if os.name == "nt" else {"start_new_session": True}
+    # On Windows it begins below the application; elsewhere it steps back by itself.
+    group = {"creationflags": _windows_flags() | _BELOW_NORMAL} if os.name == "nt" else {"start_new_session": True}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     try:
         return subprocess.Popen(

@@ -28,9 +28,8 @@ MARKS = {"green": ("✔", "#2e9e4f"), "amber": ("▲", "#d08700"), "red": ("✖"
 VERDICT = "#verdictFrame {{ border: 1px solid {colour}; border-left: 6px solid {colour}; border-radius: 3px; }}"
 # On dark a pressed button is hardly darker than its neighbours.
 PRESSED = (
-    "QPushButton { padding: 3px 1px; }"
     "QPushButton:checked { background-color: palette(highlight); color: palette(highlighted-text); "
-    "border: 1px solid palette(mid); border-radius: 3px; }"
+    "border: 1px solid palette(mid); border-radius: 3px; padding: 3px; }"
 )
 
 
@@ -64,6 +63,7 @@ class ResultPanel:
         for view in VIEWS:
             self._button(view).setStyleSheet(PRESSED)
             self._button(view).connect("clicked(bool)", lambda _=False, view=view: self._attempt(self._pressed, view))
+        ui.leaveViewsButton.connect("clicked(bool)", lambda _=False: self._attempt(self.leave))
         ui.opacitySlider.connect("valueChanged(double)", self._set_opacity)
         ui.applyButton.connect("clicked(bool)", lambda _=False: self._attempt(self._apply))
         ui.saveReportButton.connect("clicked(bool)", lambda _=False: self._attempt(self._ask_where_to_save))

@@ -39,6 +39,8 @@ def _check_transformable(node: Node, transform: Node) -> None:
     if node is None or not node.IsA("vtkMRMLTransformableNode") or not node.CanApplyNonLinearTransforms():
         name = "Nothing" if node is None else node.GetName()
         raise InputError(f"{name} cannot be deformed; volumes, segmentations, models and markups can. Choose one of these.")
+    if node is transform or (node.IsA("vtkMRMLTransformNode") and transform.IsTransformNodeMyParent(node)):
+        raise InputError(f"{node.GetName()} cannot be placed under itself. Choose another node.")
     if node.IsA("vtkMRMLTransformableNode") and (fixed := transform.GetNodeReference(transform.GetFixedNodeReferenceRole())):
         if node is fixed:
             raise InputError(
@@ -49,8 +51,6 @@ def _check_transformable(node: Node, transform: Node) -> None:
             raise InputError(
                 f"{node.GetName()} is a result of this registration and lies on fixed already; it would be moved twice. Choose another node."
             )
-    if node is transform or (node.IsA("vtkMRMLTransformNode") and transform.IsTransformNodeMyParent(node)):
-        raise InputError(f"{node.GetName()} cannot be placed under itself. Choose another node.")
 
 
 def _copy_of_parent(node: Node, transform: Node) -> Node | None:

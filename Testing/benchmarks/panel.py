@@ -42,6 +42,7 @@ def main() -> None:
     found = {
         "open_ms": milliseconds,
         "processor_ms": seconds_of_processor,
+        "library": sorted(name.partition(".")[2] for name in sys.modules if name.startswith("RegistrationNetLib.")),
         "heavy": sorted({"torch", "SimpleITK", "scipy"} & sys.modules.keys()),
         "has_worker": module.widget.logic.client._worker is not None,
     }

@@ -186,7 +186,7 @@ def test_a_card_under_a_wrong_name_is_noticed(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "Models" / "other.json").write_text(FILES[0].read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr(catalogue, "resource_folder", lambda: tmp_path)
     with pytest.raises(AssertionError, match="names itself"):
-        catalogue._published_cards.__wrapped__()
+        catalogue.published_cards.__wrapped__()
 
 
 def own_content(name: str, **weights: object) -> dict[str, Any]:

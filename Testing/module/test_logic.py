@@ -497,7 +497,10 @@ def test_what_cannot_be_transformed_is_refused_and_nothing_moves(scene: Any, log
     one = volume_node(scene, ball((0, 0, 0)), "one")
     outer = linear_transform(scene, np.eye(4), "outer")
     result.transformNode.SetAndObserveTransformNodeID(outer.GetID())
-    for node, message in [(None, "Nothing cannot be deformed"), (result.tableNode, "quality cannot be deformed")]:
+    for node, message in [
+        (None, "Nothing cannot be deformed"),
+        (result.tableNode, "Quality: moving to fixed cannot be deformed"),
+    ]:
         with pytest.raises(InputError, match=message):
             logic.applyTransform([one, node], result.transformNode)
     for node in (result.transformNode, outer):
@@ -543,7 +546,12 @@ def test_each_view_shows_its_volumes(
     assert layers["foreground"] is (getattr(result, foreground) if foreground else None)
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(result.jacobianNode)
     assert bool(legend.GetVisibility()) == (view == "jacobian")
-    assert bool(result.transformNode.GetDisplayNode().GetVisibility2D()) == (view == "grid")
+    grid = result.transformNode.GetNodeReference("RegistrationNet.Grid")
+    assert (grid is not None) == (view == "grid")
+    assert grid is None or grid.GetDisplayNode().GetVisibility2D()
+    logic.leaveViews()
+    assert not legend.GetVisibility()
+    assert grid is None or not grid.GetDisplayNode().GetVisibility2D()
 
 
 @pytest.mark.parametrize("view", ["difference", "checkerboard"])
@@ -552,13 +560,13 @@ def test_comparisons_are_made_once(scene: Any, logic: Any, result: Any, layers: 
     first, count = layers["background"], scene.GetNumberOfNodes()
     logic.showResult(result, view)
     assert layers["background"] is first
-    assert first.GetName() == f"{result.warpedNode.GetName()}, {view}"
+    assert first.GetName() == f"{view.capitalize()}: {result.warpedNode.GetName()}"
     assert scene.GetNumberOfNodes() == count
 
 
 def test_an_unknown_view_is_refused(logic: Any, result: Any) -> None:
     with pytest.raises(
-        InputError, match="no view 'smell'; the views are fixed, moving, warped, difference, checkerboard, jacobian, grid"
+        InputError, match="no view 'smell'; the views are fixed, moving, warped, difference, checkerboard, jacobian, grid, other"
     ):
         logic.showResult(result, "smell")
 
@@ -594,7 +602,8 @@ def test_choices_survive_saving_and_loading_the_scene(scene: Any, module: Any, l
     nodes: dict[str, Any] = {
         "fixedVolume": fixed, "movingVolume": moving, "fixedMask": outline, "movingMask": outline, "fixedLabels": outline,
         "movingLabels": outline, "fixedLandmarks": points, "movingLandmarks": points,
-        "initialTransform": linear_transform(scene, np.eye(4), "start"),
+        "initialTransform": linear_transform(scene, np.eye(4), "start"), "outputVolume": moving,
+        "outputTransform": scene.AddNewNodeByClass("vtkMRMLGridTransformNode", "found"),
     }  # fmt: skip
     values: dict[str, Any] = {
         "model": "nephi", "alignment": "rigid", "refinement": "none", "hasOwnSteps": True, "steps": 7, "similarity": "ncc",

@@ -6,10 +6,11 @@ Each state as it stands in Slicer's module panel, 600 pixels high: at 320 and 50
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ import SimpleITK as sitk  # noqa: E402
 from RegistrationNetLib.errors import ResourceError  # noqa: E402
 from RegistrationNetLib.io.nrrd import Volume  # noqa: E402
 from RegistrationNetLib.quality.phantom import demo_pair  # noqa: E402
+from RegistrationNetLib.slicer_bridge import mrml  # noqa: E402
 from RegistrationNetLib.slicer_bridge.client import Client  # noqa: E402
 
 from ..module.nodes import points_node, segmentation_node, volume_node  # noqa: E402
@@ -51,7 +53,7 @@ def main(folder: Path, *only: str) -> None:
         for scale in SCALES:
             _use("light", scale)
             slicer.mrmlScene.Clear(0)
-            with _panel(is_real=name.startswith("result")) as (panel, client):
+            with _panel() as (panel, client):
                 state(panel, client)
                 for theme, width in itertools.product(("light", "dark"), WIDTHS):
                     _use(theme, scale)
@@ -59,9 +61,9 @@ def main(folder: Path, *only: str) -> None:
 
 
 @contextmanager
-def _panel(*, is_real: bool) -> Iterator[tuple[Panel, Any]]:
+def _panel() -> Iterator[tuple[Panel, FakeClient]]:
     loaded = slicer_host.loadModule(ROOT / "RegistrationNet" / "RegistrationNet.py")
-    client = Client() if is_real else FakeClient()
+    client = FakeClient()
     sys.modules["RegistrationNet"].Client = lambda: client  # type: ignore[attr-defined]
     panel = Panel(loaded)
     yield panel, client
@@ -91,6 +93,9 @@ def _use(theme: str, scale: int) -> None:
 
 def _grab(panel: Panel, width: int, path: Path, *, is_whole: bool) -> None:
     """The module panel as a small screen shows it, or the whole of it; a bar along the bottom would be a defect."""
+    for widget in panel.area.findChildren(panel.qt.QWidget):
+        if widget.styleSheet:
+            widget.setStyleSheet(widget.styleSheet)  # the colours of the theme are read once
     panel.area.resize(width, HEIGHT)
     panel.settle()
     if is_whole:
@@ -101,14 +106,6 @@ def _grab(panel: Panel, width: int, path: Path, *, is_whole: bool) -> None:
         panel.settle()
     assert panel.area.widget().minimumSizeHint().width() <= width, f"{path.name} would get a scroll bar"
     panel.area.grab().save(str(path))
-
-
-def _until(client: Any, is_true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
-    while not is_true():
-        assert time.monotonic() < deadline
-        client.poll()
-        time.sleep(0.01)
 
 
 def _ready(panel: Panel, client: FakeClient) -> None:
@@ -195,31 +192,51 @@ def _gpu_absent(panel: Panel, client: FakeClient) -> None:
     client.poll()
 
 
-def _head_pair() -> None:
-    scene = slicer_host.slicer.mrmlScene
-    pair = demo_pair()
-    for name, image in (("MR head, first visit", pair.fixed), ("MR head, second visit", pair.moving)):
+def _head_pair() -> dict[str, Volume]:
+    scene, pair, volumes = slicer_host.slicer.mrmlScene, demo_pair(), {}
+    for side, name, image in (("fixed", "MR head, first visit", pair.fixed), ("moving", "MR head, second visit", pair.moving)):
         matrix = np.eye(4)
         matrix[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) @ np.diag(image.GetSpacing())
         matrix[:3, 3] = image.GetOrigin()
-        volume_node(scene, Volume(sitk.GetArrayFromImage(image), matrix), name)
+        volumes[side] = Volume(sitk.GetArrayFromImage(image), matrix)
+        volume_node(scene, volumes[side], name)
+    return volumes
 
 
-def _result(panel: Panel, client: Client) -> None:
-    """By a real worker."""
+@functools.cache
+def _answer() -> Any:
+    """Of a real worker; for all pictures of a result."""
+    with Client() as client:
+        return client.register(_head_pair(), displacement_axes=mrml.DISPLACEMENT_AXES).wait()
+
+
+def _result(panel: Panel, client: FakeClient) -> None:
+    answer = _answer()
+    slicer_host.slicer.mrmlScene.Clear(0)
     _head_pair()
     panel.module.enter()
     panel.click("registerButton")
-    _until(client, lambda: not panel.is_running)
+    client.answer(client.jobs[-1], answer)
+    client.poll()
     assert not panel.message, panel.message
 
 
-def _result_jacobian(panel: Panel, client: Client) -> None:
+def _result_amber(panel: Panel, client: FakeClient) -> None:
+    """As a verdict of the report would be shown."""
+    _result(panel, client)
+    panel.click("registerButton")
+    verdict = {"colour": "amber", "words": "Look closely before you trust it.", "reason": "Strongest growing: 6.32, more than 5."}
+    client.answer(client.jobs[-1], dataclasses.replace(_answer(), report={**_answer().report, "verdict": verdict}))
+    client.poll()
+    panel.click("gridViewButton")
+
+
+def _result_jacobian(panel: Panel, client: FakeClient) -> None:
     _result(panel, client)
     panel.click("jacobianViewButton")
 
 
-def _result_numbers(panel: Panel, client: Client) -> None:
+def _result_numbers(panel: Panel, client: FakeClient) -> None:
     _result_jacobian(panel, client)
     panel.open("numbers")
     panel.open("use")
@@ -238,6 +255,7 @@ STATES: dict[str, Callable[[Panel, Any], None]] = {
     "error-details": _error_details,
     "gpu-absent": _gpu_absent,
     "result": _result,
+    "result-amber": _result_amber,
     "result-jacobian": _result_jacobian,
     "result-numbers-whole": _result_numbers,
 }

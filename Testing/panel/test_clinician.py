@@ -102,6 +102,13 @@ class TestViews:
         assert self.shown(view) == "looked at"
         assert not ready.ui.gridViewButton.checked
 
+    def test_off_gives_the_views_back(self, scene: Any, ready: Panel, fake: FakeClient, view: Any) -> None:
+        registered(ready, fake)
+        ready.click("jacobianViewButton")
+        ready.click("leaveViewsButton")
+        assert drawn(scene) == []
+        assert self.shown(view) == "looked at"
+
     def test_a_view_that_the_user_has_changed_since_stays(self, scene: Any, ready: Panel, fake: FakeClient, view: Any) -> None:
         registered(ready, fake)
         mine = volume_node(scene, ball((0, 0, 0), 8), "mine")

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 
 from RegistrationNetLib.errors import Cancelled, InputError, OutputError, WorkerError
@@ -19,6 +20,7 @@ from RegistrationNetLib.io.nrrd import Volume
 from RegistrationNetLib.slicer_bridge import client as client_module
 from RegistrationNetLib.slicer_bridge.client import CANCEL_SECONDS, GIVE_WAY_SECONDS, Client, Job, Result
 from RegistrationNetLib.slicer_bridge.interpreter import killed
+from RegistrationNetLib.slicer_bridge.worker import NICENESS
 
 from ..worker_input import pair
 
@@ -196,6 +198,25 @@ ECHO = "for line in sys.stdin: say(id=json.loads(line)['id'], event='result', re
 def test_python_and_environment_can_be_chosen(tmp_path: Path) -> None:
     with Client(python_that(tmp_path, ECHO), {**os.environ, "PROBE": "17"}) as client:
         assert client.devices().wait() == "17"
+
+
+def test_the_next_request_goes_to_another_python_once_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("raise SystemExit('these packages are seen')")
+    with Client() as client:
+        client.devices().wait()
+        client.use(None, str(tmp_path))
+        with pytest.raises(WorkerError, match="these packages are seen"):
+            client.devices().wait()
+        client.use(None, None)
+        assert client.devices().wait()
+
+
+@posix
+def test_the_worker_stands_back_behind_the_application(client: Client) -> None:
+    client.devices().wait()
+    assert client._worker is not None
+    worker = psutil.Process(client._worker._process.pid)
+    assert worker.nice() == min(19, psutil.Process().nice() + NICENESS)
 
 
 @posix

@@ -187,3 +187,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
 def test_options_out_of_range_are_refused(changed: dict[str, object], match: str) -> None:
     with pytest.raises(InputError, match=match):
         LearningOptions(**changed)  # type: ignore[arg-type]
+
+
+def test_every_seed_step_and_process_draws_for_itself() -> None:
+    drawn = {
+        float(torch.rand((), generator=step_random(*place))) for place in ((0, 1, 0), (0, 1, 1), (0, 2, 0), (1, 1, 0), (0, 1, 0))
+    }
+    assert len(drawn) == 4

@@ -61,17 +61,17 @@ def tiny_card() -> Card:
 
 def install(patch: Callable[..., None] | None = None) -> None:
     """From now on there is a model "tiny"; `patch` sets a key of a dict, or an attribute, for the length of a test."""
-    card, before = tiny_card(), catalogue.cards
+    card, before = tiny_card(), catalogue.published_cards
 
     def known() -> dict[str, Card]:
         return {**before(), card.name: card}
 
     if patch is None:
         METHODS["tiny"] = Tiny()
-        catalogue.cards = known
+        catalogue.published_cards = known
     else:
         patch(METHODS, "tiny", Tiny())
-        patch(catalogue, "cards", known)
+        patch(catalogue, "published_cards", known)
 
 
 @pytest.fixture
