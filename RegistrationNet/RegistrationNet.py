@@ -27,24 +27,24 @@ from slicer.util import VTKObservationMixin
 if (Path(__file__).parents[1] / "RegistrationNetLib" / "__init__.py").is_file():
     sys.path.append(str(Path(__file__).parents[1]))
 
-from RegistrationNetLib import dependencies, mrml, scene_display
-from RegistrationNetLib.catalogue import DIRECT, NEPHI
-from RegistrationNetLib.client import Client, Job
 from RegistrationNetLib.errors import Cancelled, InputError, RegistrationNetError
-from RegistrationNetLib.model_list import listed_models
-from RegistrationNetLib.needs import inverse_shape, needed_mb
-from RegistrationNetLib.panel_devices import DevicePanel
-from RegistrationNetLib.panel_inputs import modality_of, pair_in_view
-from RegistrationNetLib.panel_models import ModelPanel
-from RegistrationNetLib.panel_results import ResultPanel, recalled, remembered
-from RegistrationNetLib.panel_run import RunPanel
-from RegistrationNetLib.panel_segments import SIDES, SegmentPanel
-from RegistrationNetLib.panel_words import CHOICES, gigabytes
+from RegistrationNetLib.models.catalogue import DIRECT, NEPHI
+from RegistrationNetLib.models.weights import listed_models
 from RegistrationNetLib.progress import Progress
-from RegistrationNetLib.sample_data import TUMOUR_PAIR, register_sample_data
-from RegistrationNetLib.scene_inputs import Inputs
-from RegistrationNetLib.scene_results import ResultNodes, all_or_none, file_beside, placed
-from RegistrationNetLib.scene_sampling import at_once
+from RegistrationNetLib.registration.needs import inverse_shape, needed_mb
+from RegistrationNetLib.slicer_bridge import dependencies, mrml, scene_display
+from RegistrationNetLib.slicer_bridge.client import Client, Job
+from RegistrationNetLib.slicer_bridge.panel_devices import DevicePanel
+from RegistrationNetLib.slicer_bridge.panel_inputs import modality_of, pair_in_view
+from RegistrationNetLib.slicer_bridge.panel_models import ModelPanel
+from RegistrationNetLib.slicer_bridge.panel_results import ResultPanel, recalled, remembered
+from RegistrationNetLib.slicer_bridge.panel_run import RunPanel
+from RegistrationNetLib.slicer_bridge.panel_segments import SIDES, SegmentPanel
+from RegistrationNetLib.slicer_bridge.panel_words import CHOICES, gigabytes
+from RegistrationNetLib.slicer_bridge.sample_data import TUMOUR_PAIR, register_sample_data
+from RegistrationNetLib.slicer_bridge.scene_inputs import Inputs
+from RegistrationNetLib.slicer_bridge.scene_results import ResultNodes, all_or_none, file_beside, placed
+from RegistrationNetLib.slicer_bridge.scene_sampling import at_once
 
 POLL_MSEC = 20
 # For so long at a time the scene is read; masks and bent transforms are sampled, which may take seconds.

@@ -10,27 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import Cancelled, InputError, RegistrationNetError
-    from .registration import Registration, register
+    from .registration.pipeline import Registration, register
     from .version import __version__
 
 __all__ = ["Cancelled", "InputError", "Registration", "RegistrationNetError", "__version__", "register"]
 
-# `report` comes along with `register`, so that a result can write its page.
-_ROOMS = {
-    "__version__": ("version",),
-    "Cancelled": ("errors",),
-    "InputError": ("errors",),
-    "RegistrationNetError": ("errors",),
-    "Registration": ("registration", "report"),
-    "register": ("registration", "report"),
+_MODULES = {
+    "__version__": "version",
+    "Cancelled": "errors",
+    "InputError": "errors",
+    "RegistrationNetError": "errors",
+    "Registration": "registration.pipeline",
+    "register": "registration.pipeline",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    first, *_ = [importlib.import_module(f".{room}", __name__) for room in _ROOMS[name]]
-    return getattr(first, name)
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

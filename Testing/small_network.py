@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from RegistrationNetLib import catalogue
-from RegistrationNetLib.catalogue import Card, card_named
-from RegistrationNetLib.predictor import untrained_network
+from RegistrationNetLib.models import catalogue
+from RegistrationNetLib.models.catalogue import Card, card_named
+from RegistrationNetLib.models.loading import untrained_network
 
-from .networks.published import randomize
+from .models.layers.published import randomize
 
 SHAPE = (32, 36, 40)
 

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from RegistrationNetLib.space import Grid, grid_of
+from RegistrationNetLib.geometry.space import Grid, grid_of
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from RegistrationNetLib.dependencies import TORCH, requirements
+from RegistrationNetLib.slicer_bridge.dependencies import TORCH, requirements
 from RegistrationNetLib.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,7 +63,7 @@ def test_the_wheel_says_who_it_is(wheel: Path) -> None:
     assert f"\nVersion: {__version__}\n" in metadata
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     assert "\nRequires-Python: >=3.10\n" in metadata
-    assert "registrationnet = RegistrationNetLib.cli:main" in archive.read(f"{folder}/entry_points.txt").decode()
+    assert "registrationnet = RegistrationNetLib.cli.main:main" in archive.read(f"{folder}/entry_points.txt").decode()
     assert archive.read(f"{folder}/licenses/LICENSE.txt") == (ROOT / "LICENSE.txt").read_bytes()
 
 
@@ -108,7 +108,7 @@ def test_the_extension_holds_the_module_and_what_the_wheel_holds(wheel: Path, ex
 
 
 def test_the_library_of_the_extension_finds_its_resources(extension: Path, tmp_path: Path) -> None:
-    script = "from RegistrationNetLib.catalogue import cards; print(*cards())"
+    script = "from RegistrationNetLib.models.catalogue import cards; print(*cards())"
     environment = {**os.environ, "PYTHONPATH": str(extension / INSTALLED)}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

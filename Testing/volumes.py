@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from RegistrationNetLib.inputs import Pair, checked_pair
+from RegistrationNetLib.io.inputs import Pair, checked_pair
 
 SHAPE = (8, 9, 10)
 QUANTILES = {"quantiles": [0.01, 0.99]}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from RegistrationNetLib.nrrd import Volume
+from RegistrationNetLib.io.nrrd import Volume
 
 
 def ball(centre_mm: tuple[float, float, float], size: int = 24, spacing_mm: float = 3.0) -> Volume:

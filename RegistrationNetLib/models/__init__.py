@@ -1,1 +1,4 @@
-"""The published methods, one file per paper, and how their networks combine (`steps`)."""
+"""The published networks, one file per paper, with their layers (`layers`), cards, weights and checkpoints.
+
+Imports from `geometry`, `losses` and `io`.
+"""

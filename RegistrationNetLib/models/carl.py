@@ -21,16 +21,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..deformation import Composition, Outside, identity_points
 from ..errors import InputError
-from ..networks.attention import CoordinateAttention, attended_displacement
-from ..networks.features import CoarseFeatures, DilatedFeatures, Equivariantize
-from ..networks.unet import TallUNet
-from ..regularity import diffusion
-from ..similarity import LNCC, Measure
-from .equivariant import Blur, ExtrapolatedField, RotationFunctionFromVectorField
-from .losses import ImageLoss
-from .steps import BothWays, Downsample, FunctionFromVectorField, TwoStep, mapped_lattice
+from ..geometry.deformation import Composition, Outside, identity_points
+from ..geometry.regularity import diffusion
+from ..losses.similarity import LNCC, Measure
+from .carl_equivariance import Blur, ExtrapolatedField, RotationFunctionFromVectorField
+from .composition import BothWays, Downsample, FunctionFromVectorField, TwoStep, mapped_lattice
+from .layers.attention import CoordinateAttention, attended_displacement
+from .layers.features import CoarseFeatures, DilatedFeatures, Equivariantize
+from .layers.unet import TallUNet
+from .training_loss import ImageLoss
 
 # Published, before 100,000 steps of GradICON's loss.
 PRETRAINING_STEPS = 1500

@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..deformation import Affine, Composition, Map, Outside
-from ..networks.matrix import ConvolutionalMatrixNet
-from ..networks.unet import TallUNet
-from ..similarity import LNCC, Measure
-from .lie import SQUARINGS, FunctionFlow, Perceptron, flows, matrix_exponentials
-from .losses import ImageLoss
-from .steps import BothWays, warped
-from .velocities import velocities_of
+from ..geometry.deformation import Affine, Composition, Map, Outside
+from ..losses.similarity import LNCC, Measure
+from .composition import BothWays, warped
+from .constricon_velocities import velocities_of
+from .layers.exponential import SQUARINGS, FunctionFlow, Perceptron, flows, matrix_exponentials
+from .layers.matrix import ConvolutionalMatrixNet
+from .layers.unet import TallUNet
+from .training_loss import ImageLoss
 
 HIDDEN_UNITS = 64
 

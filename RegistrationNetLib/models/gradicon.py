@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..deformation import Outside
-from ..networks.unet import TallUNet
-from ..regularity import gradicon_loss, jittered_lattice
-from ..similarity import LNCC, Measure
-from .losses import ImageLoss
-from .steps import BothWays, Downsample, FunctionFromVectorField, TwoStep
+from ..geometry.deformation import Outside
+from ..geometry.regularity import gradicon_loss, jittered_lattice
+from ..losses.similarity import LNCC, Measure
+from .composition import BothWays, Downsample, FunctionFromVectorField, TwoStep
+from .layers.unet import TallUNet
+from .training_loss import ImageLoss
 
 
 def gradicon_network(dim: int = 3, *, has_last_step: bool = True, input_channels: int = 1) -> TwoStep:

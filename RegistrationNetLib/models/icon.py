@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..deformation import Composition, Outside
-from ..networks.unet import DenseMiddleUNet, TallUNet
-from ..regularity import icon_loss_both_ways, jittered_lattice
-from ..similarity import SSD, Measure
-from .losses import ImageLoss
-from .steps import BothWays, Downsample, FunctionFromVectorField, TwoStep
+from ..geometry.deformation import Composition, Outside
+from ..geometry.regularity import icon_loss_both_ways, jittered_lattice
+from ..losses.similarity import SSD, Measure
+from .composition import BothWays, Downsample, FunctionFromVectorField, TwoStep
+from .layers.unet import DenseMiddleUNet, TallUNet
+from .training_loss import ImageLoss
 
 
 class KneeNetwork(nn.Module):

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..deformation import Composition, Map
-from ..networks.implicit import GlobalAndLocalEncoder, LocalMLP
-from ..networks.latent import LatentCodes, crossings
-from .steps import BothWays
+from ..geometry.deformation import Composition, Map
+from ..geometry.interpolation import crossings
+from .composition import BothWays
+from .layers.implicit import GlobalAndLocalEncoder, LocalMLP
+from .layers.latent import LatentCodes
 
 # Points that are mapped at a time where no gradient is asked for: their features take about 2 KB each.
 POINTS_AT_A_TIME = 2**15

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..deformation import Map, Outside, sample
 from ..errors import InputError
-from ..networks.latent import LatentCodes
-from ..similarity import NCC, Measure
-from .losses import LossTerms, check_weight
+from ..geometry.deformation import Map, Outside, sample
+from ..losses.similarity import NCC, Measure
+from .composition import BothWays
+from .layers.latent import LatentCodes
 from .nephi import CodedMaps
-from .steps import BothWays
+from .training_loss import LossTerms, check_weight
 
 # Fewer say too little of the whole map at each step; the published configuration never takes fewer either.
 FEWEST_POINTS = 10

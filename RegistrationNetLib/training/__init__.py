@@ -1,1 +1,4 @@
-"""Training and fine-tuning: pairs to learn from, the loop, checkpoints that resume exactly, and the model that comes out."""
+"""Training and fine-tuning: pairs to learn from, the loop, checkpoints that resume exactly, and the model that comes out.
+
+Imports from `registration` and what that imports; only `cli` imports it.
+"""

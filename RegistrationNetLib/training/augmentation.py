@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..deformation import Affine, identity_points, sample
 from ..errors import InputError
-from .examples import Example, Pair
+from ..geometry.deformation import Affine, identity_points, sample
+from .pairs import Example, Pair
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ..errors import InputError, OutputError
-from ..outputs import staged
-from .trainee import Trainee
+from ..io.outputs import staged
+from .state import Trainee
 
 
 def save_checkpoint(trainee: Trainee, path: Path, made_with: Mapping[str, Any]) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError, RegistrationNetError
-from ..inputs import checked_image, checked_labels, checked_mask, read_image
-from ..network_pair import as_seen
-from ..prepare import Preparation, on_lattice, prepared
-from ..space import Grid, grid_of
+from ..geometry.space import Grid, grid_of
+from ..io.inputs import checked_image, checked_labels, checked_mask, read_image
+from ..registration.network_pair import as_seen
+from ..registration.prepare import Preparation, on_lattice, prepared
 from .cohort_files import Cohort, Source
-from .examples import Example, Pair
+from .pairs import Example, Pair
 
 KEEP_MB = 4000
 UNREADABLE = ("stop", "skip")

@@ -39,9 +39,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..catalogue import CARL, DIRECT, Card, card_named, check_own_name
 from ..errors import InputError
 from ..models.carl import PRETRAINING_STEPS
+from ..models.catalogue import CARL, DIRECT, Card, card_named, check_own_name
 from .augmentation import AugmentationOptions
 from .data import DataOptions
 from .learning import LearningOptions

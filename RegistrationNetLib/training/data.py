@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..catalogue import Card
 from ..errors import InputError
-from ..prepare import Preparation
+from ..models.catalogue import Card
+from ..registration.prepare import Preparation
 from .cohort_files import Cohort, folder_cohort, listed_cohort, paired_cohort
 from .cohort_images import Reader, Skipped, surveyed
-from .examples import Pairs
+from .pairs import Pairs
 from .synthetic import AnatomyPairs, ShapePairs
 
 SOURCES = ("folder", "list", "pairs", "synthetic")

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, RefinementError
-from ..models.losses import Loss, LossTerms, loss_of_targets
+from ..losses.direction import TargetOptions, both_targets
+from ..models.composition import BothWays, both_ways
+from ..models.layers.unet import DOWN_CHANNELS, TallUNet
 from ..models.nephi_loss import NePhiLoss
-from ..models.steps import BothWays, both_ways
-from ..networks.unet import DOWN_CHANNELS, TallUNet
-from ..target import TargetOptions, both_targets
+from ..models.training_loss import Loss, LossTerms, loss_of_targets
 from .augmentation import AugmentationOptions, augmented
-from .examples import Pair, Pairs, stacked
+from .pairs import Pair, Pairs, stacked
 from .processes import ALONE, Processes
-from .trainee import Trainee
+from .state import Trainee
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")

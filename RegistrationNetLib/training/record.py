@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..deformation import jacobian_determinant, sample
 from ..errors import InputError
-from ..models.steps import BothWays, both_ways
-from ..outputs import staged
-from .examples import Pair
+from ..geometry.deformation import jacobian_determinant, sample
+from ..io.outputs import staged
+from ..models.composition import BothWays, both_ways
 from .learning import Lesson, Step
+from .pairs import Pair
 from .validation import Look, mapped_points
 
 Row = Mapping[str, float]

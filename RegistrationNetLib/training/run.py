@@ -16,26 +16,26 @@ from typing import cast
 import torch
 from torch import nn
 
-from ..catalogue import Card
-from ..checkpoint import load_into
 from ..devices import chosen_device
 from ..errors import Cancelled, InputError, RefinementError
+from ..io.outputs import check_folder_name, staged
 from ..models.carl import DiffusionLoss
-from ..network_refine import NetworkOptions, network_options
-from ..outputs import check_folder_name, staged
-from ..predictor import untrained_network
+from ..models.catalogue import Card
+from ..models.checkpoint import load_into
+from ..models.loading import untrained_network
+from ..models.weights import weights_file
 from ..progress import ProgressCallback, Stages, silent
-from ..weights import weights_file
+from ..registration.network_refinement import NetworkOptions, network_options
 from .checkpoints import load_checkpoint, save_checkpoint
 from .cohort_images import Skipped
 from .configuration import Configuration
 from .data import pairs_of
-from .examples import Pair
+from .export import own_card, write_model
 from .learning import Lesson, Step, TrainingLoss, learning_in_turn
-from .own_model import own_card, write_model
+from .pairs import Pair
 from .processes import Processes, launched
 from .record import Record
-from .trainee import Trainee
+from .state import Trainee
 from .validation import look
 
 CHECKPOINT = "checkpoint.safetensors"

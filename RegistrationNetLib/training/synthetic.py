@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..deformation import Composition, Map, VelocityField, identity_points, sample, vector_length
 from ..errors import InputError
-from ..known_map import require_in_range
-from ..noise import smooth_noise
-from ..separable import apply_along_axes, blur_matrix, on
-from .examples import Example, Pair
+from ..geometry.deformation import Composition, Map, VelocityField, identity_points, sample, vector_length
+from ..geometry.separable import apply_along_axes, blur_matrix, on
+from ..geometry.smooth_noise import smooth_noise
+from ..quality.known_warp import require_in_range
+from .pairs import Example, Pair
 
 SHAPES = ("triangle", "circle")
 EDGE = 0.02  # width of a shape's edge, in lengths of the image

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..deformation import identity_points, jacobian_determinant, sample, vector_length
-from ..models.steps import BothWays, both_ways, mapped_lattice
-from ..target import TargetOptions, both_targets
-from .examples import Pair
+from ..geometry.deformation import identity_points, jacobian_determinant, sample, vector_length
+from ..losses.direction import TargetOptions, both_targets
+from ..models.composition import BothWays, both_ways, mapped_lattice
 from .learning import Lesson
+from .pairs import Pair
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from RegistrationNetLib.known_map import error_mm
-from RegistrationNetLib.quality import jacobian_image, jacobian_statistics
-from RegistrationNetLib.space import displacements_mm, field_transform, grid_of
+from RegistrationNetLib.geometry.space import displacements_mm, field_transform, grid_of
+from RegistrationNetLib.quality.assessment import jacobian_image, jacobian_statistics
+from RegistrationNetLib.quality.known_warp import error_mm
 from Testing.benchmarks.known_warps import SEEDS, SOURCES, Case, case, data_folder
 from Testing.benchmarks.memory import peak_memory_mb
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from RegistrationNetLib import services, worker
 from RegistrationNetLib.progress import Progress, ProgressCallback
-from RegistrationNetLib.registration import Registration, register
+from RegistrationNetLib.registration.pipeline import Registration, register
+from RegistrationNetLib.slicer_bridge import services, worker
 from Testing.worker_input import ball
 
 

@@ -30,11 +30,11 @@ from torch import Tensor
 
 from RegistrationNetLib.devices import PeakMemory
 from RegistrationNetLib.models.carl import COMPOSITIONS, carl_network
-from RegistrationNetLib.models.steps import both_ways, mapped_lattice
-from RegistrationNetLib.networks.attention import coordinate_attention, features_memory_mb, padded_lattice
-from RegistrationNetLib.networks.features import CoarseFeatures, DilatedFeatures
+from RegistrationNetLib.models.composition import both_ways, mapped_lattice
+from RegistrationNetLib.models.layers.attention import coordinate_attention, features_memory_mb, padded_lattice
+from RegistrationNetLib.models.layers.features import CoarseFeatures, DilatedFeatures
 from Testing.benchmarks.memory import peak_memory_mb
-from Testing.networks.published import smooth_pair
+from Testing.models.layers.published import smooth_pair
 
 NETWORKS = ("published", "ours")
 KEEP_FREED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "20000000000", "MALLOC_TOP_PAD_": "268435456"}

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from Testing.benchmarks.networks import peak_mb
-from Testing.networks.published import randomize, smooth_pair
+from Testing.models.layers.published import randomize, smooth_pair
 
 NETWORKS = ("ours", "published")
 # glibc then keeps freed memory instead of giving it back to the kernel, which costs time to ask for it again.
@@ -48,8 +48,8 @@ def published(shape: tuple[int, ...]) -> Register:
 
 
 def ours(shape: tuple[int, ...]) -> Register:
+    from RegistrationNetLib.models.composition import both_ways, mapped_lattice
     from RegistrationNetLib.models.constricon import constricon_network
-    from RegistrationNetLib.models.steps import both_ways, mapped_lattice
 
     net = constricon_network(len(shape)).eval()
     randomize(net, displacement=0.01)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from RegistrationNetLib.known_map import KnownMap
-from RegistrationNetLib.known_pair import AppearanceOptions, known_pair
-from RegistrationNetLib.space import Grid, grid_of
+from RegistrationNetLib.geometry.space import Grid, grid_of
+from RegistrationNetLib.quality.known_pair import AppearanceOptions, known_pair
+from RegistrationNetLib.quality.known_warp import KnownMap
 
 SPACING_MM = 2.0
 SEEDS = (0, 1, 2)

@@ -29,31 +29,31 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from RegistrationNetLib.alignment import align
-from RegistrationNetLib.catalogue import card_named
-from RegistrationNetLib.deformation import identity_points, jacobian_determinant
 from RegistrationNetLib.devices import PeakMemory
-from RegistrationNetLib.field_file import write_displacement_field
-from RegistrationNetLib.fields import Fields
-from RegistrationNetLib.implicit_refine import ImplicitOptions, implicit_options, refine_implicit
-from RegistrationNetLib.initial import initial_of
-from RegistrationNetLib.inputs import checked_pair
-from RegistrationNetLib.known_map import WarpOptions, error_mm
-from RegistrationNetLib.known_pair import AppearanceOptions, known_pair
-from RegistrationNetLib.models.nephi import ImplicitMap
-from RegistrationNetLib.network_refine import network_options, refine_network
-from RegistrationNetLib.networks.implicit import LocalMLP
-from RegistrationNetLib.networks.latent import random_codes
-from RegistrationNetLib.options import FIELD_MEASURES, checked_options
-from RegistrationNetLib.phantom import head_phantom
-from RegistrationNetLib.predictor import untrained_network
-from RegistrationNetLib.prepare import Prepared, prepared, prepared_pair
-from RegistrationNetLib.refine import FieldOptions, refine_field
-from RegistrationNetLib.separable import apply_along_axes, interpolation_matrix, on
-from RegistrationNetLib.space import Grid, grid_of, transform_from_map
-from RegistrationNetLib.target import Side, both_targets
+from RegistrationNetLib.geometry.deformation import identity_points, jacobian_determinant
+from RegistrationNetLib.geometry.field_pair import Fields
+from RegistrationNetLib.geometry.separable import apply_along_axes, interpolation_matrix, on
+from RegistrationNetLib.geometry.space import Grid, grid_of, transform_from_map
+from RegistrationNetLib.io.inputs import checked_pair
+from RegistrationNetLib.io.nrrd import write_slabs
+from RegistrationNetLib.losses.direction import Side, both_targets
+from RegistrationNetLib.models.catalogue import card_named
+from RegistrationNetLib.models.layers.implicit import LocalMLP
+from RegistrationNetLib.models.layers.latent import random_codes
+from RegistrationNetLib.models.loading import untrained_network
+from RegistrationNetLib.models.nephi import ImplicitMap, slabs
+from RegistrationNetLib.quality.known_pair import AppearanceOptions, known_pair
+from RegistrationNetLib.quality.known_warp import WarpOptions, error_mm
+from RegistrationNetLib.quality.phantom import head_phantom
+from RegistrationNetLib.registration.alignment import align
+from RegistrationNetLib.registration.field_refinement import FieldOptions, refine_field
+from RegistrationNetLib.registration.initial_transform import initial_of
+from RegistrationNetLib.registration.nephi_fit import ImplicitOptions, implicit_options, refine_implicit
+from RegistrationNetLib.registration.network_refinement import network_options, refine_network
+from RegistrationNetLib.registration.options import FIELD_MEASURES, checked_options
+from RegistrationNetLib.registration.prepare import Prepared, prepared, prepared_pair
 from Testing.benchmarks.known_warps import case, data_folder
-from Testing.networks.published import randomize
+from Testing.models.layers.published import randomize
 
 MEASURE = FIELD_MEASURES["lncc"]
 MEGABYTE = 2**20
@@ -174,7 +174,9 @@ def writing(arguments: argparse.Namespace) -> None:
             begun, held = time.process_time(), psutil.Process().memory_info().rss / MEGABYTE
             with PeakMemory(torch.device("cpu"), 0.01) as watched:
                 grid, file = Grid((size,) * 3, np.eye(4)), Path(folder) / "field.nrrd"
-                write_displacement_field(file, ImplicitMap(network, codes), grid, np.eye(4), like=codes.local)
+                mapped = slabs(ImplicitMap(network, codes), grid.shape, codes.local)
+                moved = ((to - points)[0].movedim(0, -1).numpy() for _, points, to in mapped)
+                write_slabs(moved, file, shape=(*grid.shape, 3), world_from_index=grid.world_from_voxel)
         print(f"| {size} | {watched.peak_mb - held:.0f} | {time.process_time() - begun:.1f} |", flush=True)
 
 

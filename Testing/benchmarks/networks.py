@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from Testing.networks.published import randomize, smooth_pair
+from Testing.models.layers.published import randomize, smooth_pair
 
 NETWORKS = ("ours", "published")
 
@@ -63,8 +63,9 @@ def ours(options: argparse.Namespace) -> Callable[[Tensor, Tensor], Answer]:
     from torch.optim.adam import adam
 
     from RegistrationNetLib.devices import memory_kept
+    from RegistrationNetLib.memory import recomputed
+    from RegistrationNetLib.models.composition import both_ways, mapped_lattice
     from RegistrationNetLib.models.gradicon import GradICONLoss, gradicon_network
-    from RegistrationNetLib.models.steps import both_ways, mapped_lattice, recomputed
 
     net = gradicon_network(len(options.shape)).eval()
     randomize(net, displacement=0.01)

@@ -25,9 +25,9 @@ ROWS = ("none", "network", "field")
 def random_weights(file: Path) -> None:
     import torch
 
-    from RegistrationNetLib.catalogue import card_named
-    from RegistrationNetLib.predictor import untrained_network
-    from Testing.networks.published import randomize
+    from RegistrationNetLib.models.catalogue import card_named
+    from RegistrationNetLib.models.loading import untrained_network
+    from Testing.models.layers.published import randomize
 
     network = untrained_network(card_named("unigradicon"))
     randomize(network, displacement=0.001)

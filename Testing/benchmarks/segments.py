@@ -26,9 +26,9 @@ slicer_host.start(ROOT / "Testing" / "host" / "slicer_layer")
 
 import slicer  # noqa: E402
 
-from RegistrationNetLib import mrml  # noqa: E402
-from RegistrationNetLib.nrrd import Volume  # noqa: E402
-from RegistrationNetLib.scene_sampling import Steps  # noqa: E402
+from RegistrationNetLib.io.nrrd import Volume  # noqa: E402
+from RegistrationNetLib.slicer_bridge import mrml  # noqa: E402
+from RegistrationNetLib.slicer_bridge.scene_sampling import Steps  # noqa: E402
 from Testing.module.nodes import volume_node  # noqa: E402
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from RegistrationNetLib.similarity import MEASURES, measure_named
+from RegistrationNetLib.losses.similarity import MEASURES, measure_named
 from Testing.benchmarks.memory import peak_memory_mb
 
 WAYS = ("reference", "ours", "prepared")

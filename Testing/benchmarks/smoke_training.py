@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 import torch
 
+from RegistrationNetLib.losses.similarity import LNCC
 from RegistrationNetLib.models.gradicon import GradICONLoss, gradicon_network
-from RegistrationNetLib.similarity import LNCC
 from RegistrationNetLib.training.learning import LearningOptions, Lesson, learning
+from RegistrationNetLib.training.state import Trainee
 from RegistrationNetLib.training.synthetic import AnatomyPairs
-from RegistrationNetLib.training.trainee import Trainee
 from RegistrationNetLib.training.validation import Look, look
 
 HELD_OUT = 6

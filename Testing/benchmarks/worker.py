@@ -36,8 +36,8 @@ import slicer  # noqa: E402
 from PySide6 import QtCore  # noqa: E402
 
 from RegistrationNet import RegistrationNetLogic  # noqa: E402
-from RegistrationNetLib.client import Client  # noqa: E402
-from RegistrationNetLib.nrrd import Volume  # noqa: E402
+from RegistrationNetLib.io.nrrd import Volume  # noqa: E402
+from RegistrationNetLib.slicer_bridge.client import Client  # noqa: E402
 from Testing.module.nodes import volume_node  # noqa: E402
 
 

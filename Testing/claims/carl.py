@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from RegistrationNetLib.deformation import jacobian_determinant
+from RegistrationNetLib.geometry.deformation import jacobian_determinant
 from RegistrationNetLib.models.carl import DiffusionLoss
-from RegistrationNetLib.models.equivariant import RotationFunctionFromVectorField
+from RegistrationNetLib.models.carl_equivariance import RotationFunctionFromVectorField
+from RegistrationNetLib.models.composition import Downsample, TwoStep, both_ways, mapped_lattice
 from RegistrationNetLib.models.gradicon import GradICONLoss
-from RegistrationNetLib.models.steps import Downsample, TwoStep, both_ways, mapped_lattice
-from RegistrationNetLib.networks.attention import CoordinateAttention
-from RegistrationNetLib.networks.features import DilatedFeatures, Equivariantize
-from RegistrationNetLib.training.examples import Example, Pair
+from RegistrationNetLib.models.layers.attention import CoordinateAttention
+from RegistrationNetLib.models.layers.features import DilatedFeatures, Equivariantize
+from RegistrationNetLib.training.pairs import Example, Pair
 from RegistrationNetLib.training.synthetic import AnatomyPairs
 from RegistrationNetLib.training.validation import overlap
 

@@ -10,7 +10,7 @@ from RegistrationNetLib.models.constricon import (
     VelocityExponential,
 )
 from RegistrationNetLib.models.gradicon import GradICONLoss
-from RegistrationNetLib.networks.matrix import ConvolutionalMatrixNet
+from RegistrationNetLib.models.layers.matrix import ConvolutionalMatrixNet
 from RegistrationNetLib.training.validation import look
 
 from .gradicon import WEIGHTS as ALL_WEIGHTS

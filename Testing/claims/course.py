@@ -9,7 +9,7 @@ from pathlib import Path
 
 from RegistrationNetLib.training.checkpoints import load_checkpoint, save_checkpoint
 from RegistrationNetLib.training.learning import LearningOptions
-from RegistrationNetLib.training.trainee import Trainee
+from RegistrationNetLib.training.state import Trainee
 from RegistrationNetLib.training.validation import Look
 
 

@@ -9,8 +9,8 @@ from RegistrationNetLib.models.gradicon import GradICONLoss, gradicon_network
 from RegistrationNetLib.models.nephi import NePhi
 from RegistrationNetLib.models.nephi_loss import NePhiLoss
 from RegistrationNetLib.training.learning import LearningOptions, learning
+from RegistrationNetLib.training.state import Trainee
 from RegistrationNetLib.training.synthetic import AnatomyPairs
-from RegistrationNetLib.training.trainee import Trainee
 
 from .setting import Unlabelled
 

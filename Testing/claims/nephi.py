@@ -10,15 +10,15 @@ from statistics import fmean
 
 import numpy as np
 
-from RegistrationNetLib.catalogue import card_named
-from RegistrationNetLib.deformation import Composition
-from RegistrationNetLib.implicit_refine import implicit_options, refine_implicit
+from RegistrationNetLib.geometry.deformation import Composition
+from RegistrationNetLib.geometry.space import Grid
+from RegistrationNetLib.losses.similarity import NCC
+from RegistrationNetLib.models.catalogue import card_named
+from RegistrationNetLib.models.composition import BothWays
 from RegistrationNetLib.models.gradicon import GradICONLoss
-from RegistrationNetLib.models.steps import BothWays
-from RegistrationNetLib.prepare import Prepared
-from RegistrationNetLib.similarity import NCC
-from RegistrationNetLib.space import Grid
-from RegistrationNetLib.training.examples import Pair
+from RegistrationNetLib.registration.nephi_fit import implicit_options, refine_implicit
+from RegistrationNetLib.registration.prepare import Prepared
+from RegistrationNetLib.training.pairs import Pair
 from RegistrationNetLib.training.validation import folded_percent, mapped_points, overlap
 
 from .gradicon import GRADICON

@@ -11,18 +11,18 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor, nn
 
-from RegistrationNetLib.deformation import identity_points
-from RegistrationNetLib.models.steps import BothWays, Downsample, FunctionFromVectorField, TwoStep
-from RegistrationNetLib.network_refine import NetworkOptions, refine_network
-from RegistrationNetLib.networks.unet import TallUNet
-from RegistrationNetLib.similarity import LNCC, SSD, Measure
-from RegistrationNetLib.target import TargetOptions, both_targets
+from RegistrationNetLib.geometry.deformation import identity_points
+from RegistrationNetLib.losses.direction import TargetOptions, both_targets
+from RegistrationNetLib.losses.similarity import LNCC, SSD, Measure
+from RegistrationNetLib.models.composition import BothWays, Downsample, FunctionFromVectorField, TwoStep
+from RegistrationNetLib.models.layers.unet import TallUNet
+from RegistrationNetLib.registration.network_refinement import NetworkOptions, refine_network
 from RegistrationNetLib.training.augmentation import AugmentationOptions
-from RegistrationNetLib.training.examples import Example, Pair, Pairs
 from RegistrationNetLib.training.learning import LearningOptions, Lesson, TrainingLoss, learning_in_turn
+from RegistrationNetLib.training.pairs import Example, Pair, Pairs
 from RegistrationNetLib.training.record import draw_maps, draw_pair
+from RegistrationNetLib.training.state import Trainee
 from RegistrationNetLib.training.synthetic import AnatomyPairs, ShapePairs
-from RegistrationNetLib.training.trainee import Trainee
 from RegistrationNetLib.training.validation import Look, look
 
 from .course import Course

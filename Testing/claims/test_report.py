@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from RegistrationNetLib.losses.similarity import SSD
 from RegistrationNetLib.models.gradicon import GradICONLoss
-from RegistrationNetLib.similarity import SSD
 from RegistrationNetLib.training import learning as learning_module
 from RegistrationNetLib.training.synthetic import AnatomyPairs
 from RegistrationNetLib.training.validation import Look

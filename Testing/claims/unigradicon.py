@@ -6,10 +6,10 @@ from statistics import fmean
 
 import torch
 
+from RegistrationNetLib.models.composition import both_ways
 from RegistrationNetLib.models.gradicon import GradICONLoss
-from RegistrationNetLib.models.steps import both_ways
 from RegistrationNetLib.training.augmentation import AugmentationOptions
-from RegistrationNetLib.training.examples import Pair, Pairs
+from RegistrationNetLib.training.pairs import Pair, Pairs
 from RegistrationNetLib.training.validation import mapped_points, overlap
 
 from .setting import (

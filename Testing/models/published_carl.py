@@ -12,7 +12,7 @@ from unittest import mock
 import torch
 from torch import nn
 
-from Testing.networks.published import randomize
+from Testing.models.layers.published import randomize
 
 MAKERS = {
     "final": "make_network_final",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from Testing.networks.published import randomize
+from Testing.models.layers.published import randomize
 
 from .published_carl import available
 

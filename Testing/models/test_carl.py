@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from RegistrationNetLib.catalogue import resource_folder
-from RegistrationNetLib.deformation import identity_points
 from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.geometry.deformation import identity_points
+from RegistrationNetLib.losses.similarity import LNCC, SquaredLNCC
 from RegistrationNetLib.models.carl import COMPOSITIONS, DiffusionLoss, carl_network
+from RegistrationNetLib.models.catalogue import resource_folder
+from RegistrationNetLib.models.composition import both_ways, mapped_lattice
 from RegistrationNetLib.models.gradicon import GradICONLoss, gradicon_network
-from RegistrationNetLib.models.steps import both_ways, mapped_lattice
-from RegistrationNetLib.networks.features import CoarseFeatures, DilatedFeatures, lattice_rotations
-from RegistrationNetLib.similarity import LNCC, SquaredLNCC
+from RegistrationNetLib.models.layers.features import CoarseFeatures, DilatedFeatures, lattice_rotations
+from Testing.models.layers.published import randomize, smooth_pair
 from Testing.models.published_carl import available, on_the_cpu, published, state_of
-from Testing.networks.published import randomize, smooth_pair
 
 U1 = "netPhi.net.net.netPhi.net.netPhi.net.netPhi.net.netPhi.net."
 LAYOUTS = [

@@ -11,8 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from RegistrationNetLib.deformation import Affine, Composition, identity_points
 from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.geometry.deformation import Affine, Composition, identity_points
+from RegistrationNetLib.geometry.regularity import diffusion
+from RegistrationNetLib.geometry.smooth_noise import smooth_noise
+from RegistrationNetLib.losses.similarity import LNCC, SSD
+from RegistrationNetLib.models.composition import BothWays, Downsample, both_ways, mapped_lattice
 from RegistrationNetLib.models.constricon import (
     FunctionExponential,
     InverseConsistent,
@@ -26,17 +30,13 @@ from RegistrationNetLib.models.constricon import (
     constricon_network,
     velocity_diffusion,
 )
+from RegistrationNetLib.models.constricon_resolution import check_resolved, round_trip_vox, squaring_error_vox
+from RegistrationNetLib.models.constricon_velocities import Middle, velocities_of
 from RegistrationNetLib.models.gradicon import gradicon_network
-from RegistrationNetLib.models.lie import Flow, flows, matrix_exponentials
-from RegistrationNetLib.models.resolution import check_resolved, round_trip_vox, squaring_error_vox
-from RegistrationNetLib.models.steps import BothWays, Downsample, both_ways, mapped_lattice
-from RegistrationNetLib.models.velocities import Middle, velocities_of
-from RegistrationNetLib.networks.matrix import ConvolutionalMatrixNet
-from RegistrationNetLib.networks.unet import TallUNet
-from RegistrationNetLib.noise import smooth_noise
-from RegistrationNetLib.regularity import diffusion
-from RegistrationNetLib.similarity import LNCC, SSD
-from Testing.networks.published import smooth_pair
+from RegistrationNetLib.models.layers.exponential import Flow, flows, matrix_exponentials
+from RegistrationNetLib.models.layers.matrix import ConvolutionalMatrixNet
+from RegistrationNetLib.models.layers.unet import TallUNet
+from Testing.models.layers.published import smooth_pair
 
 from . import published_constricon as published
 

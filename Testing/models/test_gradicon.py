@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from RegistrationNetLib.deformation import identity_points
 from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.geometry.deformation import identity_points
+from RegistrationNetLib.losses.similarity import LNCC, SSD, SquaredLNCC
+from RegistrationNetLib.memory import recomputed
+from RegistrationNetLib.models.composition import both_ways, mapped_lattice
 from RegistrationNetLib.models.gradicon import GradICONLoss, gradicon_network
-from RegistrationNetLib.models.steps import both_ways, mapped_lattice, recomputed
-from RegistrationNetLib.similarity import LNCC, SSD, SquaredLNCC
-from Testing.networks.published import randomize, smooth_pair
+from Testing.models.layers.published import randomize, smooth_pair
 
 # The last three: half of what the brain, and the lung and universal networks are published with, and the whole of the knee's, whose
 # half the published code refuses.

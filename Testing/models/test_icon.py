@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.losses.similarity import NCC
+from RegistrationNetLib.models.composition import both_ways, mapped_lattice
 from RegistrationNetLib.models.gradicon import gradicon_network
 from RegistrationNetLib.models.icon import ICONLoss, KneeNetwork
-from RegistrationNetLib.models.steps import both_ways, mapped_lattice
-from RegistrationNetLib.similarity import NCC
-from Testing.networks.published import randomize, smooth_pair
+from Testing.models.layers.published import randomize, smooth_pair
 
 PREFIXES = {
     "regis_net.netPhi.netPhi.net.netPhi.net.": 51,

@@ -14,20 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from RegistrationNetLib.catalogue import card_named
-from RegistrationNetLib.checkpoint import load_into
-from RegistrationNetLib.deformation import Affine, identity_points
 from RegistrationNetLib.errors import InputError, WeightsError
+from RegistrationNetLib.geometry.deformation import Affine, identity_points
+from RegistrationNetLib.geometry.regularity import gradicon_loss
+from RegistrationNetLib.losses.similarity import NCC, SSD
 from RegistrationNetLib.models import nephi
+from RegistrationNetLib.models.catalogue import card_named
+from RegistrationNetLib.models.checkpoint import load_into
+from RegistrationNetLib.models.layers.implicit import LocalMLP
+from RegistrationNetLib.models.layers.latent import LatentCodes, random_codes
 from RegistrationNetLib.models.nephi import ImplicitMap, NePhi, both_implicit, slabs
 from RegistrationNetLib.models.nephi_loss import NePhiLoss, gradient_inconsistency
-from RegistrationNetLib.models.nephi_row import ParameterRow
-from RegistrationNetLib.networks.implicit import LocalMLP
-from RegistrationNetLib.networks.latent import LatentCodes, random_codes
-from RegistrationNetLib.regularity import gradicon_loss
-from RegistrationNetLib.similarity import NCC, SSD
+from RegistrationNetLib.models.nephi_parameters import ParameterRow
 
-from ..networks.published import randomize, smooth_pair
+from .layers.published import randomize, smooth_pair
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,9 +7,9 @@ import SimpleITK as sitk
 import slicer
 import vtk
 
-from RegistrationNetLib import mrml
-from RegistrationNetLib.nrrd import Volume
-from RegistrationNetLib.scene_sampling import at_once
+from RegistrationNetLib.io.nrrd import Volume
+from RegistrationNetLib.slicer_bridge import mrml
+from RegistrationNetLib.slicer_bridge.scene_sampling import at_once
 
 from ..worker_input import ball
 

@@ -50,7 +50,7 @@ def main(path: str) -> None:
     from PIL import Image
 
     from RegistrationNet import RegistrationNetLogic
-    from RegistrationNetLib.phantom import demo_pair
+    from RegistrationNetLib.quality.phantom import demo_pair
 
     from .nodes import volume_node_of
 

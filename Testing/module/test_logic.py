@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import slicer
 
-from RegistrationNetLib import mrml
 from RegistrationNetLib.errors import Cancelled, InputError, OutputError, WorkerError
-from RegistrationNetLib.nrrd import Volume
-from RegistrationNetLib.scene_results import placed
-from RegistrationNetLib.scene_sampling import at_once, sampled
+from RegistrationNetLib.io.nrrd import Volume
+from RegistrationNetLib.slicer_bridge import mrml
+from RegistrationNetLib.slicer_bridge.scene_results import placed
+from RegistrationNetLib.slicer_bridge.scene_sampling import at_once, sampled
 
 from ..worker_input import ball
 from .conftest import ROOT
@@ -392,7 +392,7 @@ def test_a_result_that_cannot_be_placed_fails_the_job_and_changes_nothing(
     fixed, moving = pair_nodes(scene)
     logic.register(fixed, moving, **QUICK)
     before = content(scene)
-    monkeypatch.setattr("RegistrationNetLib.scene_results.set_chart", lambda *_: 1 / 0)
+    monkeypatch.setattr("RegistrationNetLib.slicer_bridge.scene_results.set_chart", lambda *_: 1 / 0)
     job = logic.startRegistration(fixed, moving, **QUICK)
     with pytest.raises(ZeroDivisionError):
         job.wait()
@@ -653,7 +653,12 @@ def test_every_choice_of_the_parameter_node_reaches_the_registration(
 
 
 def test_the_choices_are_those_of_the_library(module: Any) -> None:
-    from RegistrationNetLib import alignment, cli, devices, inputs, options, panel_words, similarity
+    from RegistrationNetLib import devices
+    from RegistrationNetLib.cli import main as cli
+    from RegistrationNetLib.io import inputs
+    from RegistrationNetLib.losses import similarity
+    from RegistrationNetLib.registration import alignment, options
+    from RegistrationNetLib.slicer_bridge import panel_words
 
     assert set(module.REFINEMENTS) - {"default"} == set(options.REFINEMENTS) == set(cli.REFINEMENTS)
     assert set(module.MODALITIES) == set(inputs.MODALITIES)

@@ -9,10 +9,10 @@ import SimpleITK as sitk
 import slicer
 import vtk
 
-from RegistrationNetLib import mrml, scene_sampling
 from RegistrationNetLib.errors import GeometryError, InputError
-from RegistrationNetLib.nrrd import Volume
-from RegistrationNetLib.scene_sampling import at_once
+from RegistrationNetLib.io.nrrd import Volume
+from RegistrationNetLib.slicer_bridge import mrml, scene_sampling
+from RegistrationNetLib.slicer_bridge.scene_sampling import at_once
 
 from ..worker_input import ball
 from .nodes import bent_transform, centre_ras, from_world, linear_transform, points_node, segmentation_node, to_world, volume_node

@@ -11,8 +11,8 @@ import pytest
 import slicer
 from PySide6 import QtCore
 
-from RegistrationNetLib.client import Client
-from RegistrationNetLib.nrrd import Volume
+from RegistrationNetLib.io.nrrd import Volume
+from RegistrationNetLib.slicer_bridge.client import Client
 
 from .conftest import ROOT
 from .nodes import bent_transform, segmentation_node, volume_node
@@ -32,7 +32,7 @@ WORKER = f"""#!{sys.executable}
 import json, sys
 from pathlib import Path
 import numpy as np
-from RegistrationNetLib.nrrd import Volume, read_volume, write_volume
+from RegistrationNetLib.io.nrrd import Volume, read_volume, write_volume
 for line in sys.stdin:
     request = json.loads(line)
     folder = Path(request["folder"])

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from RegistrationNetLib import mrml
 from RegistrationNetLib.errors import InputError
-from RegistrationNetLib.nrrd import Volume
-from RegistrationNetLib.scene_inputs import Inputs
-from RegistrationNetLib.scene_sampling import at_once
+from RegistrationNetLib.io.nrrd import Volume
+from RegistrationNetLib.slicer_bridge import mrml
+from RegistrationNetLib.slicer_bridge.scene_inputs import Inputs
+from RegistrationNetLib.slicer_bridge.scene_sampling import at_once
 
 from .nodes import bent_transform, linear_transform, pair_nodes, points_node, volume_node
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import slicer
 
-from RegistrationNetLib import mrml, scene_display, scene_results
-from RegistrationNetLib.client import Result
-from RegistrationNetLib.colours import TABLE_WINDOW, jacobian_colour
 from RegistrationNetLib.errors import OutputError
-from RegistrationNetLib.nrrd import Volume
-from RegistrationNetLib.scene_results import ResultNodes, all_or_none, placed
-from RegistrationNetLib.scene_sampling import at_once
+from RegistrationNetLib.io.nrrd import Volume
+from RegistrationNetLib.quality.colours import TABLE_WINDOW, jacobian_colour
+from RegistrationNetLib.slicer_bridge import mrml, scene_display, scene_results
+from RegistrationNetLib.slicer_bridge.client import Result
+from RegistrationNetLib.slicer_bridge.scene_results import ResultNodes, all_or_none, placed
+from RegistrationNetLib.slicer_bridge.scene_sampling import at_once
 
 from ..worker_input import ball
 from .nodes import centre_ras, from_world, pair_nodes, points_node, volume_node

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import slicer
 
-from RegistrationNetLib import mrml
-from RegistrationNetLib.colours import FOLDED, jacobian_colour
-from RegistrationNetLib.nrrd import Volume
-from RegistrationNetLib.scene_results import placed
+from RegistrationNetLib.io.nrrd import Volume
+from RegistrationNetLib.quality.colours import FOLDED, jacobian_colour
+from RegistrationNetLib.slicer_bridge import mrml
+from RegistrationNetLib.slicer_bridge.scene_results import placed
 
 from ..worker_input import ball
 from .nodes import pair_nodes

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from RegistrationNetLib.client import Client
+from RegistrationNetLib.slicer_bridge.client import Client
 
 from ..module.conftest import ROOT, collect_ignore_glob, host, scene, small_heap  # noqa: F401, the stage is the same
 from .fake_client import FakeClient

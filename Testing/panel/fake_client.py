@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from RegistrationNetLib.client import Job
 from RegistrationNetLib.errors import Cancelled, RegistrationNetError
 from RegistrationNetLib.progress import Progress
+from RegistrationNetLib.slicer_bridge.client import Job
 
 
 class FakeClient:

@@ -23,10 +23,10 @@ slicer_host.start(ROOT / "Testing" / "host" / "slicer_layer")
 import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
 
-from RegistrationNetLib.client import Client  # noqa: E402
 from RegistrationNetLib.errors import ResourceError  # noqa: E402
-from RegistrationNetLib.nrrd import Volume  # noqa: E402
-from RegistrationNetLib.phantom import demo_pair  # noqa: E402
+from RegistrationNetLib.io.nrrd import Volume  # noqa: E402
+from RegistrationNetLib.quality.phantom import demo_pair  # noqa: E402
+from RegistrationNetLib.slicer_bridge.client import Client  # noqa: E402
 
 from ..module.nodes import points_node, segmentation_node, volume_node  # noqa: E402
 from .conftest import Panel  # noqa: E402

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import slicer
 
-from RegistrationNetLib.nrrd import Volume
+from RegistrationNetLib.io.nrrd import Volume
 
 from ..module.nodes import volume_node
 from ..worker_input import ball

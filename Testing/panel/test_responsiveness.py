@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from RegistrationNetLib.nrrd import Volume
+from RegistrationNetLib.io.nrrd import Volume
 
 from ..module.nodes import volume_node
 from .conftest import Panel

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from RegistrationNetLib.client import Client
 from RegistrationNetLib.errors import ResourceError
+from RegistrationNetLib.slicer_bridge.client import Client
 
 from ..module.nodes import segmentation_node
 from ..worker_input import ball

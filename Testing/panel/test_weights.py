@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from RegistrationNetLib.client import Client
+from RegistrationNetLib.slicer_bridge.client import Client
 
 from ..loopback import Server, dripping, stalled, status, the_rest
 from .conftest import Panel
@@ -79,8 +79,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Weights that fit ConstrICON, as nobody has trained them."""
     import torch
 
-    from RegistrationNetLib.catalogue import card_named
-    from RegistrationNetLib.predictor import untrained_network
+    from RegistrationNetLib.models.catalogue import card_named
+    from RegistrationNetLib.models.loading import untrained_network
 
     card = card_named("constricon-mouse")
     prefix = card.as_dict()["weights"]["state_dict_prefix"]

@@ -7,7 +7,7 @@ import torch
 
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.training.augmentation import AugmentationOptions, augmented
-from RegistrationNetLib.training.examples import Example, Pair
+from RegistrationNetLib.training.pairs import Example, Pair
 from RegistrationNetLib.training.synthetic import AnatomyPairs
 from RegistrationNetLib.training.validation import overlap
 

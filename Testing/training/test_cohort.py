@@ -6,9 +6,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from RegistrationNetLib.catalogue import card_named
 from RegistrationNetLib.errors import Cancelled, InputError
-from RegistrationNetLib.prepare import Preparation
+from RegistrationNetLib.models.catalogue import card_named
+from RegistrationNetLib.registration.prepare import Preparation
 from RegistrationNetLib.training.cohort_files import Cohort, folder_cohort, listed_cohort, paired_cohort
 from RegistrationNetLib.training.cohort_images import CohortPairs, Reader, surveyed
 

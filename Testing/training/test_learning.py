@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from RegistrationNetLib.errors import InputError, RefinementError
+from RegistrationNetLib.losses.similarity import LNCC, SSD
+from RegistrationNetLib.models.composition import FunctionFromVectorField, both_ways
 from RegistrationNetLib.models.gradicon import GradICONLoss, gradicon_network
 from RegistrationNetLib.models.icon import ICONLoss
-from RegistrationNetLib.models.steps import FunctionFromVectorField, both_ways
-from RegistrationNetLib.networks.unet import TallUNet
-from RegistrationNetLib.similarity import LNCC, SSD
-from RegistrationNetLib.training.examples import Example, Pair, stacked
+from RegistrationNetLib.models.layers.unet import TallUNet
 from RegistrationNetLib.training.learning import LearningOptions, Lesson, drawn_batch, learning, step_random, unets_in
+from RegistrationNetLib.training.pairs import Example, Pair, stacked
+from RegistrationNetLib.training.state import Trainee
 from RegistrationNetLib.training.synthetic import AnatomyPairs
-from RegistrationNetLib.training.trainee import Trainee
 
 from .tiny import SHAPE, tiny_network
 

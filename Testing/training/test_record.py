@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from RegistrationNetLib.deformation import Composition, DisplacementField, identity_points
 from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.geometry.deformation import Composition, DisplacementField, identity_points
+from RegistrationNetLib.losses.similarity import LNCC
+from RegistrationNetLib.models.composition import BothWays
 from RegistrationNetLib.models.gradicon import GradICONLoss
-from RegistrationNetLib.models.steps import BothWays
-from RegistrationNetLib.similarity import LNCC
 from RegistrationNetLib.training.checkpoints import load_checkpoint, save_checkpoint
 from RegistrationNetLib.training.learning import LearningOptions, Lesson, Step, learning
 from RegistrationNetLib.training.record import Curves, Record
+from RegistrationNetLib.training.state import Trainee
 from RegistrationNetLib.training.synthetic import AnatomyPairs
-from RegistrationNetLib.training.trainee import Trainee
 from RegistrationNetLib.training.validation import folded_percent, inverse_error, look, overlap
 
 from .tiny import SHAPE, tiny_network

@@ -17,19 +17,19 @@ import SimpleITK as sitk
 import torch
 
 from RegistrationNetLib import register
-from RegistrationNetLib.catalogue import card_named, cards
-from RegistrationNetLib.checkpoint import save_as_published
-from RegistrationNetLib.cli import main
-from RegistrationNetLib.client import Client
+from RegistrationNetLib.cli.main import main
 from RegistrationNetLib.errors import Cancelled, InputError, RefinementError, WeightsError
-from RegistrationNetLib.predictor import untrained_network
+from RegistrationNetLib.models.catalogue import card_named, cards
+from RegistrationNetLib.models.checkpoint import save_as_published
+from RegistrationNetLib.models.loading import untrained_network
 from RegistrationNetLib.progress import Progress
+from RegistrationNetLib.slicer_bridge.client import Client
 from RegistrationNetLib.training import learning as learning_module
 from RegistrationNetLib.training.configuration import Configuration
 from RegistrationNetLib.training.data import pairs_of
 from RegistrationNetLib.training.learning import Lesson, TrainingLoss, drawn_batch, step_random
 from RegistrationNetLib.training.run import CHECKPOINT, _loss_options, starting_network, train
-from RegistrationNetLib.training.trainee import Trainee
+from RegistrationNetLib.training.state import Trainee
 
 from ..worker_input import pair
 from .tiny import described, write_images
@@ -348,7 +348,7 @@ def test_two_processes_of_torchrun_train_one_model_on_the_pairs_of_both(tmp_path
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
     script = SCRIPT.replace(
-        "train(described", "from RegistrationNetLib.cli import main; sys.exit(main(['train', sys.argv[1]]))\ntrain(described"
+        "train(described", "from RegistrationNetLib.cli.main import main; sys.exit(main(['train', sys.argv[1]]))\ntrain(described"
     )
     (tmp_path / "run.toml").write_text(
         'model = "tiny"\nname = "stopped"\nout = "out"\n[learning]\nsteps = 1000000\n[data]\nsynthetic = "anatomy"\n[record]\npictures = false\n'

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from RegistrationNetLib.deformation import identity_points, jacobian_determinant, sample
 from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.geometry.deformation import identity_points, jacobian_determinant, sample
 from RegistrationNetLib.training.synthetic import AnatomyPairs, ShapePairs
 from RegistrationNetLib.training.validation import overlap
 

@@ -13,10 +13,10 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor, nn
 
-from RegistrationNetLib import catalogue
-from RegistrationNetLib.catalogue import Card, card_named
-from RegistrationNetLib.models.steps import FunctionFromVectorField
-from RegistrationNetLib.predictor import NETWORKS
+from RegistrationNetLib.models import catalogue
+from RegistrationNetLib.models.catalogue import Card, card_named
+from RegistrationNetLib.models.composition import FunctionFromVectorField
+from RegistrationNetLib.models.loading import NETWORKS
 from RegistrationNetLib.training.configuration import Configuration, configuration
 
 SHAPE = (16, 20)

@@ -1,0 +1,301 @@
+"""What each command of the terminal does. `cli.py` reads the command line and explains what fails."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+
+from ..errors import InputError
+from ..io.inputs import read_image, read_transform
+from ..io.landmarks import Points, mapped, read_points, write_points
+from ..io.native_messages import native_messages_dropped
+from ..io.outputs import check_file_name, check_folder_name, check_image_name, staged_folder, write_image
+from ..io.warping import warp_image
+from ..models.catalogue import OWN_SUFFIX, Card, card_named, cards, models_folder, read_own_card
+from ..models.checkpoint import check
+from ..models.loading import untrained_network
+from ..models.weights import Check, download, import_file, import_own, megabytes, remove, total_size, weights_state
+from ..quality.assessment import displacement, jacobian_image, jacobian_statistics, label_overlap, landmark_errors
+from ..quality.known_warp import error_mm
+from ..quality.marks import marks, worst
+from ..quality.phantom import demo_pair
+from ..registration.pipeline import Registration, register
+from .console import painted, progress_bar, table
+from .doctor import Finding, examine
+from .interruption import Interruption
+from .train_commands import run_finetune, run_train
+
+Command = Callable[[Namespace, Interruption], int]
+
+VERDICTS = {
+    "green": "all marks are green",
+    "amber": "look at what is amber before you trust it",
+    "red": "do not trust it before you know why something is red",
+}
+
+
+def run_register(options: Namespace, interruption: Interruption) -> int:
+    check_folder_name(options.out_dir)
+    initial = _transform(options.initial) if options.initial else None
+    landmarks = _landmarks(options) or (None, None)
+    with progress_bar(is_wanted=not options.quiet) as callback:
+        result = register(
+            options.fixed,
+            options.moving,
+            model=options.model,
+            refine=options.refine,
+            steps=options.steps,
+            similarity=options.similarity,
+            fixed_modality=options.fixed_modality,
+            moving_modality=options.moving_modality,
+            fixed_mask=options.fixed_mask,
+            moving_mask=options.moving_mask,
+            fixed_labels=options.fixed_labels,
+            moving_labels=options.moving_labels,
+            fixed_landmarks=landmarks[0],
+            moving_landmarks=landmarks[1],
+            initial=initial,
+            align=options.align,
+            device=options.device,
+            weights=options.weights,
+            smoothness=options.smoothness,
+            mirrored=options.mirrored,
+            conserve_mass=options.conserve_mass,
+            seed=options.seed,
+            progress=interruption.checked(callback),
+        )
+        interruption.check()
+        result.save(options.out_dir)
+    interruption.too_late()
+    if not options.quiet:
+        _print_result(result, options.out_dir)
+    return 0
+
+
+def run_demo(options: Namespace, interruption: Interruption) -> int:
+    out_dir: Path = options.out_dir
+    check_folder_name(out_dir)
+    fixed, moving, fixed_labels, moving_labels, known = demo_pair(seed=options.seed)
+    interruption.check()
+    with progress_bar(is_wanted=not options.quiet) as callback:
+        result = register(fixed, moving, seed=options.seed, progress=interruption.checked(callback))
+    before = error_mm(sitk.Transform(3, sitk.sitkIdentity), known, fixed_labels)
+    after = error_mm(result.moving_from_fixed, known, fixed_labels)
+    inputs = {"fixed": fixed, "moving": moving, "fixed_labels": fixed_labels, "moving_labels": moving_labels}
+    with staged_folder(out_dir) as folder:
+        for name, image in inputs.items():
+            write_image(image, folder / f"{name}.nii.gz")
+        result.save(folder)
+        interruption.check()
+    interruption.too_late()
+    if not options.quiet:
+        _print_result(result, out_dir)
+        print("Distance from the true place, over the head:")
+        rows = [
+            [name, *(f"{mm:.2f} mm" for mm in vars(error).values())] for name, error in (("before", before), ("after", after))
+        ]
+        print(table([["", *vars(before)], *rows]))
+    return 0
+
+
+def run_warp(options: Namespace, interruption: Interruption) -> int:
+    check_image_name(options.out)
+    image, like = read_image(options.image), read_image(options.like)
+    warped = warp_image(image, like, _transform(options.transform), labels=options.labels)
+    interruption.check()
+    write_image(warped, options.out)
+    interruption.too_late()
+    return 0
+
+
+def run_points(options: Namespace, interruption: Interruption) -> int:
+    check_file_name(options.out)
+    transform = _transform(options.transform)
+    points = read_points(options.points, dim=transform.GetDimension())
+    interruption.check()
+    write_points(points.moved(mapped(points.points_mm, transform)), options.out)
+    interruption.too_late()
+    return 0
+
+
+def run_jacobian(options: Namespace, interruption: Interruption) -> int:
+    check_image_name(options.out)
+    determinant = jacobian_image(_transform(options.transform), read_image(options.like))
+    interruption.check()
+    write_image(determinant, options.out)
+    interruption.too_late()
+    return 0
+
+
+def run_evaluate(options: Namespace, interruption: Interruption) -> int:
+    transform = _transform(options.transform) if options.transform else None
+    content = dict(_evaluation(options, transform))
+    interruption.check()
+    if not content:
+        raise InputError(
+            "Nothing to evaluate; give a pair of labels, a pair of landmarks, or a transform with --like. "
+            "See registrationnet evaluate --help."
+        )
+    print(json.dumps(content, indent=2) if options.json else table(list(_evaluation_rows(content))))
+    return 0
+
+
+def _evaluation(options: Namespace, transform: sitk.Transform | None) -> Iterator[tuple[str, Any]]:
+    if _is_pair(options, "labels"):
+        fixed, moving = read_image(options.fixed_labels), read_image(options.moving_labels)
+        overlap = label_overlap(fixed, moving, transform or sitk.Transform(fixed.GetDimension(), sitk.sitkIdentity))
+        yield "dice", {str(label): vars(dice) for label, dice in overlap.dice.items()}
+        yield "mean_dice", vars(overlap.mean)
+    if landmarks := _landmarks(options):
+        errors = landmark_errors(*landmarks, transform or sitk.Transform(landmarks[0].shape[1], sitk.sitkIdentity))
+        yield "landmarks_mm", {"count": errors.count, "before": vars(errors.before), "after": vars(errors.after)}
+    if options.like:
+        if transform is None:
+            raise InputError("--like is there to count the folds of a transform; no transform came. Add --transform.")
+        like = read_image(options.like)
+        yield "jacobian", vars(jacobian_statistics(jacobian_image(transform, like)))
+        yield "displacement_mm", vars(displacement(transform, like))
+
+
+def _is_pair(options: Namespace, what: str) -> bool:
+    given = [side for side in ("fixed", "moving") if getattr(options, f"{side}_{what}")]
+    if len(given) == 1:
+        other = "moving" if given == ["fixed"] else "fixed"
+        raise InputError(f"--{given[0]}-{what} came alone; {what} are compared in pairs. Add --{other}-{what}.")
+    return bool(given)
+
+
+def _evaluation_rows(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _evaluation_rows(value, f"{prefix}{name} ")
+        else:
+            yield prefix + name, f"{value:.4g}"
+
+
+def run_models_list(options: Namespace, interruption: Interruption) -> int:
+    interruption.check()
+    if options.json:
+        print(json.dumps([_card_and_state(card) for card in cards().values()], indent=2))
+        return 0
+    rows = [(name, str(weights_state(card)), card.title) for name, card in cards().items()]
+    print(table([("NAME", "WEIGHTS", "TITLE"), *rows], indent=""))
+    print(f"\nWeights lie in {models_folder()} ({megabytes(total_size())})")
+    return 0
+
+
+def run_models_show(options: Namespace, interruption: Interruption) -> int:
+    interruption.check()
+    content = _card_and_state(card_named(options.name))
+    if options.json:
+        print(json.dumps(content, indent=2))
+    else:
+        print(table([(key, _in_one_line(value)) for key, value in content.items()], indent=""))
+    return 0
+
+
+def run_models_download(options: Namespace, interruption: Interruption) -> int:
+    card = card_named(options.name)
+    with progress_bar(is_wanted=not options.quiet) as callback:
+        path = download(card, _check_of(card), progress=interruption.checked(callback))
+    interruption.too_late()
+    if not options.quiet:
+        print(f"{card.name} is ready: {path}")
+    return 0
+
+
+def run_models_import(options: Namespace, interruption: Interruption) -> int:
+    beside = options.file.with_name(f"{options.name}{OWN_SUFFIX}")
+    if options.name not in cards() and beside.is_file():
+        card = read_own_card(beside)
+        path = import_own(card, options.file, _check_of(card))
+    else:
+        card = card_named(options.name)
+        path = import_file(card, options.file, _check_of(card))
+    interruption.too_late()
+    if not options.quiet:
+        print(f"{card.name} is ready: {path}")
+    return 0
+
+
+def run_models_remove(options: Namespace, interruption: Interruption) -> int:
+    interruption.check()
+    freed = remove(card_named(options.name))
+    if not options.quiet:
+        print(f"{options.name}: {megabytes(freed)} freed" if freed else f"{options.name}: there was nothing to remove")
+    return 0
+
+
+def _check_of(card: Card) -> Check:
+    return partial(check, card=card, network_of=untrained_network)
+
+
+def _card_and_state(card: Card) -> dict[str, Any]:
+    return {**card.as_dict(), "state": weights_state(card).as_dict()}
+
+
+def _in_one_line(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def run_doctor(options: Namespace, interruption: Interruption) -> int:
+    interruption.check()
+    findings: list[Finding] = list(examine())
+    if options.json:
+        print(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        print(table([("ok" if finding.is_fine else "!!", finding.what, finding.value) for finding in findings], indent=""))
+        for finding in findings:
+            if not finding.is_fine:
+                print(f"!! {finding.what}: {finding.advice}")
+    return 0 if all(finding.is_fine for finding in findings) else 1
+
+
+def _print_result(result: Registration, out_dir: Path) -> None:
+    facts = result.report()
+    all_marks = marks(result.quality)
+    width = max(len(mark.colour) for mark in all_marks)
+    rows = [(mark.colour.ljust(width), mark.measure, mark.value_text) for mark in all_marks]
+    for line, mark in zip(table(rows).splitlines(), all_marks, strict=True):
+        print(line.replace(mark.colour, painted(mark.colour, mark.colour), 1))
+    for mark in all_marks:
+        if mark.colour != "green":
+            print(f"  {mark.measure}: {mark.rule}")
+    print(f"{facts['model']} on {facts['device']}, {facts['seconds']['total']:.1f} s: {VERDICTS[worst(all_marks)]}")
+    print(f"Pictures and numbers: {out_dir / 'report.html'}")
+
+
+def _landmarks(options: Namespace) -> tuple[Points, Points] | None:
+    if not _is_pair(options, "landmarks"):
+        return None
+    return read_points(options.fixed_landmarks).points_mm, read_points(options.moving_landmarks).points_mm
+
+
+def _transform(path: Path) -> sitk.Transform:
+    """A transform from a file, without the chatter of the HDF5 library on stderr."""
+    with native_messages_dropped():
+        return read_transform(path)
+
+
+COMMANDS: dict[str, Command] = {
+    "register": run_register,
+    "warp": run_warp,
+    "points": run_points,
+    "jacobian": run_jacobian,
+    "evaluate": run_evaluate,
+    "models list": run_models_list,
+    "models show": run_models_show,
+    "models download": run_models_download,
+    "models import": run_models_import,
+    "models remove": run_models_remove,
+    "doctor": run_doctor,
+    "demo": run_demo,
+    "train": run_train,
+    "finetune": run_finetune,
+}

@@ -1,0 +1,291 @@
+"""The command line: what can be asked, and how a failure is told.
+
+Exit status: 0 done; 2 the input or the usage is wrong, nothing written; 1 it failed inside; 130 cancelled, nothing written.
+What fails is told in one line on stderr; `--debug` or REGISTRATIONNET_DEBUG=1 adds the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from ..errors import Cancelled, RegistrationNetError
+from ..version import __version__
+from .interruption import Interruption
+
+MODALITIES = ("ct", "mr", "other")
+REFINEMENTS = ("none", "field", "network")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+ALIGNMENTS = ("centre", "rigid", "affine")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that lacks a letter still gets the line
+    is_debugging = os.environ.get("REGISTRATIONNET_DEBUG", "0") not in ("", "0")
+    with Interruption() as interruption:
+        try:
+            options = parser().parse_args(arguments)
+            is_debugging |= options.debug
+            # Heavy imports happen here, so that Ctrl-C during them is a clean end too. It waits for their end: torch's do not stand it.
+            with interruption.patient():
+                from .commands import COMMANDS
+            interruption.check()
+
+            status = COMMANDS[options.command](options, interruption)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:
+            # The reader of our output has seen enough; what is still buffered has nowhere to go.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except SystemExit:
+            raise
+        except BaseException as error:  # noqa: BLE001, the one place where every failure becomes a line and a status
+            return explain(error, is_cancelled=interruption.is_requested, is_debugging=is_debugging)
+
+
+def explain(error: BaseException, *, is_cancelled: bool = False, is_debugging: bool = False) -> int:
+    """Tell `error` on stderr in one line (after its traceback when debugging) and return the exit status that belongs to it."""
+    if is_debugging:
+        traceback.print_exception(error)
+    if is_cancelled or isinstance(error, (KeyboardInterrupt, Cancelled)):
+        _tell("cancelled; nothing was written")
+        return Cancelled.exit_status
+    if isinstance(error, RegistrationNetError):
+        _tell(str(error))
+        return error.exit_status
+    if isinstance(error, MemoryError):
+        _tell("Out of memory; close other programs or use smaller images.")
+        return 1
+    _tell(f"failed inside: {type(error).__name__}: {error} (--debug tells where)")
+    return 1
+
+
+def _tell(message: str) -> None:
+    print(f"registrationnet: {' '.join(message.split())}", file=sys.stderr)
+
+
+class Parser(argparse.ArgumentParser):
+    """Wrong usage is told in one line, like every other failure."""
+
+    def error(self, message: str) -> NoReturn:
+        _tell(f"{message}; see {self.prog} --help")
+        self.exit(2)
+
+
+def parser() -> Parser:
+    """The whole command line."""
+    top = Parser(prog="registrationnet", description="Medical image registration, with numbers that say whether to trust it.")
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    _add_register(commands)
+    _add_warp(commands)
+    _add_points(commands)
+    _add_jacobian(commands)
+    _add_evaluate(commands)
+    _add_models(commands)
+    _add_json(_add(commands, "doctor", "say whether this machine is ready, and what to do if not"))
+    _add_demo(commands)
+    _add_train(commands)
+    _add_finetune(commands)
+    return top
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def _add(commands: Commands, name: str, summary: str, *, command: str = "", description: str = "") -> Parser:
+    one = commands.add_parser(name, help=summary, description=description or f"{summary}.".capitalize())
+    one.set_defaults(command=command or name)
+    one.add_argument("--debug", action="store_true", help="add the traceback to an error")
+    return one
+
+
+def _add_register(commands: Commands) -> None:
+    one = _add(commands, "register", "register MOVING to FIXED")
+    one.add_argument("fixed", metavar="FIXED", help="image file, or folder with one DICOM series")
+    one.add_argument("moving", metavar="MOVING", help="image file, or folder with one DICOM series")
+    one.add_argument(
+        "out_dir",
+        metavar="OUT_DIR",
+        type=Path,
+        help="receives transform.h5, inverse.h5, warped.nii.gz, jacobian.nii.gz, report.json, report.html",
+    )
+    one.add_argument("--model", default="direct", metavar="NAME", help="see `registrationnet models`; default %(default)s")
+    one.add_argument("--refine", choices=REFINEMENTS, help="refinement after the model; default: as its card says")
+    one.add_argument("--steps", type=_whole, metavar="N", help="steps of the refinement, 0 for none; default: the method's own")
+    one.add_argument("--similarity", default="auto", metavar="NAME", help="default: by the modalities")
+    for side in ("fixed", "moving"):
+        one.add_argument(f"--{side}-modality", choices=MODALITIES, default="other")
+    for side in ("fixed", "moving"):
+        one.add_argument(f"--{side}-mask", metavar="FILE", help=f"where in {side} similarity counts")
+    for side in ("fixed", "moving"):
+        one.add_argument(f"--{side}-labels", metavar="FILE", help=f"outlined structures of {side}; both sides or neither")
+    for side in ("fixed", "moving"):
+        one.add_argument(
+            f"--{side}-landmarks", type=Path, metavar="CSV", help=f"points of {side} that measure the error; both or neither"
+        )
+    one.add_argument("--initial", type=Path, metavar="FILE", help="transform to begin with, points of fixed to points of moving")
+    one.add_argument(
+        "--align", type=_alignments, metavar="LIST", help=f"of {', '.join(ALIGNMENTS)}; or none; default: as the card says"
+    )
+    one.add_argument("--device", choices=DEVICES, default="auto")
+    one.add_argument("--weights", type=Path, metavar="FILE", help="weights for the model, in place of its own")
+    one.add_argument(
+        "--smoothness", type=_positive, default=1.0, metavar="X", help="more than 1 is smoother; default %(default)s"
+    )
+    one.add_argument("--mirrored", action="store_true", help="the other side of the body than the model knows (right knees)")
+    one.add_argument("--conserve-mass", action="store_true", help="for two CT of lungs: tissue that grows gets thinner")
+    one.add_argument(
+        "--seed", type=_whole, default=0, metavar="N", help="the same seed gives the same result; default %(default)s"
+    )
+    one.add_argument("--quiet", action="store_true", help="print nothing")
+
+
+def _add_warp(commands: Commands) -> None:
+    one = _add(commands, "warp", "carry an image onto the grid of another by a transform")
+    one.add_argument("image", metavar="IMAGE", help="what to warp: for transform.h5, anything that lies on moving")
+    one.add_argument("out", metavar="OUT", type=Path, help="image file; its suffix chooses the format")
+    _add_transform(one, is_required=True)
+    one.add_argument("--like", metavar="FIXED", required=True, help="the image whose grid the result has")
+    one.add_argument("--labels", action="store_true", help="nearest neighbour and 0 outside, for label maps")
+
+
+def _add_points(commands: Commands) -> None:
+    one = _add(
+        commands,
+        "points",
+        "map points by a transform",
+        description="Map points by a transform. With transform.h5 points of fixed become points of moving, "
+        "with inverse.h5 points of moving become points of fixed.",
+    )
+    one.add_argument("points", metavar="IN.csv", type=Path, help="columns x, y, z in LPS mm; other columns are kept; or .fcsv")
+    one.add_argument("out", metavar="OUT.csv", type=Path)
+    _add_transform(one, is_required=True)
+
+
+def _add_jacobian(commands: Commands) -> None:
+    one = _add(commands, "jacobian", "write the Jacobian determinant of a transform as an image")
+    one.add_argument("out", metavar="OUT", type=Path, help="image file; its suffix chooses the format")
+    _add_transform(one, is_required=True)
+    one.add_argument("--like", metavar="FIXED", required=True, help="the image whose grid the result has")
+
+
+def _add_evaluate(commands: Commands) -> None:
+    one = _add(commands, "evaluate", "measure a transform: Dice of labels, distance of landmarks, folds")
+    _add_transform(one, is_required=False)
+    one.add_argument("--fixed-labels", metavar="FILE", help="with --moving-labels: Dice of each label")
+    one.add_argument("--moving-labels", metavar="FILE")
+    one.add_argument("--fixed-landmarks", type=Path, metavar="CSV", help="with --moving-landmarks: distances in mm")
+    one.add_argument("--moving-landmarks", type=Path, metavar="CSV")
+    one.add_argument("--like", metavar="FIXED", help="with --transform: folds and displacement on the grid of this image")
+    _add_json(one)
+
+
+def _add_models(commands: Commands) -> None:
+    one = _add(commands, "models", "list the models, show their cards, and manage their weights", command="models list")
+    _add_json(one)
+    what = one.add_subparsers(metavar="list | show NAME | download NAME | import NAME FILE | remove NAME")
+    _add_json(_add(what, "list", "list the models and whether their weights are here", command="models list"))
+    _add_json(_add_model(what, "show", "show the card of one model"))
+    _add_quiet(_add_model(what, "download", "fetch the weights of one model"))
+    importing = _add_model(what, "import", "take the weights of one model from a file, where there is no network")
+    importing.add_argument(
+        "file", metavar="FILE", type=Path, help="as published (`show` tells where), or of your own training, its card beside it"
+    )
+    _add_quiet(importing)
+    _add_quiet(_add_model(what, "remove", "delete the weights of one model from this machine"))
+
+
+def _add_model(what: Commands, name: str, summary: str) -> Parser:
+    one = _add(what, name, summary, command=f"models {name}")
+    one.add_argument("name", metavar="NAME")
+    return one
+
+
+def _add_demo(commands: Commands) -> None:
+    one = _add(commands, "demo", "register a pair that is made on the spot and whose truth is known")
+    one.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="receives the pair and the results")
+    one.add_argument("--seed", type=_whole, default=0, metavar="N", help="another seed is another pair; default %(default)s")
+    one.add_argument("--quiet", action="store_true", help="print nothing")
+
+
+def _add_train(commands: Commands) -> None:
+    one = _add(commands, "train", "train a network as CONFIG says; under torchrun on several devices")
+    one.add_argument("config", metavar="CONFIG", type=Path, help="TOML file; see docs/training.md")
+    _add_resume(one)
+
+
+def _add_finetune(commands: Commands) -> None:
+    one = _add(commands, "finetune", "train a model further on images of your own")
+    one.add_argument("--model", required=True, metavar="NAME", help="which to start from; see `registrationnet models`")
+    one.add_argument("--name", required=True, help="of the model that comes out")
+    one.add_argument("--data", required=True, type=Path, metavar="WHAT", help="folder of images, or CSV file that lists pairs")
+    one.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="receives weights, checkpoint, curves, pictures")
+    one.add_argument("--masks", type=Path, metavar="FOLDER", help="where similarity counts: files named as the images")
+    one.add_argument("--labels", type=Path, metavar="FOLDER", help="outlined structures: files named as the images")
+    one.add_argument("--modality", choices=MODALITIES, default="other")
+    one.add_argument("--unreadable", choices=("stop", "skip"), default="stop", help="at a file that cannot be used; default stop")
+    one.add_argument("--validation", type=Path, metavar="WHAT", help="as --data, for an early look; masks and labels by a list")
+    one.add_argument("--weights", type=Path, metavar="FILE", help="start from these instead of the model's own")
+    one.add_argument("--steps", type=_whole, default=1000, metavar="N", help="default %(default)s")
+    one.add_argument("--batch", type=_whole, default=1, metavar="N", help="pairs of a step; default %(default)s")
+    one.add_argument("--learning-rate", type=_positive, default=2e-5, metavar="X", help="default %(default)s")
+    one.add_argument("--similarity", default="", metavar="NAME", help="default: the model's own")
+    one.add_argument(
+        "--smoothness", type=_positive, default=1.0, metavar="X", help="factor on the regularity; default %(default)s"
+    )
+    one.add_argument("--dice-weight", type=_positive, default=1.0, metavar="X", help="of the labels; default %(default)s")
+    one.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    one.add_argument("--device", choices=DEVICES, default="auto")
+    one.add_argument("--seed", type=_whole, default=0, metavar="N")
+    one.add_argument("--no-pictures", action="store_true", help="draw none; matplotlib is then not needed")
+    _add_resume(one)
+
+
+def _add_resume(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
+    _add_quiet(one)
+
+
+def _add_transform(one: argparse.ArgumentParser, *, is_required: bool) -> None:
+    one.add_argument("--transform", metavar="T", type=Path, required=is_required, help="ITK transform file, LPS mm")
+
+
+def _add_json(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_quiet(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--quiet", action="store_true", help="print nothing")
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def _alignments(text: str) -> tuple[str, ...]:
+    names = () if text == "none" else tuple(text.split(","))
+    unknown = [name for name in names if name not in ALIGNMENTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(ALIGNMENTS)}")
+    return names

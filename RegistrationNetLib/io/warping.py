@@ -1,0 +1,56 @@
+"""An image carried onto the grid of another by a transform."""
+
+from __future__ import annotations
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..errors import InputError
+
+# float32 holds every value of these; wider ones go through float64, which holds whole numbers up to 2⁵³.
+_NARROW = {sitk.sitkUInt8, sitk.sitkInt8, sitk.sitkUInt16, sitk.sitkInt16, sitk.sitkFloat32}
+_WIDE = {sitk.sitkUInt32, sitk.sitkInt32, sitk.sitkUInt64, sitk.sitkInt64, sitk.sitkFloat64}
+_REAL = {sitk.sitkFloat32, sitk.sitkFloat64}
+
+
+def warp_image(image: sitk.Image, like: sitk.Image, transform: sitk.Transform, *, labels: bool = False) -> sitk.Image:
+    """`image` seen on the grid of `like`, with its own pixel type; of `like` only the grid is read.
+
+    Images are interpolated linearly and rounded to the nearest whole number where the pixel type asks for it; outside
+    the image the value is its minimum. Labels take the nearest voxel, 0 outside. Channels (RGB, vectors) are warped one by one.
+
+    Args:
+        transform: from points of `like` to points of `image`, LPS mm, as in `transform.h5` of a registration.
+
+    Raises:
+        InputError: dimensions differ, or the pixels are neither numbers nor vectors of numbers.
+    """
+    _check_dimensions(image, like, transform)
+    channels = image.GetNumberOfComponentsPerPixel()
+    if "vector" in image.GetPixelIDTypeAsString():
+        parts = [sitk.VectorIndexSelectionCast(image, channel) for channel in range(channels)]
+        return sitk.Compose([warp_image(part, like, transform, labels=labels) for part in parts])
+    pixel = image.GetPixelID()
+    if pixel not in _NARROW | _WIDE:
+        raise InputError(
+            f"Cannot warp an image of {image.GetPixelIDTypeAsString()}; pixels must be numbers or vectors of numbers. "
+            "Convert the image first."
+        )
+    if labels:
+        return sitk.Resample(image, like, transform, sitk.sitkNearestNeighbor, 0.0, pixel)
+    exact = pixel if pixel in _REAL else sitk.sitkFloat32 if pixel in _NARROW else sitk.sitkFloat64
+    warped = sitk.Resample(image, like, transform, sitk.sitkLinear, _minimum(image), exact)
+    # SimpleITK cuts the fraction off when it writes whole numbers: 1.9 would become 1.
+    return warped if exact == pixel else sitk.Cast(sitk.Round(warped), pixel)
+
+
+def _minimum(image: sitk.Image) -> float:
+    """The smallest value of `image` that is a number."""
+    return float(np.fmin.reduce(sitk.GetArrayViewFromImage(image), axis=None))
+
+
+def _check_dimensions(image: sitk.Image, like: sitk.Image, transform: sitk.Transform) -> None:
+    dimensions = {"image": image.GetDimension(), "grid": like.GetDimension(), "transform": transform.GetDimension()}
+    if len(set(dimensions.values())) > 1:
+        came = ", ".join(f"{what} {dim}-D" for what, dim in dimensions.items())
+        raise InputError(f"Image, grid and transform differ in dimension; they must agree. Here: {came}. Check the three files.")

@@ -1,0 +1,1 @@
+"""How alike two images are, and what a registration minimizes in each direction. Imports from `geometry`."""

@@ -1,1 +1,0 @@
-"""The networks' layers as published, free of dimension; their parameters bear the names of the published files."""

@@ -1,0 +1,339 @@
+"""The numbers that say whether to trust a result.
+
+They judge the delivered transforms (SimpleITK, LPS mm) on the lattice of fixed, whatever model made them. Determinants are
+those of moving_from_fixed: 2 means that tissue takes up twice the volume in moving that it takes up in fixed, 0 or less that
+the map folds. `marks.py` judges the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import GeometryError, InputError
+from ..geometry.deformation import jacobian_determinant
+from ..geometry.space import Grid, displacements_mm, grid_of, image_on, points_of_transform
+from ..io.landmarks import mapped
+
+Array = NDArray[np.float64]
+
+# Determinants are found in slabs of about so many voxels, which bounds the memory; other numbers on about so many in all.
+SLAB_VOXELS = 600_000
+LATTICE_VOXELS = 4_000_000
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """One number before registration (images as they lie in the world) and after it."""
+
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class JacobianStatistics:
+    """The determinant over a lattice; `log_sd` is the standard deviation of its logarithm where it is positive."""
+
+    min: float
+    max: float
+    mean: float
+    folded_percent: float
+    log_sd: float
+
+
+@dataclass(frozen=True)
+class ErrorStatistics:
+    """Distances in mm: mean, 95th percentile, largest."""
+
+    mean: float
+    p95: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """How far the transform moves the voxels of fixed, in mm."""
+
+    mean: float
+    max: float
+
+
+@dataclass(frozen=True)
+class LabelOverlap:
+    """Dice per label, 1 is full overlap. A label that only one of the two images holds counts with 0."""
+
+    dice: Mapping[int, BeforeAfter]
+
+    @property
+    def mean(self) -> BeforeAfter:
+        scores = self.dice.values()
+        return BeforeAfter(
+            sum(score.before for score in scores) / len(scores), sum(score.after for score in scores) / len(scores)
+        )
+
+
+@dataclass(frozen=True)
+class LandmarkErrors:
+    """Target registration error over `count` pairs of landmarks, in mm."""
+
+    count: int
+    before: ErrorStatistics
+    after: ErrorStatistics
+
+
+@dataclass(frozen=True)
+class Quality:
+    """All that can be said about a result from its images and transforms. `voxel_mm` is the spacing of fixed."""
+
+    voxel_mm: tuple[float, ...]
+    similarity_name: str
+    similarity: BeforeAfter
+    jacobian: JacobianStatistics
+    inverse_consistency_mm: ErrorStatistics
+    displacement_mm: Displacement
+    labels: LabelOverlap | None = None
+    landmarks: LandmarkErrors | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """The part of `report.json` that is about quality; `labels` and `landmarks` only where there were any."""
+        content: dict[str, object] = {
+            "similarity": {"name": self.similarity_name, **asdict(self.similarity)},
+            "jacobian": asdict(self.jacobian),
+            "inverse_consistency_mm": asdict(self.inverse_consistency_mm),
+            "displacement_mm": asdict(self.displacement_mm),
+        }
+        if self.labels is not None:
+            dice = {str(label): asdict(score) for label, score in self.labels.dice.items()}
+            content["labels"] = {"dice": dice, "mean_dice": asdict(self.labels.mean)}
+        if self.landmarks is not None:
+            before, after = asdict(self.landmarks.before), asdict(self.landmarks.after)
+            content["landmarks"] = {"count": self.landmarks.count, "error_mm": {"before": before, "after": after}}
+        return content
+
+
+def assess(
+    *,
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    moving_from_fixed: sitk.Transform,
+    fixed_from_moving: sitk.Transform,
+    jacobian: sitk.Image,
+    similarity_name: str,
+    similarity_before: float,
+    similarity_after: float,
+    fixed_labels: sitk.Image | None = None,
+    moving_labels: sitk.Image | None = None,
+    fixed_landmarks: ArrayLike | None = None,
+    moving_landmarks: ArrayLike | None = None,
+) -> Quality:
+    """Every number of one registration.
+
+    Args:
+        jacobian: what `jacobian_image(moving_from_fixed, fixed)` gives; it exists already, being part of the result.
+        fixed_labels, moving_labels: label maps, both or neither; each on a grid of its own.
+        fixed_landmarks, moving_landmarks: corresponding points [N, dim], LPS mm, both or neither.
+
+    Raises:
+        InputError: one of a pair is missing, labels are not whole numbers, landmarks do not correspond.
+        GeometryError: no voxel of fixed falls into moving.
+    """
+    _both_or_neither(fixed_labels, moving_labels, "labels")
+    _both_or_neither(fixed_landmarks, moving_landmarks, "landmarks")
+    labels = landmarks = None
+    if fixed_labels is not None and moving_labels is not None:
+        labels = label_overlap(fixed_labels, moving_labels, moving_from_fixed)
+    if fixed_landmarks is not None and moving_landmarks is not None:
+        landmarks = landmark_errors(fixed_landmarks, moving_landmarks, moving_from_fixed)
+    return Quality(
+        voxel_mm=grid_of(fixed).spacing_mm,
+        similarity_name=similarity_name,
+        similarity=BeforeAfter(similarity_before, similarity_after),
+        jacobian=jacobian_statistics(jacobian),
+        inverse_consistency_mm=inverse_consistency(moving_from_fixed, fixed_from_moving, like=fixed, moving=moving),
+        displacement_mm=displacement(moving_from_fixed, fixed),
+        labels=labels,
+        landmarks=landmarks,
+    )
+
+
+def jacobian_image(transform: sitk.Transform, like: sitk.Image) -> sitk.Image:
+    """Determinant of the transform's derivative on the grid of `like`, float32.
+
+    Central differences of the mapped voxel centres, one-sided at the border. In contrast to ITK's
+    DisplacementFieldJacobianDeterminant it holds for oblique grids too.
+
+    Raises:
+        GeometryError: `like` is one voxel thick.
+    """
+    _check_dimension(transform, like)
+    grid = grid_of(like)
+    if min(grid.shape) < 2:
+        raise GeometryError(
+            f"The image is one voxel thick; volume change needs at least 2 voxels along each axis. "
+            f"It has {' x '.join(map(str, like.GetSize()))}. Give the volume, or the 2-D image of the slice."
+        )
+    determinant = np.empty(grid.shape, dtype=np.float32)
+    slices = max(1, SLAB_VOXELS // math.prod(grid.shape[1:]))
+    for first in range(0, grid.shape[0], slices):
+        end = min(first + slices, grid.shape[0])
+        # One slice more on each side, so that cutting into slabs changes no number.
+        start = max(first - 1, 0)
+        slab = _slab(grid, start, min(end + 1, grid.shape[0]))
+        values = jacobian_determinant(points_of_transform(transform, slab, slab))[0, 0].numpy()
+        determinant[first:end] = values[first - start : end - start]
+    return image_on(grid, determinant)
+
+
+def jacobian_statistics(jacobian: sitk.Image) -> JacobianStatistics:
+    """Statistics of a determinant image over all its voxels."""
+    values = sitk.GetArrayViewFromImage(jacobian)
+    positive = values[values > 0]
+    return JacobianStatistics(
+        min=float(values.min()),
+        max=float(values.max()),
+        mean=float(values.mean(dtype=np.float64)),
+        folded_percent=100.0 * (1.0 - positive.size / values.size),
+        log_sd=float(np.log(positive).std(dtype=np.float64)) if positive.size else 0.0,
+    )
+
+
+def lattice_stride(grid: Grid) -> int:
+    """Every how many voxels along each axis inverse consistency and displacement are measured: 1 up to 4 million voxels."""
+    return max(1, math.ceil((math.prod(grid.shape) / LATTICE_VOXELS) ** (1 / grid.dim) - 1e-9))
+
+
+def inverse_consistency(
+    moving_from_fixed: sitk.Transform, fixed_from_moving: sitk.Transform, *, like: sitk.Image, moving: sitk.Image
+) -> ErrorStatistics:
+    """How far a voxel of fixed lies from itself after going to moving and back, in mm.
+
+    Over the voxels of `like` (every `lattice_stride` along each axis) that the transform brings into the grid of `moving`.
+
+    Raises:
+        GeometryError: there is no such voxel.
+    """
+    _check_dimension(moving_from_fixed, like)
+    grid = _thinned(grid_of(like))
+    there = points_of_transform(moving_from_fixed, grid, grid_of(moving))[0]
+    # Rounding must not push the border out.
+    inside = ((there >= -1e-6) & (there <= 1 + 1e-6)).all(dim=0).numpy()
+    if not inside.any():
+        raise GeometryError(
+            "The transform brings no voxel of fixed into moving; the two must overlap. "
+            "Check that both images show the same region, or give an initial transform."
+        )
+    there_and_back = sitk.CompositeTransform(like.GetDimension())
+    # The one added last is applied first.
+    there_and_back.AddTransform(fixed_from_moving)
+    there_and_back.AddTransform(moving_from_fixed)
+    return error_statistics(_distances_mm(there_and_back, grid)[inside])
+
+
+def displacement(transform: sitk.Transform, like: sitk.Image) -> Displacement:
+    """How far the transform moves the voxels of `like` (every `lattice_stride` along each axis), in mm."""
+    _check_dimension(transform, like)
+    distance_mm = _distances_mm(transform, _thinned(grid_of(like)))
+    return Displacement(mean=float(distance_mm.mean()), max=float(distance_mm.max()))
+
+
+def label_overlap(fixed_labels: sitk.Image, moving_labels: sitk.Image, moving_from_fixed: sitk.Transform) -> LabelOverlap:
+    """Dice of each label before and after, moving's labels being taken to the grid of fixed's by nearest neighbour.
+
+    Raises:
+        InputError: a label map holds other than whole numbers, or both hold only background (0).
+    """
+    fixed, moving = _label_array(fixed_labels, "Fixed labels"), _label_array(moving_labels, "Moving labels")
+    labels = np.union1d(np.unique(fixed), np.unique(moving))
+    labels = labels[labels != 0]
+    if not labels.size:
+        raise InputError("The label maps hold no label; overlap needs values other than 0. Check the files.")
+    dice = []
+    for transform in (sitk.Transform(fixed_labels.GetDimension(), sitk.sitkIdentity), moving_from_fixed):
+        warped = sitk.Resample(moving_labels, fixed_labels, transform, sitk.sitkNearestNeighbor, 0.0)
+        dice.append(_dice(fixed, _label_array(warped, "Moving labels"), labels))
+    return LabelOverlap({int(label): BeforeAfter(*map(float, both)) for label, *both in zip(labels, *dice, strict=True)})
+
+
+def landmark_errors(fixed_landmarks: ArrayLike, moving_landmarks: ArrayLike, moving_from_fixed: sitk.Transform) -> LandmarkErrors:
+    """Target registration error: distance of each mapped fixed landmark from its moving one; points [N, dim] in LPS mm.
+
+    Raises:
+        InputError: the two lists differ in length, are empty, of another dimension, or not finite.
+    """
+    fixed, moving = np.asarray(fixed_landmarks, dtype=np.float64), np.asarray(moving_landmarks, dtype=np.float64)
+    rule = f"[N, {moving_from_fixed.GetDimension()}], N at least 1, finite, one moving landmark for each fixed one"
+    usable = fixed.ndim == 2 and fixed.shape == moving.shape and fixed.shape[1] == moving_from_fixed.GetDimension()
+    if not (usable and fixed.size and np.isfinite(fixed).all() and np.isfinite(moving).all()):
+        raise InputError(
+            f"The landmarks cannot be compared; they must be {rule}. "
+            f"Fixed has {list(fixed.shape)}, moving {list(moving.shape)}. Check the two lists."
+        )
+    before, after = (
+        error_statistics(np.linalg.norm(moving - points, axis=1)) for points in (fixed, mapped(fixed, moving_from_fixed))
+    )
+    return LandmarkErrors(len(fixed), before, after)
+
+
+def _both_or_neither(fixed: object, moving: object, what: str) -> None:
+    if (fixed is None) != (moving is None):
+        missing = "fixed" if fixed is None else "moving"
+        raise InputError(f"The {what} of {missing} are missing; {what} are compared in pairs. Give both or neither.")
+
+
+def _check_dimension(transform: sitk.Transform, like: sitk.Image) -> None:
+    if transform.GetDimension() != like.GetDimension():
+        raise InputError(
+            f"Transform and image differ in dimension; both must be 2-D or both 3-D. The transform is "
+            f"{transform.GetDimension()}-D, the image {like.GetDimension()}-D. Check that they belong together."
+        )
+
+
+def _slab(grid: Grid, start: int, end: int) -> Grid:
+    """Slices `start` up to `end` of the first array axis."""
+    shift = np.eye(grid.dim + 1)
+    shift[0, -1] = start
+    return Grid((end - start, *grid.shape[1:]), grid.world_from_voxel @ shift)
+
+
+def _thinned(grid: Grid) -> Grid:
+    """Every `lattice_stride`-th voxel along each axis."""
+    stride = lattice_stride(grid)
+    shape = tuple((size - 1) // stride + 1 for size in grid.shape)
+    return Grid(shape, grid.world_from_voxel @ np.diag([*[float(stride)] * grid.dim, 1.0]))
+
+
+def _distances_mm(transform: sitk.Transform, grid: Grid) -> NDArray[np.floating]:
+    """How far each voxel moves, [*shape]."""
+    distances: NDArray[np.floating] = np.linalg.norm(displacements_mm(transform, grid), axis=-1)
+    return distances
+
+
+def error_statistics(distances_mm: NDArray[np.floating]) -> ErrorStatistics:
+    """Mean, 95th percentile and largest of distances."""
+    return ErrorStatistics(
+        mean=float(distances_mm.mean()), p95=float(np.percentile(distances_mm, 95)), max=float(distances_mm.max())
+    )
+
+
+def _label_array(image: sitk.Image, name: str) -> NDArray[np.int64]:
+    values = sitk.GetArrayViewFromImage(image)
+    labels = values.astype(np.int64)
+    if not np.array_equal(labels, values):
+        raise InputError(f"{name} hold values that are not whole numbers; a label map counts its labels. Check the file.")
+    return labels
+
+
+def _dice(fixed: NDArray[np.int64], warped: NDArray[np.int64], labels: NDArray[np.int64]) -> Array:
+    """Dice per label."""
+
+    def counts(values: NDArray[np.int64]) -> NDArray[np.intp]:
+        position = np.searchsorted(labels, values).clip(max=len(labels) - 1)
+        return np.bincount(position[labels[position] == values], minlength=len(labels))
+
+    overlap: Array = 2.0 * counts(fixed[fixed == warped]) / (counts(fixed) + counts(warped)).clip(min=1)
+    return overlap

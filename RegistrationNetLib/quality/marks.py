@@ -1,0 +1,133 @@
+"""What the numbers of `quality` mean: green, amber or red for each measure, with its rule in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from .assessment import BeforeAfter, JacobianStatistics, LandmarkErrors, Quality
+
+Colour = Literal["green", "amber", "red"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where green ends and amber ends. They follow AAPM TG-132 (Brock et al., Med. Phys. 44, 2017), table of tolerances:
+    no negative determinant, consistency and landmark error within the largest voxel edge, Dice of 0.8 to 0.9."""
+
+    similarity_unchanged_percent: float = 1.0
+    folded_percent_amber: float = 0.1
+    shrinking_green: float = 0.2
+    growing_green: float = 5.0
+    growing_amber: float = 10.0
+    inverse_voxels_green: float = 0.5
+    dice_green: float = 0.8
+    dice_unchanged: float = 0.01
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One measure, its value in words, its colour, and the rule behind the colour as a sentence."""
+
+    measure: str
+    value_text: str
+    colour: Colour
+    rule: str
+
+
+def marks(quality: Quality, limits: Limits | None = None) -> list[Mark]:
+    """Green, amber or red for every measure that can be judged without knowing the anatomy."""
+    return list(_marks(quality, limits or Limits()))
+
+
+def worst(marks: list[Mark]) -> Colour:
+    """The most alarming colour."""
+    order: tuple[Colour, ...] = ("green", "amber", "red")
+    return max((mark.colour for mark in marks), key=order.index)
+
+
+def _marks(quality: Quality, limits: Limits) -> Iterator[Mark]:
+    yield _mark_similarity(quality, limits)
+    yield from _marks_jacobian(quality.jacobian, limits)
+    yield _mark_inverse(quality, limits)
+    if quality.labels is not None:
+        yield _mark_labels(quality.labels.mean, limits)
+    if quality.landmarks is not None:
+        yield _mark_landmarks(quality.landmarks, max(quality.voxel_mm))
+
+
+def _colour(*, green: bool, amber: bool) -> Colour:
+    return "green" if green else "amber" if amber else "red"
+
+
+def _mark_similarity(quality: Quality, limits: Limits) -> Mark:
+    before, after = quality.similarity.before, quality.similarity.after
+    tolerance = limits.similarity_unchanged_percent / 100 * abs(before)
+    return Mark(
+        f"Similarity of the images ({quality.similarity_name})",
+        f"{before:.3f} before, {after:.3f} after",
+        _colour(green=after > before + tolerance, amber=after >= before - tolerance),
+        "The images must look more alike after registration than before. Green: similarity rose; "
+        f"amber: it stayed within {limits.similarity_unchanged_percent:g} %; red: it fell.",
+    )
+
+
+def _marks_jacobian(jacobian: JacobianStatistics, limits: Limits) -> Iterator[Mark]:
+    folded = jacobian.folded_percent
+    yield Mark(
+        "Folded voxels (Jacobian determinant 0 or less)",
+        f"{folded:.2g} %",
+        _colour(green=folded == 0, amber=folded <= limits.folded_percent_amber),
+        f"Tissue cannot fold through itself. Green: no folded voxel; amber: up to {limits.folded_percent_amber:g} %; red: more.",
+    )
+    yield Mark(
+        "Strongest shrinking (smallest Jacobian determinant)",
+        f"{jacobian.min:.3g}",
+        _colour(green=jacobian.min >= limits.shrinking_green, amber=jacobian.min > 0),
+        "From fixed to moving, a piece of tissue keeps this share of its volume. "
+        f"Green: at least {limits.shrinking_green:g}; amber: less, but above 0; red: 0 or less, it folds.",
+    )
+    yield Mark(
+        "Strongest growing (largest Jacobian determinant)",
+        f"{jacobian.max:.3g}",
+        _colour(green=jacobian.max <= limits.growing_green, amber=jacobian.max <= limits.growing_amber),
+        "From fixed to moving, a piece of tissue grows to this many times its volume. "
+        f"Green: at most {limits.growing_green:g}; amber: at most {limits.growing_amber:g}; red: more.",
+    )
+
+
+def _mark_inverse(quality: Quality, limits: Limits) -> Mark:
+    error = quality.inverse_consistency_mm
+    green_mm, amber_mm = limits.inverse_voxels_green * min(quality.voxel_mm), max(quality.voxel_mm)
+    return Mark(
+        "Way to moving and back (inverse-consistency error)",
+        f"{error.mean:.3f} mm mean, {error.p95:.3f} mm for 95 % of voxels, {error.max:.3f} mm largest",
+        _colour(green=error.p95 <= green_mm, amber=error.p95 <= amber_mm),
+        "A point taken to moving and back must return to its place. Green: 95 % of voxels come back within "
+        f"{green_mm:.2g} mm ({limits.inverse_voxels_green:g} times the smallest voxel edge); "
+        f"amber: within {amber_mm:.2g} mm (the largest voxel edge); red: farther.",
+    )
+
+
+def _mark_labels(dice: BeforeAfter, limits: Limits) -> Mark:
+    fell = dice.after < dice.before - limits.dice_unchanged
+    return Mark(
+        "Overlap of structures (mean Dice)",
+        f"{dice.before:.3f} before, {dice.after:.3f} after",
+        _colour(green=dice.after >= limits.dice_green and not fell, amber=not fell),
+        f"Outlined structures must coincide after registration (1 is full overlap). Green: at least {limits.dice_green:g}; "
+        f"amber: less, but not worse than before; red: worse than before by more than {limits.dice_unchanged:g}.",
+    )
+
+
+def _mark_landmarks(landmarks: LandmarkErrors, voxel_edge_mm: float) -> Mark:
+    before, after = landmarks.before.mean, landmarks.after.mean
+    return Mark(
+        "Distance of landmarks (target registration error)",
+        f"{before:.2f} mm before, {after:.2f} mm after (mean of {landmarks.count}), {landmarks.after.max:.2f} mm largest",
+        _colour(green=after <= min(voxel_edge_mm, before), amber=after <= max(voxel_edge_mm, before)),
+        "The same anatomical point must land in the same place. "
+        f"Green: mean within the largest voxel edge ({voxel_edge_mm:.2g} mm) and no farther than before; "
+        "amber: only one of the two; red: neither.",
+    )

@@ -1,0 +1,133 @@
+"""The result as one page for people: marks with their rules, pictures, facts. Self-contained; nothing is fetched to show it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Protocol
+
+import jinja2
+
+from ..errors import OutputError
+from ..geometry.space import grid_of
+from .assessment import Quality, lattice_stride
+from .marks import Colour, marks, worst
+from .pictures import Panel, difference_legend, jacobian_legend, panels
+from .pictures import Result as Drawable
+
+# Symbol and word tell the colours apart without colour.
+MARKS: Mapping[Colour, tuple[str, str]] = {"green": ("✓", "good"), "amber": ("!", "check"), "red": ("✗", "alarm")}
+VERDICTS: Mapping[Colour, str] = {
+    "green": "Every measure is in its green range. The numbers cannot see anatomy: look at the pictures before you rely on it.",
+    "amber": "Some measures need a look: read the rules marked “check”, then look at the pictures there.",
+    "red": "At least one measure raises an alarm. Do not rely on this result before you know why.",
+}
+
+
+class Result(Drawable, Protocol):
+    """A registration as the page needs it; `report` gives what `report.json` holds, `inputs` with the `file` of each (or None)."""
+
+    @property
+    def quality(self) -> Quality: ...
+    def report(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A slice on the page: its name, its PNG as a data address, and that of the slice beneath it ("" for none)."""
+
+    name: str
+    source: str
+    beneath: str
+
+
+def write_html(result: Result, path: str | Path) -> None:
+    """The page of `result` as an HTML file, UTF-8.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    page = html(result)
+    try:
+        Path(path).write_text(page, encoding="utf-8")
+    except OSError as reason:
+        raise OutputError(
+            f"The report cannot be written to {path}: {reason.strerror}. Choose another folder or free some space."
+        ) from reason
+
+
+def html(result: Result) -> str:
+    """The page of `result` as text."""
+    report = result.report()
+    judged = marks(result.quality)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files(__package__).joinpath("report_template.html").read_text(encoding="utf-8"))
+    drawn = panels(result)
+    return template.render(
+        fixed=_name(report, "fixed"),
+        moving=_name(report, "moving"),
+        report=report,
+        marks=judged,
+        symbols=MARKS,
+        worst=worst(judged),
+        verdict=VERDICTS[worst(judged)],
+        stride=lattice_stride(grid_of(result.fixed)),
+        displacement=result.quality.displacement_mm,
+        panels=drawn,
+        slices={name: _slices(panel, drawn) for name, panel in drawn.items()},
+        compared=_laid_over(drawn["warped"], drawn["fixed"]),
+        legends={"jacobian": _address(jacobian_legend()), "difference": _address(difference_legend())},
+        facts=_facts(report),
+    )
+
+
+def _name(report: Mapping[str, Any], image: str) -> str:
+    """The name of the file that held an image, or which of the two it is where it came without one."""
+    file = report["inputs"][image]["file"]
+    return Path(file).name if file else f"{image} image"
+
+
+def _slices(panel: Panel, drawn: Mapping[str, Panel]) -> list[Picture]:
+    if panel.over:
+        return _laid_over(panel, drawn[panel.over])
+    return [Picture(view.name, _address(png), "") for view, png in zip(panel.views, panel.pngs(), strict=True)]
+
+
+def _laid_over(panel: Panel, beneath: Panel) -> list[Picture]:
+    both = zip(panel.views, panel.pngs(), beneath.pngs(), strict=True)
+    return [Picture(view.name, _address(above), _address(below)) for view, above, below in both]
+
+
+def _address(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _facts(report: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """Names and values of the report by section; what stands at its top level comes under "run". The marks have their table."""
+    sections = {key: value for key, value in report.items() if isinstance(value, Mapping) and key != "marks"}
+    run = [line for key, value in report.items() if not isinstance(value, Mapping) for line in _flat(value, _words(key))]
+    return {"run": run} | {_words(key): list(_flat(value)) for key, value in sections.items()}
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _flat(value: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values of a nested report, one line per value; names are joined by a space."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name} {_words(str(key))}".strip())
+    elif isinstance(value, list | tuple):
+        yield name, ", ".join(_text(one) for one in value)
+    else:
+        yield name, _text(value)
+
+
+def _text(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,264 @@
+"""Instance optimization of the field: both directions of the deformation, coarse to fine, regularised by GradICON.
+
+The pair lies on one lattice (moving already resampled through the alignment), so that both maps live in one unit cube.
+Each direction is a displacement to start from (a network's, say) plus one by cubic B-splines, whose knots come closer from
+level to level, up to the image's resolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..devices import threads_for
+from ..errors import InputError
+from ..geometry.deformation import DisplacementField, identity_points, sample
+from ..geometry.field_pair import Fields
+from ..geometry.regularity import gradicon_on_lattice
+from ..geometry.separable import (
+    apply_along_axes,
+    bspline_change_matrix,
+    bspline_matrix,
+    coarsening_matrix,
+    interpolation_matrix,
+    on,
+    replicating_blur_matrix,
+)
+from ..losses.direction import Side, Target, TargetOptions, both_targets
+from ..losses.overlap import one_hot
+from ..losses.similarity import Measure
+from ..progress import StageReport
+from .optimizer import descend
+from .prepare import Prepared, coarse_mask
+
+COARSEST_SIDE_VOX = 28
+SMALLEST_SIDE_VOX = 8
+# Loss per mm, shared out among the knots, below which Adam does not stretch a gradient to a full step: without it an image
+# in place would be pushed about by rounding, and background by noise.
+FLAT_GRADIENT = 0.005
+START_SIGMA_VOX = 1.5
+
+
+@dataclass(frozen=True)
+class FieldOptions:
+    """How the field is optimized.
+
+    Attributes:
+        measure: the similarity, judged in both directions.
+        smoothness: factor on the regularity terms; 1 is the default, larger is smoother.
+        steps: steps at each level but the finest, which takes a quarter of them.
+        gradicon_weight: λ of the GradICON term.
+        dice_weight: weight of the Dice loss where both images carry labels.
+        conserve_mass: values are densities, which fall where tissue grows (CT of lungs).
+    """
+
+    measure: Measure
+    smoothness: float = 1.0
+    steps: int = 24
+    gradicon_weight: float = 3.0
+    dice_weight: float = 1.0
+    conserve_mass: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.smoothness) and self.smoothness > 0):
+            raise InputError(
+                f"smoothness is {self.smoothness:g}; it must be above 0 (1 is the default, larger is smoother). Choose another."
+            )
+        if self.steps < 0:
+            raise InputError(f"steps is {self.steps}; it must be 0 (no refinement) or more. Choose another.")
+
+
+@dataclass(frozen=True)
+class Level:
+    """One stage: lattice of the images, knot intervals of the splines, steps, and the length of the first step in voxels."""
+
+    shape: tuple[int, ...]
+    intervals: tuple[int, ...]
+    steps: int
+    step_vox: float
+
+
+def levels_for(shape: Sequence[int], spacing_mm: Sequence[float], steps: int) -> list[Level]:
+    """From at most 28 voxels a side to the image's own lattice, halving the spacing each time; the coarser ones first."""
+    finest_mm = min(spacing_mm)
+    extent_mm = [step * (size - 1) for step, size in zip(spacing_mm, shape, strict=True)]
+    doublings = max(0, math.ceil(math.log2(max(extent_mm) / finest_mm / COARSEST_SIDE_VOX)))
+    levels = []
+    for doubling in range(doublings, -1, -1):
+        spacing = finest_mm * 2**doubling
+        lattice = tuple(
+            min(size, max(SMALLEST_SIDE_VOX, round(extent / spacing) + 1)) for size, extent in zip(shape, extent_mm, strict=True)
+        )
+        for knot_vox, share, step_vox in _passes(is_coarsest=doubling == doublings, is_finest=doubling == 0):
+            intervals = tuple(
+                min(size - 1, max(1, round(extent / (knot_vox * spacing))))
+                for size, extent in zip(lattice, extent_mm, strict=True)
+            )
+            levels.append(Level(lattice, intervals, math.ceil(share * steps), step_vox))
+    return levels
+
+
+def _passes(*, is_coarsest: bool, is_finest: bool) -> list[tuple[float, float, float]]:
+    """Knot distance in voxels, share of the steps, step length in voxels, for each pass at a level."""
+    if is_finest and not is_coarsest:
+        return [(4, 0.25, 0.25)]
+    if is_coarsest:
+        return [(3, 0.75, 0.2)]
+    return [(4, 1, 0.25), (3, 1, 0.2)]
+
+
+def refine_field(
+    fixed: Prepared,
+    moving: Prepared,
+    options: FieldOptions,
+    report: StageReport,
+    *,
+    start: Fields | None = None,
+    moving_volume: float = 1.0,
+) -> Fields:
+    """The deformation between two images on one lattice; both directions at the lattice's own resolution.
+
+    Args:
+        start: what to begin with; None is the identity.
+        moving_volume: how much larger the lattice is where moving was sampled, which counts where mass is conserved.
+
+    Raises:
+        RefinementError: the loss is not finite.
+    """
+    grid = fixed.grid
+    assert moving.grid.shape == grid.shape, "fixed and moving must lie on one lattice"
+    begun = None if start is None else _smoothed(start.on(grid).displacements())
+    shared = TargetOptions(options.measure, options.dice_weight, moving_volume=moving_volume if options.conserve_mass else None)
+    coefficients, finest = coarse_to_fine(
+        2, fixed, moving, shared, options.steps, report,
+        lambda coefficients, level, targets: _optimize(coefficients, level, targets, grid.extent_mm, options, begun),
+    )  # fmt: skip
+    splines = Splines(finest.intervals, grid.shape, grid.extent_mm, fixed.values, begun)
+    both = splines.displacements(coefficients.detach())
+    return Fields(grid, DisplacementField(both[:1]), DisplacementField(both[1:]))
+
+
+def _smoothed(displacement: Tensor) -> Tensor:
+    """Without what the finest splines could neither mend nor judge: folds between their knots."""
+    blurs = [replicating_blur_matrix(size, START_SIGMA_VOX) for size in displacement.shape[2:]]
+    return apply_along_axes(displacement, on(blurs, displacement))
+
+
+def coarse_to_fine(
+    ways: int,
+    fixed: Prepared,
+    moving: Prepared,
+    shared: TargetOptions,
+    steps: int,
+    report: StageReport,
+    optimize: Callable[[Tensor, Level, tuple[Target, Target]], Iterator[int]],
+) -> tuple[Tensor, Level]:
+    """Coefficients [ways, dim, *intervals + 3] of splines, 0 at first, that `optimize` has improved on each level; and the last level.
+
+    `fixed` and `moving` lie on one lattice. `optimize` changes the coefficients in place and yields the number of each step done.
+    """
+    grid = fixed.grid
+    levels = levels_for(grid.shape, grid.spacing_mm, steps)
+    total = sum(math.prod(level.shape) * level.steps for level in levels) or 1
+    coefficients, done = torch.zeros(ways, grid.dim, *(1,) * grid.dim), 0
+    previous: Level | None = None
+    for level in levels:
+        coefficients = _carried_over(coefficients, previous, level, like=fixed.values)
+        with threads_for(math.prod(level.shape)):
+            for step in optimize(coefficients, level, _targets_on(level.shape, fixed, moving, shared)):
+                report((done + math.prod(level.shape) * step) / total)
+        done += math.prod(level.shape) * level.steps
+        previous = level
+    assert previous is not None
+    return coefficients, previous
+
+
+def _carried_over(coefficients: Tensor, previous: Level | None, level: Level, *, like: Tensor) -> Tensor:
+    """The same displacements (in mm) as splines of the next level, ready to be optimized; zeros for the first."""
+    if previous is None:
+        shape = [*coefficients.shape[:2], *(count + 3 for count in level.intervals)]
+        return torch.zeros(shape, dtype=like.dtype, device=like.device, requires_grad=True)
+    changes = [bspline_change_matrix(new, old) for new, old in zip(level.intervals, previous.intervals, strict=True)]
+    return apply_along_axes(coefficients.detach(), on(changes, like)).requires_grad_()
+
+
+class Splines:
+    """Displacements, or velocities, on one lattice: `begun` [B, dim, *any] (None: nothing), and cubic B-splines on top of it.
+
+    The splines have `intervals` between their knots along each axis.
+    """
+
+    def __init__(
+        self, intervals: Sequence[int], shape: Sequence[int], extent_mm: Sequence[float], like: Tensor, begun: Tensor | None
+    ) -> None:
+        self.lattice = identity_points(shape, like)
+        self._matrices = on([bspline_matrix(size, count) for size, count in zip(shape, intervals, strict=True)], like)
+        self._lengths = like.new_tensor(extent_mm).view(1, -1, *(1,) * len(shape))
+        self._begun = None if begun is None else _on_lattice(begun, shape)
+
+    def displacements(self, coefficients: Tensor, ways: slice = slice(None)) -> Tensor:
+        """Coefficients in mm [B, dim, *intervals + 3] to displacements in unit-cube coordinates [B, dim, *shape]; or some of the `ways`."""
+        added = apply_along_axes(coefficients[ways] / self._lengths, self._matrices)
+        return added if self._begun is None else added + self._begun[ways]
+
+
+def _on_lattice(displacement: Tensor, shape: Sequence[int]) -> Tensor:
+    """The same displacement on another lattice of the same unit cube."""
+    if displacement.shape[2:] == torch.Size(shape):
+        return displacement
+    matrices = [interpolation_matrix(new, old) for new, old in zip(shape, displacement.shape[2:], strict=True)]
+    return apply_along_axes(displacement, on(matrices, displacement))
+
+
+def _targets_on(shape: Sequence[int], fixed: Prepared, moving: Prepared, options: TargetOptions) -> tuple[Target, Target]:
+    """Both directions on the lattice of `shape`."""
+    matrices = on([coarsening_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
+    classes: tuple[Tensor | None, Tensor | None] = (None, None)
+    if fixed.labels is not None and moving.labels is not None:
+        one, two = one_hot(fixed.labels, moving.labels)
+        classes = (apply_along_axes(one, matrices), apply_along_axes(two, matrices))
+    sides = [
+        Side(
+            apply_along_axes(image.values, matrices),
+            None if image.mask is None else coarse_mask(image.mask, matrices),
+            memberships,
+        )
+        for image, memberships in zip((fixed, moving), classes, strict=True)
+    ]
+    return both_targets(sides[0], sides[1], options)
+
+
+def _optimize(
+    coefficients: Tensor,
+    level: Level,
+    targets: tuple[Target, Target],
+    extent_mm: Sequence[float],
+    options: FieldOptions,
+    begun: Tensor | None,
+) -> Iterator[int]:
+    """Improve `coefficients` in place; yields the number of each step done."""
+    splines = Splines(level.intervals, level.shape, extent_mm, targets[0].sampled, begun)
+    knots = [count + 1 for count in level.intervals]
+    at_knots = Splines(level.intervals, knots, extent_mm, targets[0].sampled, begun)
+
+    def loss(way: int) -> Tensor:
+        similarity = targets[way].loss(splines.lattice + splines.displacements(coefficients, slice(way, way + 1)))
+        inconsistency = _inconsistency(at_knots.displacements(coefficients), at_knots.lattice, way, extent_mm)
+        return similarity + options.smoothness * options.gradicon_weight * inconsistency
+
+    spacing_mm = min(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
+    flat = FLAT_GRADIENT / math.prod(coefficients.shape[2:])
+    return descend(
+        coefficients, [partial(loss, 0), partial(loss, 1)], steps=level.steps, first_step=level.step_vox * spacing_mm, flat=flat
+    )
+
+
+def _inconsistency(both: Tensor, lattice: Tensor, way: int, extent_mm: Sequence[float]) -> Tensor:
+    """GradICON of one direction after the other, both as displacements [2, dim, *shape] on `lattice`."""
+    points = lattice + both[1 - way : 2 - way]
+    return gradicon_on_lattice(points + sample(both[way : way + 1], points), extent=extent_mm)

@@ -1,0 +1,294 @@
+"""The one road: two images → prepare → align → deform → transforms in mm → quality → `Registration`.
+
+Masks, labels, initial transforms and devices are options of this road; the command line, the worker and the Slicer logic call it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from numpy.typing import ArrayLike
+
+from ..devices import PeakMemory, check_memory, memory_kept
+from ..errors import InputError, OutputError
+from ..geometry.space import Grid, affine_transform, grid_of, inverse_transform_from_map, transform_from_map
+from ..io.inputs import ImageLike, Pair, checked_pair
+from ..io.native_messages import native_messages_dropped
+from ..io.outputs import staged_folder, write_image
+from ..io.warping import warp_image
+from ..progress import ProgressCallback, StageReport, Stages, silent
+from ..quality.assessment import Quality, assess, jacobian_image, landmark_errors
+from ..quality.marks import marks
+from ..quality.report import write_html
+from ..version import __version__
+from .initial_transform import Initial, initial_of
+from .needs import inverse_shape, needed_mb
+from .options import Options, checked_options
+from .solution import STAGE_NAMES, Solution, solve, stage_seconds
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A registered pair: transforms in LPS mm, moving on fixed's grid, and the numbers that say whether to trust it.
+
+    `moving_from_fixed` maps points of fixed to points of moving, as resampling needs it; it is an affine (`alignment`)
+    after a displacement field that covers fixed. `fixed_from_moving` is its inverse, with its field on moving's grid.
+    """
+
+    fixed: sitk.Image
+    moving: sitk.Image
+    moving_from_fixed: sitk.CompositeTransform
+    fixed_from_moving: sitk.CompositeTransform
+    alignment: sitk.Transform
+    warped: sitk.Image
+    jacobian: sitk.Image
+    quality: Quality
+    facts: Mapping[str, Any]
+
+    def report(self) -> dict[str, Any]:
+        """The content of `report.json`."""
+        marked = {
+            mark.measure: {"colour": mark.colour, "value": mark.value_text, "rule": mark.rule} for mark in marks(self.quality)
+        }
+        return {**self.facts, **self.quality.as_dict(), "marks": marked}
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write transform.h5, inverse.h5, warped.nii.gz, jacobian.nii.gz, report.json and report.html: all or none.
+
+        Raises:
+            OutputError: the folder cannot be written; what stood there before is untouched.
+        """
+        with staged_folder(Path(directory)) as folder:
+            try:
+                with native_messages_dropped():
+                    sitk.WriteTransform(self.moving_from_fixed, str(folder / "transform.h5"))
+                    sitk.WriteTransform(self.fixed_from_moving, str(folder / "inverse.h5"))
+            except RuntimeError as error:
+                raise OutputError(
+                    f"The transforms cannot be written into {directory}; free some space or choose another folder."
+                ) from error
+            write_image(self.warped, folder / "warped.nii.gz")
+            write_image(self.jacobian, folder / "jacobian.nii.gz")
+            (folder / "report.json").write_text(json.dumps(self.report(), indent=2), encoding="utf-8")
+            write_html(self, folder / "report.html")
+
+
+def register(
+    fixed: ImageLike,
+    moving: ImageLike,
+    *,
+    model: str = "direct",
+    refine: str | None = None,
+    steps: int | None = None,
+    similarity: str = "auto",
+    fixed_modality: str = "other",
+    moving_modality: str = "other",
+    fixed_mask: ImageLike | None = None,
+    moving_mask: ImageLike | None = None,
+    fixed_labels: ImageLike | None = None,
+    moving_labels: ImageLike | None = None,
+    fixed_landmarks: ArrayLike | None = None,
+    moving_landmarks: ArrayLike | None = None,
+    initial: str | os.PathLike[str] | sitk.Transform | None = None,
+    align: Sequence[str] | None = None,
+    device: str = "auto",
+    weights: str | os.PathLike[str] | None = None,
+    smoothness: float = 1.0,
+    mirrored: bool = False,
+    conserve_mass: bool = False,
+    seed: int = 0,
+    progress: ProgressCallback = silent,
+) -> Registration:
+    """Register `moving` to `fixed`, two images of any grid and orientation, two- or three-dimensional.
+
+    Args:
+        fixed, moving: paths (files or DICOM folders), SimpleITK or ITK images.
+        model: name of a model card.
+        refine: "none", "field" (the deformation itself, from the network's on, up to the image's resolution) or "network" (its
+            weights, as published); default: what the card says. NePhi fits its networks ("network"), and has no field.
+        steps: of the refinement, at each level of the field's; default: what the method says. 0 means no refinement.
+        similarity: "lncc", "lncc2", "ncc", "ssd", "mind", "mi", or "auto": LNCC within one modality, MIND-SSC across.
+        fixed_modality, moving_modality: "ct", "mr" or "other"; they set the intensity window.
+        fixed_mask, moving_mask: on the grid of their image; the similarity counts where they are not 0.
+        fixed_labels, moving_labels: both or neither; they add a Dice term (not to NePhi's fit), and Dice before and after to
+            the quality.
+        fixed_landmarks, moving_landmarks: both or neither, [N, dim] LPS mm; used for the quality only.
+        initial: transform from points of fixed to points of moving, from which the alignment starts.
+        align: which of "centre", "rigid", "affine" to do; default: what the card says.
+        device: "auto", "cpu", "cuda" or "mps".
+        weights: a file of weights in place of those of the card; for NePhi, which needs none, a checkpoint whose encoder predicts
+            where the fit begins.
+        smoothness: factor on the regularity; larger is smoother.
+        mirrored: the images show the other side of the body than the model was trained on (right knees).
+        conserve_mass: values are densities, which fall where tissue grows: for two CT of lungs.
+        seed: of the random numbers; only the refinement of a network and NePhi's fit draw any.
+        progress: told how far the work is; raises `Cancelled` to stop it.
+
+    Raises:
+        InputError: an image, mask, option or file breaks a rule; the message says which.
+        ResourceError: it does not fit into memory.
+    """
+    stages = Stages(progress, dict.fromkeys(STAGE_NAMES, 1.0))
+    stages.begin("prepare")
+    modalities = (fixed_modality, moving_modality)
+    options = checked_options(
+        model, modalities=modalities, refine=refine, steps=steps, similarity=similarity, align=align, device=device,
+        weights=weights, smoothness=smoothness, mirrored=mirrored, conserve_mass=conserve_mass, seed=seed,
+    )  # fmt: skip
+    pair = checked_pair(
+        (fixed, moving), modalities=modalities, masks=(fixed_mask, moving_mask), labels=(fixed_labels, moving_labels)
+    )
+    _check_landmarks(fixed_landmarks, moving_landmarks, pair)
+    fixed_grid, moving_grid = grid_of(pair.fixed), grid_of(pair.moving)
+    needed = needed_mb(
+        fixed_grid.shape, _inverse_grid(moving_grid, fixed_grid).shape,
+        method=options.card.method, input_shape=options.card.input_shape, refine=options.refine,
+        on_graphics=options.device.type == "cuda",
+    )  # fmt: skip
+    check_memory(needed, options.device, "Crop the images, or resample them to a larger spacing.")
+    stages.weights = stage_seconds(fixed_grid.shape, options)
+    start = initial_of(initial, pair)
+    # The caller's no_grad or inference_mode must not reach into the optimization.
+    with PeakMemory(options.device) as memory, torch.inference_mode(False):
+        solution = solve(start, options, stages)
+        report = stages.begin("finish")
+        with memory_kept():
+            parts = _delivered(pair, start, solution, report)
+            quality = assess(
+                **{name: parts[name] for name in ("fixed", "moving", "moving_from_fixed", "fixed_from_moving", "jacobian")},
+                similarity_name=options.wide_measure.name,
+                similarity_before=solution.similarity[0],
+                similarity_after=solution.similarity[1],
+                fixed_labels=pair.labels[0],
+                moving_labels=pair.labels[1],
+                fixed_landmarks=fixed_landmarks,
+                moving_landmarks=moving_landmarks,
+            )
+    report(1.0)
+    stages.finish()
+    facts = {
+        "model": options.card.name,
+        "refine": options.refine,
+        "device": str(options.device),
+        "seconds": {"total": stages.total_seconds, **_seconds_by_contract(stages.seconds)},
+        "peak_memory_mb": memory.peak_mb,
+        "inputs": _described(pair, (fixed, moving), options, initial is not None),
+        **solution.notes,
+        "versions": _versions(),
+    }
+    return Registration(**parts, quality=quality, facts=facts)
+
+
+def _check_landmarks(fixed: ArrayLike | None, moving: ArrayLike | None, pair: Pair) -> None:
+    if fixed is None and moving is None:
+        return
+    if fixed is None or moving is None:
+        raise InputError(
+            "Landmarks came for one image only; their error needs both. Give landmarks for fixed and moving, or for neither."
+        )
+    landmark_errors(fixed, moving, sitk.Transform(pair.fixed.GetDimension(), sitk.sitkIdentity))
+
+
+def _delivered(pair: Pair, start: Initial, solution: Solution, report: StageReport) -> dict[str, Any]:
+    """The solution in the physical world: transforms both ways, warped image, Jacobian."""
+    forward = _forward(start, solution)
+    report(0.1)
+    inverse = _inverse(start, solution)
+    report(0.6)
+    warped = warp_image(pair.moving, pair.fixed, forward)
+    report(0.7)
+    jacobian = jacobian_image(forward, pair.fixed)
+    report(0.8)
+    return {
+        "fixed": pair.fixed,
+        "moving": pair.moving,
+        "moving_from_fixed": forward,
+        "fixed_from_moving": inverse,
+        "alignment": affine_transform(solution.alignment),
+        "warped": warped,
+        "jacobian": jacobian,
+    }
+
+
+def _forward(start: Initial, solution: Solution) -> sitk.CompositeTransform:
+    fixed, field = solution.fields.grid, solution.fields.moving_from_fixed
+    forward = transform_from_map(field, fixed, fixed.moved(solution.alignment), like=field.displacement)
+    return forward if start.moving_from_carried is None else _chained(start.moving_from_carried, forward)
+
+
+def _inverse(start: Initial, solution: Solution) -> sitk.CompositeTransform:
+    fields, moving = solution.fields, grid_of(start.pair.moving)
+    inverse = inverse_transform_from_map(
+        fields.moving_from_fixed,
+        fields.grid,
+        _inverse_grid(moving, fields.grid),
+        solution.alignment,
+        start=solution.inverse or fields.fixed_from_moving,
+        is_exact=solution.inverse is not None,
+    )
+    return inverse if start.carried_from_moving is None else _chained(inverse, start.carried_from_moving)
+
+
+def _chained(outer: sitk.Transform, inner: sitk.Transform) -> sitk.CompositeTransform:
+    """x ↦ outer(inner(x)), without nesting. SimpleITK applies the transform added last first."""
+    chain = sitk.CompositeTransform([outer, inner])
+    chain.FlattenTransform()
+    return chain
+
+
+def _inverse_grid(moving: Grid, fixed: Grid) -> Grid:
+    """The cube of moving on the lattice that the inverse of a field on `fixed` gets."""
+    return moving.spanned(inverse_shape(moving.shape, moving.spacing_mm, fixed.spacing_mm))
+
+
+def _seconds_by_contract(seconds: Mapping[str, float]) -> dict[str, float]:
+    """The stages under the names of `report.json`, in which the alignment counts with the network."""
+    network = seconds["align"] + seconds.get("network", 0.0)
+    return {"prepare": seconds["prepare"], "network": network, "refine": seconds.get("refine", 0.0), "finish": seconds["finish"]}
+
+
+def _described(pair: Pair, sources: Sequence[ImageLike], options: Options, has_initial: bool) -> dict[str, Any]:
+    """What went in, for the report."""
+    described: dict[str, Any] = {}
+    for name, source, image, modality, mask, labels in zip(
+        ("fixed", "moving"), sources, pair.images, pair.modalities, pair.masks, pair.labels, strict=True
+    ):
+        described[name] = {
+            "file": os.fspath(source) if isinstance(source, str | os.PathLike) else None,
+            "size": list(image.GetSize()),
+            "spacing_mm": list(image.GetSpacing()),
+            "pixel_type": image.GetPixelIDTypeAsString(),
+            "modality": modality,
+            "mask": mask is not None,
+            "labels": labels is not None,
+        }
+    return {
+        **described,
+        "initial": has_initial,
+        "align": list(options.align),
+        "similarity": options.measure.as_dict(),
+        "steps": options.steps,
+        "smoothness": options.field.smoothness,
+        "mirrored": options.mirrored,
+        "conserve_mass": options.field.conserve_mass,
+        "seed": options.seed,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "registrationnet": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "SimpleITK": sitk.Version.VersionString(),
+        "numpy": np.__version__,
+    }

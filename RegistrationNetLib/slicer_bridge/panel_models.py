@@ -1,0 +1,164 @@
+"""The part of the panel about the network: what it is for, and whether its weights are there, with the ways to get them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from ..errors import Cancelled
+from ..models.weights import megabytes
+from .client import Job
+from .panel_words import REFINEMENT_WORDS, STAGES, time_left
+
+
+class ModelPanel:
+    """Shows one model at a time.
+
+    Args:
+        ui: the widgets of the panel by name.
+        logic: the module's logic.
+        tell: is given an error to show, or None to show none any more.
+        on_chosen: is given the name of the model that the user chose.
+        on_weights: called when the weights of a model have come.
+    """
+
+    def __init__(
+        self,
+        ui: Any,
+        logic: Any,
+        *,
+        tell: Callable[[Exception | None], None],
+        on_chosen: Callable[[str], None],
+        on_weights: Callable[[], None],
+        may_work: Callable[[], bool],
+    ) -> None:
+        self._ui, self._logic, self._tell = ui, logic, tell
+        self._on_chosen, self._on_weights, self._may_work = on_chosen, on_weights, may_work
+        self._cards: dict[str, Mapping[str, Any]] = {}
+        self._name = ""
+        self._job: Job | None = None
+        self.refresh()
+        for name in self._names():
+            ui.modelCombo.addItem(self._cards[name]["title"], name)
+        ui.weightsProgressBar.setRange(0, 1000)
+        ui.modelCombo.connect("activated(int)", self._choose)
+        ui.downloadButton.connect("clicked(bool)", self._download_or_cancel)
+        ui.importButton.connect("clicked(bool)", self._ask_for_file)
+        self.show(self.simplest)
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """The card of the model that is shown, with the state of its weights."""
+        return self._cards[self._name]
+
+    @property
+    def simplest(self) -> str:
+        """The name of a model that needs no weights."""
+        return self._names()[0]
+
+    @property
+    def is_ready(self) -> bool:
+        return self.card["state"]["kind"] in ("none needed", "ready")
+
+    def knows(self, name: str) -> bool:
+        return name in self._cards
+
+    def refresh(self) -> None:
+        """Look again which weights are there."""
+        self._cards = {card["name"]: card for card in self._logic.models()}
+
+    def show(self, name: str) -> None:
+        self._name = name
+        card, ui = self.card, self._ui
+        ui.modelCombo.setCurrentIndex(self._names().index(name))
+        ui.modelCombo.setToolTip(f"{card['paper']['title']} ({card['paper']['year']})")
+        ui.modelLabel.setText(_("{summary}\n\nNot for: {notFor}").format(summary=card["summary"], notFor=card["not_for"]))
+        ui.refinementLabel.setText(self._usual_refinement())
+        self._show_weights()
+
+    def close(self) -> None:
+        """Nobody looks any more; what is on its way is cancelled."""
+        job, self._job = self._job, None
+        if job is not None:
+            job.cancel()
+
+    def use_file(self, path: str) -> None:
+        """Take a file as the weights of the model that is shown."""
+        self._begin(self._logic.startImport, self._name, path)
+
+    def _names(self) -> list[str]:
+        """Those that need nothing come first, in the order of the catalogue."""
+        return sorted(self._cards, key=lambda name: self._cards[name]["weights"] is not None)
+
+    def _choose(self, index: int) -> None:
+        self._tell(None)
+        self._on_chosen(self._names()[index])
+
+    def _usual_refinement(self) -> str:
+        refine = self.card["refine"]
+        return _("{title} {refines} unless another choice is made here.").format(
+            title=self.card["title"], refines=REFINEMENT_WORDS[refine["default"]]
+        )
+
+    def _show_weights(self) -> None:
+        ui, kind, is_busy = self._ui, self.card["state"]["kind"], self._job is not None
+        is_published = bool((self.card["weights"] or {}).get("url"))
+        size = megabytes(self.card["state"]["bytes"])
+        ui.weightsLabel.setText(self._weights_text(kind, size, is_published=is_published))
+        ui.weightsLabel.setToolTip("" if self.card["weights"] is None else self.card["weights"]["licence"])
+        ui.weightsProgressBar.setVisible(is_busy)
+        ui.modelCombo.setEnabled(not is_busy)
+        ui.downloadButton.setVisible(is_busy or (is_published and kind in ("missing", "damaged")))
+        ui.downloadButton.setText(_("Cancel") if is_busy else _("Download {size}").format(size=size))
+        ui.importButton.setVisible(not is_busy and kind in ("missing", "damaged"))
+
+    def _weights_text(self, kind: str, size: str, *, is_published: bool) -> str:
+        if kind == "none needed":
+            return _("Ready: needs no weights.")
+        if kind == "ready":
+            return _("Ready: its weights are here ({size}).").format(size=size)
+        if kind == "damaged":
+            return _("The file of its weights is damaged. Get it again.")
+        if is_published:
+            return _("Its weights are not on this computer yet.")
+        return _("Its authors have published no weights. Use a file of your own.")
+
+    def _ask_for_file(self) -> None:
+        title = _("Weights of {title}").format(title=self.card["title"])
+        path = qt.QFileDialog.getOpenFileName(self._ui.importButton, title)
+        path = path if isinstance(path, str) else path[0]
+        if path:
+            self.use_file(path)
+
+    def _download_or_cancel(self) -> None:
+        if self._job is not None:
+            self._job.cancel()
+        else:
+            self._begin(self._logic.startDownload, self._name)
+
+    def _begin(self, start: Callable[..., Job], *arguments: str) -> None:
+        self._tell(None)
+        if not self._may_work():
+            return
+        self._ui.weightsProgressBar.setValue(0)
+        self._ui.weightsProgressBar.setFormat(_("Starting"))
+        self._job = start(*arguments, self._on_job)
+        self._show_weights()
+
+    def _on_job(self, job: Job) -> None:
+        if job is not self._job:
+            return
+        if job.progress is not None:
+            words = [STAGES.get(job.progress.stage, job.progress.stage), time_left(job.progress.seconds_left)]
+            self._ui.weightsProgressBar.setValue(round(1000 * job.progress.fraction))
+            self._ui.weightsProgressBar.setFormat(", ".join(word for word in words if word))
+        if job.is_finished:
+            self._job = None
+            self.refresh()
+            self._show_weights()
+            if job.error is not None and not isinstance(job.error, Cancelled):
+                self._tell(job.error)
+            self._on_weights()

@@ -1,0 +1,120 @@
+"""What a registration takes from the scene: nodes, checked, as what travels to the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..errors import InputError
+from ..io.nrrd import Volume
+from .mrml import labels_of, mask_of, points_of, segment_times, transform_of, volume_of
+from .scene_sampling import Array, Node, Steps
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The nodes of one registration; all but fixed and moving may be None.
+
+    Args:
+        fixed, moving: volumes.
+        fixed_mask, moving_mask: label maps or segmentations; `…_segment` names one segment, else their union counts.
+        fixed_labels, moving_labels: label maps or segmentations, both or neither.
+        fixed_landmarks, moving_landmarks: markups, point by point partners, both or neither.
+        initial: transform node; moving placed under it lies about where fixed is.
+
+    Raises:
+        InputError: fixed and moving are one node, or what comes in pairs came alone.
+    """
+
+    fixed: Node
+    moving: Node
+    fixed_mask: Node = None
+    moving_mask: Node = None
+    fixed_mask_segment: str | None = None
+    moving_mask_segment: str | None = None
+    fixed_labels: Node = None
+    moving_labels: Node = None
+    fixed_landmarks: Node = None
+    moving_landmarks: Node = None
+    initial: Node = None
+
+    def __post_init__(self) -> None:
+        if self.fixed is not None and self.fixed is self.moving:
+            raise InputError(
+                f"Fixed and moving are the same volume ({self.fixed.GetName()}); registration needs two. Choose another one."
+            )
+        for what in ("labels", "landmarks"):
+            given = [getattr(self, f"{side}_{what}") is not None for side in ("fixed", "moving")]
+            if any(given) and not all(given):
+                missing = "moving" if given[0] else "fixed"
+                raise InputError(f"The {what} of {missing} are missing; {what} come in pairs. Choose both or neither.")
+        parent = None if self.moving is None else self.moving.GetParentTransformNode()
+        while parent is not None:
+            if parent is self.initial:
+                raise InputError(
+                    f"Moving lies under {parent.GetName()} already, which is the initial transform too; it would act twice. "
+                    "Take moving out of it, or choose no initial transform."
+                )
+            parent = parent.GetParentTransformNode()
+
+    def nodes(self) -> Iterator[tuple[str, Node]]:
+        """Name and node of what was given."""
+        for one in fields(self):
+            node = getattr(self, one.name)
+            if node is not None and not isinstance(node, str):
+                yield one.name, node
+
+    def stamp(self) -> tuple[int, ...]:
+        """Another one when anything of it has changed; what is read in steps must not change in between."""
+        return tuple(time for _, node in self.nodes() for time in _times(node))
+
+    def volumes(self) -> Steps[dict[str, Volume]]:
+        """Images, masks and labels by the names that the worker knows, in steps.
+
+        Raises:
+            InputError: a node is none of what it should be, or holds nothing.
+            GeometryError: a volume's axes span no volume.
+        """
+        fixed = yield from volume_of(self.fixed, "fixed")
+        moving = yield from volume_of(self.moving, "moving")
+        found = {"fixed": fixed, "moving": moving}
+        if self.fixed_mask is not None:
+            found["fixed_mask"] = yield from mask_of(self.fixed_mask, fixed, segment=self.fixed_mask_segment)
+        if self.moving_mask is not None:
+            found["moving_mask"] = yield from mask_of(self.moving_mask, moving, segment=self.moving_mask_segment)
+        if self.fixed_labels is not None:
+            labels = yield from labels_of(self.fixed_labels, self.moving_labels, like=(fixed, moving))
+            found["fixed_labels"], found["moving_labels"] = labels
+        return found
+
+    def landmarks(self) -> Mapping[str, Any]:
+        """The landmarks as options of `register`: lists of points, LPS mm.
+
+        Raises:
+            InputError: not markups, or a point without a place.
+        """
+        if self.fixed_landmarks is None:
+            return {}
+        both: dict[str, Array] = {
+            "fixed_landmarks": points_of(self.fixed_landmarks, "the fixed landmarks"),
+            "moving_landmarks": points_of(self.moving_landmarks, "the moving landmarks"),
+        }
+        return {name: points.tolist() for name, points in both.items()}
+
+    def initial_on(self, fixed: Volume) -> Steps[list[list[float]] | Volume | None]:
+        """The initial transform, in steps: a matrix, or displacements on the lattice of fixed."""
+        return None if self.initial is None else (yield from transform_of(self.initial, fixed))
+
+
+def _times(node: Node) -> Iterator[int]:
+    """When a node, what it holds and the transforms above it were changed last."""
+    yield node.GetMTime()
+    if node.IsA("vtkMRMLVolumeNode") and node.GetImageData() is not None:
+        yield node.GetImageData().GetMTime()
+    if node.IsA("vtkMRMLSegmentationNode"):
+        yield node.GetSegmentation().GetMTime()
+        yield from segment_times(node)
+    above = node if node.IsA("vtkMRMLTransformNode") else node.GetParentTransformNode()
+    if above is not None:
+        yield above.GetTransformToWorldMTime()

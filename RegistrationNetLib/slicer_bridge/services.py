@@ -1,0 +1,244 @@
+"""What the worker can do: each request's answer, as a JSON value, with images left as NRRD files beside the request's own."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+
+from ..devices import memory_kept, threads_for
+from ..errors import InputError, OutputError
+from ..geometry.space import Array, Grid, affine_matrix, affine_transform, displacements_mm, grid_of, image_on
+from ..io.inputs import read_image
+from ..io.native_messages import native_messages_dropped
+from ..io.nrrd import write_slabs
+from ..models.catalogue import card_named
+from ..models.checkpoint import check
+from ..models.loading import untrained_network
+from ..models.weights import download, import_file, listed_models, weights_state
+from ..progress import ProgressCallback
+from ..registration.pipeline import Registration, register
+from .messages import Message
+
+# The histogram of Jacobian determinants; what lies beyond counts in the bin at the end.
+HISTOGRAM_BINS, HISTOGRAM_RANGE = 144, (-0.5, 4.0)
+
+# Planes of a field that are worked on at once, so that they stay in the processor's cache; and points that are multiplied as one
+# row, by a matrix that repeats itself: torch takes several times as long for rows of three.
+SLAB, POINTS_TOGETHER = 4, 4
+
+# Displacements u, and the matrix A of the affine that follows them.
+Field = tuple[sitk.Image, Array]
+
+IMAGES = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_labels", "moving_labels")
+_GIVEN = (*IMAGES, "initial", "progress")
+OPTIONS = tuple(name for name in inspect.signature(register).parameters if name not in _GIVEN)
+
+
+def registered(request: Message, progress: ProgressCallback) -> dict[str, Any]:
+    """Register the images that `request` names and leave the results in its folder.
+
+    `images` {name: path}, `initial` ({"matrix"} in LPS mm or {"field": path}, points of fixed → points of moving), `options` of
+    `register`, `parts`: whether the deformable part is wanted alone too, `folder`, `displacement_axes`: for each of x, y, z
+    whether the displacements that come back run along it (1, LPS) or against it (-1).
+
+    Raises:
+        InputError: something is missing, unknown or breaks a rule.
+        OutputError: the results could not be written.
+    """
+    images: dict[str, Any] = {
+        name: read_image(path) for name, path in _asked(request, "images", IMAGES, ("fixed", "moving")).items()
+    }
+    options = _asked(request, "options", OPTIONS)
+    folder = Path(request.get("folder", "."))
+    # What the registration has used is used again for its results: new memory must be cleared by the system first.
+    with memory_kept():
+        result = register(
+            images.pop("fixed"),
+            images.pop("moving"),
+            **images,
+            **options,
+            initial=_initial(request.get("initial")),
+            progress=progress,
+        )
+        return {
+            "files": _written(result, request, folder),
+            "alignment": affine_matrix(result.alignment).tolist(),
+            "report": result.report(),
+            "histogram": _histogram(result.jacobian),
+        }
+
+
+def devices(request: Message, progress: ProgressCallback) -> list[dict[str, Any]]:  # noqa: ARG001, one form for every service
+    """What there is to compute on, and its free memory where that can be told."""
+    title = platform.processor() or platform.machine()
+    found: list[dict[str, Any]] = [{"name": "cpu", "title": title, "free_mb": psutil.virtual_memory().available / 2**20}]
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for index in range(cards):
+        name = "cuda" if cards == 1 else f"cuda:{index}"
+        free_mb = torch.cuda.mem_get_info(index)[0] / 2**20
+        found.append({"name": name, "title": torch.cuda.get_device_name(index), "free_mb": free_mb})
+    return found + ([{"name": "mps", "title": "Apple GPU", "free_mb": None}] if torch.backends.mps.is_available() else [])
+
+
+def models(request: Message, progress: ProgressCallback) -> list[dict[str, Any]]:  # noqa: ARG001, one form for every service
+    """Every model card, with the state of its weights."""
+    return listed_models()
+
+
+def downloaded(request: Message, progress: ProgressCallback) -> dict[str, Any]:
+    """Download the weights of the model that `request` names, and tell the state they are in then."""
+    card = card_named(str(request.get("model")))
+    download(card, partial(check, card=card, network_of=untrained_network), progress=progress)
+    return {"name": card.name, "state": weights_state(card).as_dict()}
+
+
+def imported(request: Message, progress: ProgressCallback) -> dict[str, Any]:  # noqa: ARG001, one form for every service
+    """Take the `file` that `request` names as the weights of its `model`, and tell the state they are in then."""
+    card = card_named(str(request.get("model")))
+    import_file(card, Path(str(request.get("file"))), partial(check, card=card, network_of=untrained_network))
+    return {"name": card.name, "state": weights_state(card).as_dict()}
+
+
+SERVICES: Mapping[str, Callable[[Message, ProgressCallback], Any]] = {
+    "register": registered,
+    "devices": devices,
+    "models": models,
+    "download": downloaded,
+    "import": imported,
+}
+
+
+def _asked(request: Message, key: str, known: tuple[str, ...], needed: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The entries of `request[key]`, checked by name."""
+    entries = request.get(key, {})
+    if not isinstance(entries, dict) or not set(entries) <= set(known) or not set(needed) <= set(entries):
+        came = ", ".join(entries) if isinstance(entries, dict) else repr(entries)
+        raise InputError(
+            f"The {key} of a registration are {', '.join(known)}"
+            + (f", of which {' and '.join(needed)} must be there" if needed else "")
+            + f"; {came or 'nothing'} came. Correct the request."
+        )
+    return entries
+
+
+def _initial(given: Message | None) -> sitk.Transform | None:
+    if given is None:
+        return None
+    if "matrix" in given:
+        return affine_transform(np.array(given["matrix"], dtype=np.float64))
+    return sitk.DisplacementFieldTransform(sitk.Cast(read_image(given["field"]), sitk.sitkVectorFloat64))
+
+
+def _written(result: Registration, request: Message, folder: Path) -> dict[str, str]:
+    """Everything that goes back as files; transforms as displacements in mm along the axes that the client wants."""
+    axes = _axes(request.get("displacement_axes", (1, 1, 1)))
+    images = {"warped": result.warped, "jacobian": result.jacobian}
+    fields = {
+        "moving_from_fixed": partial(_displacements, result.moving_from_fixed, grid_of(result.fixed)),
+        "fixed_from_moving": partial(_displacements, result.fixed_from_moving, grid_of(result.moving)),
+    }
+    if request.get("parts"):
+        fields["deformable"] = partial(_deformable, result.moving_from_fixed)
+    paths = {name: folder / f"{name}.nrrd" for name in (*images, *fields)}
+    # Each field by a thread of its own: several at every slab would spend their time waiting for each other.
+    with threads_for(1), ThreadPoolExecutor() as pool:
+        written = [pool.submit(_write_field, field, axes, paths[name]) for name, field in fields.items()]
+        for name, image in images.items():
+            _write_image(image, paths[name])
+        for one in written:
+            one.result()
+    return {name: str(path) for name, path in paths.items()}
+
+
+def _write_image(image: sitk.Image, path: Path) -> None:
+    try:
+        with native_messages_dropped():
+            sitk.WriteImage(image, str(path), useCompression=False)
+    except RuntimeError as error:
+        raise OutputError(
+            f"The results cannot be written into {path.parent}; they travel as files. Free some disk space."
+        ) from error
+
+
+def _axes(given: Any) -> Array:
+    """Which way the client's axes run along x, y, z."""
+    try:
+        axes = np.array(given, dtype=np.float64)
+        if axes.shape == (3,) and (np.abs(axes) == 1).all():
+            return axes
+    except (TypeError, ValueError):
+        pass
+    raise InputError(f"The displacement_axes are three of 1 and -1, for x, y and z of LPS; {given!r} came. Correct the request.")
+
+
+def _innermost(transform: sitk.CompositeTransform) -> Any:
+    """The part that is applied first, which SimpleITK has last."""
+    return transform.GetNthTransform(transform.GetNumberOfTransforms() - 1).Downcast()
+
+
+def _deformable(transform: sitk.CompositeTransform) -> Field:
+    """The part that is applied first, with nothing after."""
+    return _innermost(transform).GetDisplacementField(), np.eye(4)
+
+
+def _displacements(transform: sitk.CompositeTransform, grid: Grid) -> Field:
+    """A displacement field and the affine that follows it: as they are, or sampled at the lattice of `grid` with nothing after."""
+    field = _innermost(transform)
+    if transform.GetNumberOfTransforms() == 2 and isinstance(field, sitk.DisplacementFieldTransform):
+        affine = transform.GetNthTransform(0)
+        if affine.IsLinear():
+            return field.GetDisplacementField(), affine_matrix(affine)
+    return image_on(grid, displacements_mm(transform, grid), is_vector=True), np.eye(4)
+
+
+def _write_field(field: Callable[[], Field], axes: Array, path: Path) -> None:
+    """World displacements of x ↦ A(x + u(x)), float32, slab by slab: A u + (A - 1) x, the second a sum over the lattice's axes."""
+    image, follower = field()
+    # [D, H, W, 3], a view of the field's own memory
+    displacement_mm, grid = sitk.GetArrayViewFromImage(image), grid_of(image)
+    depth, height, width = grid.shape
+    rest = axes[:, None] * ((follower - np.eye(4)) @ grid.world_from_voxel)[:3]
+    across = torch.from_numpy(
+        np.arange(height)[:, None, None] * rest[:, 1] + np.arange(width)[None, :, None] * rest[:, 2]
+    ).float()
+    along = torch.from_numpy(np.arange(depth)[:, None, None, None] * rest[:, 0] + rest[:, 3]).float()
+    linear = (axes[:, None] * follower[:3, :3]).T
+
+    def slabs() -> Iterator[NDArray[np.float32]]:
+        # The same memory for every slab: what is new must be cleared by the system first.
+        part, total = (torch.empty((min(SLAB, depth), height, width, 3)) for _ in range(2))
+        for first in range(0, depth, SLAB):
+            count = min(SLAB, depth - first)
+            np.copyto(part[:count].numpy(), displacement_mm[first : first + count], casting="same_kind")
+            torch.add(across, along[first : first + count], out=total[:count])
+            together = math.gcd(count * height * width, POINTS_TOGETHER)
+            matrix = torch.from_numpy(np.kron(np.eye(together), linear)).float()
+            total[:count].view(-1, 3 * together).addmm_(part[:count].view(-1, 3 * together), matrix)
+            yield total[:count].numpy()
+
+    world_from_index = grid.world_from_voxel[:, [2, 1, 0, 3]].astype(np.float64)
+    write_slabs(slabs(), path, shape=(*grid.shape, 3), world_from_index=world_from_index)
+
+
+def _histogram(jacobian: sitk.Image) -> dict[str, list[float]]:
+    """Voxels per bin of the Jacobian determinant, and the middle of each bin."""
+    low, high = HISTOGRAM_RANGE
+    width = (high - low) / HISTOGRAM_BINS
+    counts = np.zeros(HISTOGRAM_BINS, np.int64)
+    for slab in sitk.GetArrayViewFromImage(jacobian):
+        bins = ((slab - low) / width).clip(0, HISTOGRAM_BINS - 1).astype(np.int16)
+        counts += np.bincount(bins.ravel(), minlength=HISTOGRAM_BINS)
+    middles = [low + (index + 0.5) * width for index in range(HISTOGRAM_BINS)]
+    return {"determinant": middles, "voxels": counts.astype(float).tolist()}

@@ -1,0 +1,94 @@
+"""Warping against closed forms: rounding, outside, labels, channels, geometry."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.io.warping import warp_image
+
+WHOLE = [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64]
+
+
+def ramp(dtype: type, *, dim: int = 3) -> sitk.Image:
+    """Value = 10 × index along x."""
+    row = (10 * np.arange(6)).astype(dtype)
+    return sitk.GetImageFromArray(np.broadcast_to(row, (*(3,) * (dim - 1), 6)).copy())
+
+
+def shift(x_mm: float, *, dim: int = 3) -> sitk.Transform:
+    return sitk.TranslationTransform(dim, [x_mm, *(0.0,) * (dim - 1)])
+
+
+def row(image: sitk.Image) -> list[float]:
+    return sitk.GetArrayFromImage(image).reshape(-1, image.GetSize()[0])[0].tolist()
+
+
+@pytest.mark.parametrize("dtype", WHOLE)
+def test_whole_numbers_are_rounded_not_cut(dtype: type) -> None:
+    warped = warp_image(ramp(dtype), ramp(dtype), shift(0.26))
+    assert warped.GetPixelID() == ramp(dtype).GetPixelID()
+    assert row(warped)[:5] == [3, 13, 23, 33, 43]  # 2.6, 12.6, …
+
+
+def test_negative_whole_numbers_are_rounded_to_the_nearest() -> None:
+    image = sitk.Cast(ramp(np.int16), sitk.sitkInt16) - 50
+    assert row(warp_image(image, image, shift(0.26)))[:5] == [-47, -37, -27, -17, -7]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_real_images_are_interpolated_linearly(dtype: type, dim: int) -> None:
+    warped = warp_image(ramp(dtype, dim=dim), ramp(dtype, dim=dim), shift(0.26, dim=dim))
+    assert row(warped)[:5] == pytest.approx([2.6, 12.6, 22.6, 32.6, 42.6], rel=1e-6)
+
+
+def test_outside_an_image_is_its_minimum() -> None:
+    image = sitk.Cast(ramp(np.int16), sitk.sitkInt16) - 1024
+    assert row(warp_image(image, image, shift(4))) == [-984, -974, -1024, -1024, -1024, -1024]
+
+
+def test_outside_labels_is_zero_and_no_new_label_appears() -> None:
+    labels = ramp(np.uint8) + 5
+    assert row(warp_image(labels, labels, shift(2.3), labels=True)) == [25, 35, 45, 55, 0, 0]
+
+
+def test_labels_are_exact_up_to_the_53_bits_of_a_double() -> None:
+    labels = sitk.GetImageFromArray(np.full((2, 2, 2), 2**53 - 1))
+    warped = warp_image(labels, labels, shift(0), labels=True)
+    assert sitk.GetArrayFromImage(warped).tolist() == np.full((2, 2, 2), 2**53 - 1).tolist()
+
+
+def test_minimum_passes_over_values_that_are_no_numbers() -> None:
+    array = np.array([[[np.nan, -3, 7, 9]]], dtype=np.float32)
+    image = sitk.GetImageFromArray(array)
+    assert row(warp_image(image, image, shift(2))) == [7, 9, -3, -3]
+
+
+def test_channels_are_warped_like_single_images() -> None:
+    parts = [ramp(np.uint8), ramp(np.uint8) + 100, ramp(np.uint8) + 200]
+    warped = warp_image(sitk.Compose(parts), parts[0], shift(0.26))
+    assert warped.GetPixelID() == sitk.sitkVectorUInt8
+    for channel, part in enumerate(parts):
+        alone = warp_image(part, parts[0], shift(0.26))
+        assert row(sitk.VectorIndexSelectionCast(warped, channel)) == row(alone)
+
+
+def test_result_lies_on_the_grid_of_like() -> None:
+    like = sitk.Image([5, 6, 7], sitk.sitkUInt8)
+    like.SetSpacing([1.0, 2.0, 0.5])
+    like.SetOrigin([3.0, 4.0, 5.0])
+    like.SetDirection([0, 1, 0, -1, 0, 0, 0, 0, 1])
+    warped = warp_image(ramp(np.float32), like, shift(0))
+    assert warped.IsSameImageGeometryAs(like, 0.0, 0.0)
+
+
+def test_dimensions_that_differ_are_named() -> None:
+    with pytest.raises(InputError, match="image 3-D, grid 2-D, transform 3-D"):
+        warp_image(ramp(np.uint8), ramp(np.uint8, dim=2), shift(0))
+
+
+def test_complex_pixels_are_refused() -> None:
+    image = sitk.GetImageFromArray(np.zeros((2, 2, 2), dtype=np.complex64))
+    with pytest.raises(InputError, match="complex"):
+        warp_image(image, image, shift(0))

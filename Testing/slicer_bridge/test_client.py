@@ -1,0 +1,368 @@
+"""The client: jobs, their cancelling, and the death of workers. Real workers where registration counts, small scripts elsewhere."""
+
+import ctypes
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from RegistrationNetLib.errors import Cancelled, InputError, OutputError, WorkerError
+from RegistrationNetLib.io.nrrd import Volume
+from RegistrationNetLib.slicer_bridge.client import CANCEL_SECONDS, Client, Job, Result
+from RegistrationNetLib.slicer_bridge.interpreter import killed
+
+from ..worker_input import pair
+
+posix = pytest.mark.skipif(os.name == "nt", reason="a script stands in for the Python")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with Client() as opened:
+        yield opened
+
+
+def until(client: Client, is_true: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline
+        client.poll()
+        time.sleep(0.005)
+
+
+def private_folder(client: Client) -> Path:
+    assert client._life is not None
+    return client._life.folder
+
+
+def test_a_registration_comes_back_as_volumes_and_numbers(client: Client) -> None:
+    stages = []
+
+    def watch(job: Job) -> None:
+        if job.progress is not None:
+            stages.append(job.progress.stage)
+
+    job = client.register(pair(), options={"steps": 20}, with_parts=True, watch=watch)
+    assert client.unfinished == (job,)
+    result: Result = job.wait()
+    assert client.unfinished == ()
+    assert set(result.volumes) == {"warped", "jacobian", "moving_from_fixed", "fixed_from_moving", "deformable"}
+    assert list(dict.fromkeys(stages)) == ["prepare", "align", "refine", "finish"]
+    moved = result.volumes["moving_from_fixed"].values
+    assert np.linalg.norm(moved[11:13, 11:13, 11:13].mean((0, 1, 2)) - [3, -4, 0]) < 0.5
+    assert result.volumes["warped"].values.dtype == np.int16
+    assert result.report["model"] == "direct"
+    assert np.shape(result.alignment) == (4, 4)
+
+
+def test_the_folder_is_private_and_holds_nothing_between_jobs(client: Client) -> None:
+    client.devices().wait()
+    folder = private_folder(client)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700 or os.name == "nt"
+    assert not list(folder.iterdir())
+
+
+def test_errors_come_back_as_what_they_were(client: Client) -> None:
+    with pytest.raises(InputError, match="no model 'dance'"):
+        client.register(pair(), options={"model": "dance"}).wait()
+    flat = {**pair(), "moving": Volume(np.zeros((24, 24, 24), np.int16), pair()["moving"].world_from_index)}
+    with pytest.raises(InputError, match="moving has one value everywhere"):
+        client.register(flat).wait()
+    with pytest.raises(InputError, match="needs no weights"):
+        client.download("direct").wait()
+
+
+def test_paths_and_numbers_of_numpy_travel_as_plain_ones(client: Client, tmp_path: Path) -> None:
+    options = {
+        "steps": np.int64(2),
+        "smoothness": np.float32(1),
+        "fixed_landmarks": np.zeros((1, 3)),
+        "moving_landmarks": [[0, 0, 0]],
+    }
+    assert client.register(pair(), options=options).wait().report["inputs"]["steps"] == 2
+    with pytest.raises(InputError, match="no weights, but a weights file was given"):
+        client.register(pair(), options={"weights": tmp_path}).wait()
+
+
+def test_what_cannot_travel_fails_its_job_and_no_other(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="cannot be sent to the worker"):
+        client.register(pair(), options={"steps": object()}).wait()
+    with monkeypatch.context() as patch:
+        patch.setattr("RegistrationNetLib.slicer_bridge.client.write_volume", lambda *_: 1 / 0)
+        with pytest.raises(WorkerError, match="cannot be sent: ZeroDivisionError"):
+            client.register(pair()).wait()
+    assert client.devices().wait()
+
+
+def test_devices_and_models_are_asked_for(client: Client) -> None:
+    assert client.devices().wait()[0]["name"] == "cpu"
+    assert "direct" in [model["name"] for model in client.models().wait()]
+
+
+def test_a_mask_and_an_initial_transform_travel(client: Client) -> None:
+    volumes = pair()
+    volumes["fixed_mask"] = Volume(np.ones((24, 24, 24), np.uint8), volumes["fixed"].world_from_index)
+    shift = np.eye(4)
+    shift[:3, 3] = 3, -4, 0
+    field = Volume(np.tile(np.float32([3, -4, 0]), (24, 24, 24, 1)), volumes["fixed"].world_from_index)
+    for initial in (shift.tolist(), field):
+        result = client.register(volumes, initial=initial, options={"steps": 0, "align": []}).wait()
+        assert np.allclose(result.volumes["moving_from_fixed"].values, [3, -4, 0], atol=1e-4)
+        assert result.report["inputs"]["fixed"]["mask"]
+
+
+@pytest.mark.parametrize("stage", ["waiting", "prepare", "align", "refine", "finish"])
+def test_cancelling_in_any_stage_takes_less_than_a_second(client: Client, stage: str) -> None:
+    client.devices().wait()
+    start = 0.0
+
+    def cancel_in_stage(job: Job) -> None:
+        nonlocal start
+        if job.progress is not None and job.progress.stage == stage and not start:
+            start = time.monotonic()
+            job.cancel()
+
+    job = client.register(pair(), options={"steps": 5 if stage == "finish" else 100_000}, watch=cancel_in_stage)
+    if stage == "waiting":
+        start = time.monotonic()
+        job.cancel()
+        job.cancel()
+    with pytest.raises(Cancelled, match="nothing was changed"):
+        job.wait()
+    assert time.monotonic() - start < 1.0
+    assert client.devices().wait()
+
+
+def test_the_next_job_of_a_warm_worker_starts_at_once(client: Client) -> None:
+    client.register(pair(), options={"steps": 0}).wait()
+    seconds = []
+    for _ in range(3):
+        start = time.monotonic()
+        job = client.register(pair(), options={"steps": 0})
+        until(client, lambda job=job: job.progress is not None)  # type: ignore[misc]
+        seconds.append(time.monotonic() - start)
+        job.wait()
+    assert min(seconds) < 0.1
+
+
+def test_a_worker_killed_in_mid_run_is_told_and_the_next_request_starts_another(client: Client) -> None:
+    job = client.register(pair(), options={"steps": 100_000})
+    until(client, lambda: job.progress is not None)
+    folder, life = private_folder(client), client._life
+    assert life is not None
+    killed(life._process)
+    with pytest.raises(WorkerError, match=r"ended before it answered \(exit status .*\).*Try again"):
+        job.wait()
+    assert not folder.exists()
+    assert client.devices().wait()[0]["name"] == "cpu"
+
+
+def python_that(folder: Path, body: str) -> str:
+    """A program that takes the place of the Python which runs the worker."""
+    script = folder / "python-stand-in"
+    head = "import json, os, sys, time\ndef hear(): return json.loads(sys.stdin.readline())\ndef say(**event): print(json.dumps(event), flush=True)\n"
+    script.write_text(f"#!{sys.executable}\n{head}{body}")
+    script.chmod(0o700)
+    return str(script)
+
+
+ECHO = "for line in sys.stdin: say(id=json.loads(line)['id'], event='result', result=os.environ.get('PROBE'))\n"
+
+
+@posix
+def test_python_and_environment_can_be_chosen(tmp_path: Path) -> None:
+    with Client(python_that(tmp_path, ECHO), {**os.environ, "PROBE": "17"}) as client:
+        assert client.devices().wait() == "17"
+
+
+@posix
+def test_the_last_words_of_a_worker_are_in_the_error(tmp_path: Path) -> None:
+    body = "hear(); sys.stderr.write('libtorch: cannot allocate memory\\n'); sys.exit(3)"
+    with Client(python_that(tmp_path, body)) as client, pytest.raises(WorkerError, match=r"status 3\).*cannot allocate memory"):
+        client.devices().wait()
+
+
+@posix
+def test_a_worker_that_does_not_let_go_is_ended_and_the_others_are_served_by_a_new_one(tmp_path: Path) -> None:
+    marker = tmp_path / "second"
+    body = f"if not os.path.exists({str(marker)!r}):\n    open({str(marker)!r}, 'w'); hear(); time.sleep(60)\n{ECHO}"
+    with Client(python_that(tmp_path, body), {**os.environ, "PROBE": "2"}) as client:
+        deaf, next_one = client.devices(), client.devices()
+        until(client, marker.exists)
+        start = time.monotonic()
+        deaf.cancel()
+        with pytest.raises(Cancelled, match="nothing was changed"):
+            deaf.wait()
+        assert CANCEL_SECONDS <= time.monotonic() - start < 1.0
+        assert next_one.wait() == "2"
+
+
+@posix
+def test_what_is_cancelled_on_its_way_is_never_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = tmp_path / "heard"
+    body = f"for line in sys.stdin: open({str(heard)!r}, 'a').write(line); say(id=json.loads(line)['id'], event='result', result=1)\n"
+    with Client(python_that(tmp_path, body)) as client:
+        monkeypatch.setattr("RegistrationNetLib.slicer_bridge.client.write_volume", lambda *_: job.cancel())
+        job = client.register(pair())
+        with pytest.raises(Cancelled, match="nothing was changed"):
+            job.wait()
+        assert client.devices().wait() == 1
+        assert not list(private_folder(client).iterdir())
+    assert '"register"' not in heard.read_text()
+
+
+@posix
+def test_a_worker_killed_in_the_middle_of_a_word_is_told(tmp_path: Path) -> None:
+    body = 'hear(); sys.stdout.write(\'{"id": 1, "ev\'); sys.stdout.flush(); os._exit(1)'
+    with Client(python_that(tmp_path, body)) as client, pytest.raises(WorkerError, match="ended before it answered"):
+        client.devices().wait()
+
+
+@posix
+def test_a_worker_that_ends_between_two_requests_is_replaced(tmp_path: Path) -> None:
+    body = "for line in sys.stdin: say(id=json.loads(line)['id'], event='result', result=os.getpid())"
+    with Client(python_that(tmp_path, body)) as client:
+        first = client.devices().wait()
+        life = client._life
+        assert life is not None
+        killed(life._process)
+        life.join()
+        with pytest.raises(BrokenPipeError, match="the worker has ended"):
+            life.say({})
+        assert client.devices().wait() != first
+
+
+@posix
+def test_children_of_a_launcher_end_with_it(tmp_path: Path) -> None:
+    """PythonSlicer is a launcher: killing it alone would leave the worker behind."""
+    child_pid = tmp_path / "pid"
+    body = f"""
+import subprocess
+child = subprocess.Popen(['sleep', '60'])
+open({str(child_pid)!r}, 'w').write(str(child.pid))
+time.sleep(60)
+"""
+    client = Client(python_that(tmp_path, body))
+    client.devices()
+    until(client, lambda: child_pid.exists() and bool(child_pid.read_text()))
+    client.close()
+    status = Path(f"/proc/{child_pid.read_text()}/stat")
+    deadline = time.monotonic() + 5
+    while status.exists() and status.read_text().split()[2] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not status.exists() or status.read_text().split()[2] == "Z"
+
+
+@posix
+@pytest.mark.parametrize(
+    ("file", "error", "message"), [("__file__", InputError, "is no NRRD file"), ("7", WorkerError, "cannot be read: TypeError")]
+)
+def test_a_result_that_cannot_be_read_is_an_error_of_that_job(
+    tmp_path: Path, file: str, error: type[Exception], message: str
+) -> None:
+    answer = f"{{'files': {{'warped': {file}}}, 'alignment': [], 'report': {{}}, 'histogram': {{}}}}"
+    body = f"for line in sys.stdin: say(id=json.loads(line)['id'], event='result', result={answer})\n"
+    with Client(python_that(tmp_path, body)) as client:
+        for _ in range(2):
+            with pytest.raises(error, match=message):
+                client.register(pair()).wait()
+
+
+@posix
+def test_results_are_read_in_another_thread_and_watched_in_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = {}
+    answer = "{'files': {'warped': ''}, 'alignment': [], 'report': {}, 'histogram': {}}"
+    body = f"for line in sys.stdin: say(id=json.loads(line)['id'], event='result', result={answer})\n"
+    monkeypatch.setattr(
+        "RegistrationNetLib.slicer_bridge.client.read_volume", lambda _: threads.update(read=threading.current_thread())
+    )
+    with Client(python_that(tmp_path, body)) as client:
+        client.register(pair(), watch=lambda _: threads.update(watch=threading.current_thread())).wait()
+    assert threads["watch"] is threading.main_thread()
+    assert threads["read"] is not threading.main_thread()
+
+
+@posix
+def test_a_program_that_keeps_pythons_lock_between_two_polls_is_served_all_the_same(tmp_path: Path) -> None:
+    """As in Slicer, where threads stand still while the application waits for events."""
+    sleep = ctypes.PyDLL(None).usleep  # PyDLL keeps the lock while it is in C
+    with Client(python_that(tmp_path, ECHO)) as client:
+        client.devices().wait()
+        start = time.monotonic()
+        job = client.register({**pair(), "fixed": Volume(np.zeros((128, 128, 128), np.int16), np.eye(4))})
+        polls = 0
+        while not job.is_finished:
+            sleep(20_000)
+            client.poll()
+            polls += 1
+            assert time.monotonic() - start < 30
+    assert polls < 12
+
+
+@posix
+def test_a_full_disk_fails_the_job_and_leaves_no_files(tmp_path: Path) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Client(python_that(tmp_path, ECHO)) as client:
+        client.devices().wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        try:
+            with pytest.raises(OutputError, match="Free some disk space"):
+                client.register(pair()).wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert not list(private_folder(client).iterdir())
+
+
+def test_without_a_temporary_folder_the_job_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with Client() as client, pytest.raises(OutputError, match="No temporary folder.*No space left"):
+        client.devices().wait()
+
+
+def test_a_python_that_cannot_be_started_fails_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Client(str(tmp_path / "python")) as client, pytest.raises(WorkerError, match="cannot be started"):
+        client.devices().wait()
+    assert not list(tmp_path.iterdir())
+
+
+@posix
+def test_closing_cancels_what_is_under_way_and_removes_the_files(tmp_path: Path) -> None:
+    client = Client(python_that(tmp_path, "time.sleep(60)"))
+    job = client.register(pair())
+    until(client, lambda: client._life is not None)
+    folder = private_folder(client)
+    client.close()
+    client.close()
+    assert isinstance(job.error, Cancelled)
+    assert not folder.exists()
+    with pytest.raises(WorkerError, match="This client is closed"):
+        client.devices()
+
+
+@posix
+def test_nothing_that_is_asked_for_makes_the_caller_wait(tmp_path: Path) -> None:
+    """Neither the start of the worker nor 64 MB of voxels on their way to the disk."""
+    large = Volume(np.zeros((256, 256, 256), np.int16), np.eye(4))
+    with Client(python_that(tmp_path, ECHO)) as client:
+        longest = 0.0
+        start = time.monotonic()
+        job = client.register({"fixed": large, "moving": large})
+        while not job.is_finished:
+            now = time.monotonic()
+            client.poll()
+            longest = max(longest, time.monotonic() - now)
+            time.sleep(0.005)
+        assert longest < 0.1
+        assert time.monotonic() - start < 60

@@ -1,0 +1,74 @@
+"""Every kind of network through the worker, as the panel and the console have it: models of the user's own, of small lattices."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from RegistrationNetLib.cli.main import main
+from RegistrationNetLib.errors import Cancelled
+from RegistrationNetLib.models.catalogue import card_named
+from RegistrationNetLib.models.loading import untrained_network
+from RegistrationNetLib.slicer_bridge.client import Client, Job
+from RegistrationNetLib.training.export import own_card, write_model
+
+from ..models.layers.published import randomize
+from ..worker_input import pair
+
+SHAPE = (32, 32, 32)
+KINDS = ("unigradicon", "carl", "constricon", "nephi")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A worker whose user has a model `own-KIND` of each kind, with random weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REGISTRATIONNET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        made = tmp_path_factory.mktemp("made")
+        for kind in KINDS:
+            card = own_card(card_named(kind), f"own-{kind}", shape=SHAPE, refine={}, trained_on="nothing")
+            network = untrained_network(card)
+            torch.manual_seed(0)
+            randomize(network, displacement=0.002)
+            assert main(["models", "import", card.name, str(write_model(network, card, made)), "--quiet"]) == 0
+        with Client() as opened:
+            yield opened
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_registers_in_the_worker(client: Client, kind: str) -> None:
+    known = {model["name"]: model["state"]["kind"] for model in client.models().wait()}
+    assert known[f"own-{kind}"] == "ready"
+    stages = []
+    options = {"model": f"own-{kind}", "refine": "none", "align": ["centre"], "fixed_modality": "mr", "moving_modality": "mr"}
+    job = client.register(pair(), options=options, watch=lambda job: stages.append(job.progress and job.progress.stage))
+    result = job.wait()
+    assert result.report["model"] == f"own-{kind}"
+    assert "network" in stages
+    assert np.ptp(result.volumes["moving_from_fixed"].values) > 0
+
+
+def test_the_field_is_refined_from_where_carls_map_puts_it(client: Client) -> None:
+    reports = []
+    for refine in ("none", "field"):
+        options = {"model": "own-carl", "refine": refine, "fixed_modality": "mr", "moving_modality": "mr"}
+        reports.append(client.register(pair(), options=options).wait().report["similarity"]["after"])
+    assert reports[1] > reports[0]
+
+
+def test_cancelling_in_the_network_takes_less_than_a_second(client: Client) -> None:
+    start = 0.0
+
+    def cancel_in_stage(job: Job) -> None:
+        nonlocal start
+        if job.progress is not None and job.progress.stage == "network" and not start:
+            start = time.monotonic()
+            job.cancel()
+
+    options = {"model": "own-constricon", "refine": "network", "steps": 1000, "fixed_modality": "mr", "moving_modality": "mr"}
+    job = client.register(pair(), options=options, watch=cancel_in_stage)
+    with pytest.raises(Cancelled):
+        job.wait()
+    assert 0 < time.monotonic() - start < 1.0

@@ -1,0 +1,209 @@
+"""The plan of the library: which package may import which, which file of a package stands on which, and what stays light.
+
+`python Testing/test_layers.py` prints the plan.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+LIBRARY = Path(__file__).resolve().parents[1] / "RegistrationNetLib"
+
+# Lowest first. A package imports only from those named before it; "" is the library's own folder. Within a package a file
+# imports only from files named before it.
+PLAN: dict[str, str] = {
+    "": "version errors progress devices memory interop",
+    "geometry": "separable trilinear deformation space interpolation smooth_noise pyramid regularity field_pair",
+    "losses": "measure mind mutual_information overlap similarity direction patches",
+    "io": "native_messages nrrd outputs inputs landmarks warping",
+    "models": """
+        catalogue download weights checkpoint
+        layers.surroundings layers.linear_end layers.unet layers.matrix layers.features layers.attention layers.exponential
+        layers.latent layers.implicit
+        composition training_loss icon gradicon carl_equivariance carl constricon_velocities constricon constricon_resolution
+        nephi nephi_loss nephi_parameters loading
+    """,
+    "quality": "assessment marks known_warp known_pair phantom slices colours pictures report",
+    "registration": """
+        needs prepare optimizer network_pair initial_transform alignment field_refinement velocity_refinement
+        network_refinement nephi_fit options nephi solution pipeline
+    """,
+    "training": """
+        state processes pairs synthetic cohort_files cohort_images data augmentation learning validation configuration
+        checkpoints record export run
+    """,
+    "slicer_bridge": """
+        messages interpreter dependencies sample_data services worker client
+        scene_sampling mrml scene_inputs scene_display scene_results
+        panel_words panel_inputs panel_devices panel_models panel_segments panel_results panel_run
+    """,
+    "cli": "interruption console doctor train_commands commands main",
+}
+# Programs: `python -m RegistrationNetLib`, `python -m RegistrationNetLib.worker`; and the package itself, whose public names load on
+# first use.
+PROGRAMS = ("__init__", "__main__", "worker")
+
+# What is heavy is imported where Ctrl-C is already a clean end, and after the worker has begun to listen.
+IMPORTS_IN_FUNCTIONS = {("cli.main", "cli.commands"), ("slicer_bridge.worker", "slicer_bridge.services")}
+
+# Slicer's own process imports these; they must not bring torch, nor what is only there after an installation.
+LIGHT = [
+    "errors",
+    "progress",
+    "version",
+    "models.download",
+    "models.catalogue",
+    "models.weights",
+    "registration.needs",
+    "cli.main",
+    "slicer_bridge.messages",
+    "slicer_bridge.interpreter",
+    "slicer_bridge.dependencies",
+    "slicer_bridge.worker",
+]
+# Some of these work in Slicer only.
+IN_SLICER = ["slicer_bridge.client", "slicer_bridge.sample_data"] + [
+    f"slicer_bridge.{name}" for name in ("scene_sampling", "mrml", "scene_inputs", "scene_display", "scene_results")
+]
+
+
+def files() -> list[str]:
+    """Every file of the library but the programs and the packages' docstrings, as a dotted name within it."""
+    paths = [path.relative_to(LIBRARY).with_suffix("") for path in LIBRARY.rglob("*.py")]
+    return sorted(
+        ".".join(path.parts) for path in paths if path.stem != "__init__" and (len(path.parts) > 1 or path.name not in PROGRAMS)
+    )
+
+
+def order() -> list[str]:
+    """The plan as one list of files, lowest first."""
+    return [f"{package}.{name}" if package else name for package, names in PLAN.items() for name in names.split()]
+
+
+def package_of(file: str) -> str:
+    """The outermost package of a file; "" for the library's own folder."""
+    return file.split(".")[0] if "." in file else ""
+
+
+def source(file: str) -> Path:
+    return LIBRARY.joinpath(*file.split(".")).with_suffix(".py")
+
+
+def own_imports(path: Path, nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The files and packages of the library that the import statements among `nodes` name, as dotted names within it."""
+    folder = path.relative_to(LIBRARY).parts[:-1]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*folder[: len(folder) - node.level + 1], *(node.module or "").split(".")]
+            yield from _named([part for part in base if part], node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == LIBRARY.name:
+            yield from _named(node.module.split(".")[1:], node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[2] for alias in node.names if alias.name.startswith(f"{LIBRARY.name}."))
+
+
+def _named(base: list[str], aliases: list[ast.alias]) -> Iterator[str]:
+    """`from base import …`: the file `base`, or the files of the package `base` that are imported."""
+    if base and LIBRARY.joinpath(*base).with_suffix(".py").exists():
+        yield ".".join(base)
+    else:
+        yield from (".".join([*base, alias.name]) for alias in aliases)
+
+
+def imports_of(file: str) -> set[str]:
+    path = source(file)
+    return set(own_imports(path, ast.walk(ast.parse(path.read_text("utf-8"))))) & set(order())
+
+
+def imports_in_functions_of(file: str) -> set[str]:
+    path = source(file)
+    functions = [
+        node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    return {name for function in functions for name in own_imports(path, ast.walk(function))}
+
+
+@pytest.mark.parametrize("file", files())
+def test_every_file_stands_in_the_plan(file: str) -> None:
+    assert file in order(), f"{file} stands nowhere in the plan; name it there"
+
+
+def test_the_plan_names_each_file_once_and_none_that_is_gone() -> None:
+    assert sorted(order()) == files()
+
+
+@pytest.mark.parametrize("file", order())
+def test_a_file_imports_only_what_stands_before_it(file: str) -> None:
+    above = {other for other in imports_of(file) if order().index(other) >= order().index(file)}
+    assert not above, f"{file} imports from above: {', '.join(above)}"
+
+
+@pytest.mark.parametrize("file", files())
+def test_no_import_of_the_library_hides_inside_a_function(file: str) -> None:
+    hidden = {other for other in imports_in_functions_of(file) if (file, other) not in IMPORTS_IN_FUNCTIONS}
+    assert not hidden, f"{file} imports {', '.join(hidden)} inside a function"
+
+
+@pytest.mark.parametrize("package", [*(name for name in PLAN if name), "models.layers"])
+def test_a_package_itself_is_a_docstring_that_says_what_lives_there_and_who_may_import_it(package: str) -> None:
+    statements = ast.parse(LIBRARY.joinpath(*package.split("."), "__init__.py").read_text("utf-8"))
+    assert len(statements.body) == 1
+    told = ast.get_docstring(statements)
+    assert told is not None
+    assert "mport" in told
+
+
+@pytest.mark.parametrize("module", ["", *(f".{file}" for file in LIGHT)])
+def test_import_brings_nothing_heavy(module: str) -> None:
+    script = f"""
+import sys
+import {LIBRARY.name}{module}
+heavy = {{"torch", "SimpleITK", "itk", "numpy", "scipy", "matplotlib", "vtk", "qt", "slicer", "PySide6", "PyQt5", "requests"}}
+print(" ".join(heavy & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=LIBRARY.parent)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("module", IN_SLICER)
+def test_what_slicer_imports_brings_no_torch(module: str) -> None:
+    if module != "slicer_bridge.client":
+        pytest.importorskip("slicer")
+    script = f"import sys, {LIBRARY.name}.{module}; print(*{{'torch', 'SimpleITK', 'qt', 'PySide6'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=LIBRARY.parent)
+    assert done.stdout.strip() == ""
+
+
+def test_the_reader_of_imports_sees_every_form() -> None:
+    code = """
+from . import measure
+from .mind import MINDSSC
+from ..geometry import space
+from ..errors import InputError
+from RegistrationNetLib.quality.marks import worst
+from RegistrationNetLib.registration import prepare
+import RegistrationNetLib.models.layers.unet
+import torch
+"""
+    found = own_imports(LIBRARY / "losses" / "example.py", ast.walk(ast.parse(code)))
+    assert set(found) == {
+        "losses.measure", "losses.mind", "geometry.space", "errors", "quality.marks", "registration.prepare", "models.layers.unet",
+    }  # fmt: skip
+
+
+def plan() -> str:
+    """The packages, lowest first, with their files and the packages that they import."""
+    lines = []
+    for package, names in PLAN.items():
+        lower = {package_of(other) for file in order() if package_of(file) == package for other in imports_of(file)} - {package}
+        used = ", ".join(name or LIBRARY.name for name in PLAN if name in lower)
+        lines += [f"{package or LIBRARY.name}  imports {used or 'nothing of the library'}", f"    {' '.join(names.split())}"]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(plan())  # noqa: T201, this is what the program is for
