@@ -1,0 +1,108 @@
+"""How alike two images are where both have voxels: what the alignment compares, under many matrices at once.
+
+The score is the mean local correlation over the overlap of the two fields of view, as far as it shows an object in either
+image; it says nothing about places that only one of them shows, so that a part fits the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..geometry.deformation import Affine, identity_points, sample
+from ..geometry.separable import apply_along_axes, blur_matrix, on
+from ..geometry.space import Array, Grid
+from .foreground import foreground_of
+from .prepare import Prepared, resized
+
+SIGMA_VOX = 2.0
+EPSILON = 1e-3
+# A score from a smaller share of the smaller object falls towards the worst, in proportion.
+SMALLEST_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class View:
+    """One image on a coarse lattice: values, where it has voxels that count, and where it shows an object; [1, 1, *shape] each."""
+
+    values: Tensor
+    counted: Tensor
+    foreground: Tensor
+    grid: Grid
+
+    @staticmethod
+    def of(image: Prepared, spacing_mm: float) -> View:
+        """`image` at about `spacing_mm`, on the CPU."""
+        coarse = resized(image, spacing_mm).to(torch.device("cpu"))
+        counted = torch.ones_like(coarse.values, dtype=torch.bool) if coarse.mask is None else coarse.mask
+        return View(coarse.values, counted, foreground_of(coarse.values, counted), coarse.grid)
+
+    def spread(self) -> tuple[Array, float]:
+        """Middle of the object, and the mean square root of its squared distances from there, in mm."""
+        places = self.foreground[0, 0].nonzero().double().numpy()
+        points = places @ self.grid.world_from_voxel[:-1, :-1].T + self.grid.world_from_voxel[:-1, -1]
+        middle = points.mean(axis=0)
+        return middle, float(np.sqrt(((points - middle) ** 2).sum(axis=1).mean()))
+
+
+@dataclass(frozen=True)
+class Score:
+    """Loss of each matrix of a batch [B], at most 1 or 2, and the share of the smaller object that lies in both images [B]."""
+
+    loss: Tensor
+    share: Tensor
+
+
+class Overlap:
+    """Two views, compared on the lattice of the first.
+
+    Args:
+        is_squared: the correlation counts by its square, for contrasts of which nothing is known.
+    """
+
+    def __init__(self, fixed: View, moving: View, *, is_squared: bool) -> None:
+        self.fixed, self.moving, self.is_squared = fixed, moving, is_squared
+        self._points = identity_points(fixed.grid.shape, fixed.values)
+        blurs = [blur_matrix(size, SIGMA_VOX, 2 * round(2 * SIGMA_VOX) + 1) for size in fixed.grid.shape]
+        self._blur = on(blurs, fixed.values)
+        self._other = torch.cat([moving.values, moving.counted.to(moving.values), moving.foreground.to(moving.values)], dim=1)
+        volume = [abs(float(torch.det(torch.as_tensor(one.grid.world_from_voxel[:-1, :-1])))) for one in (fixed, moving)]
+        self._smaller = min(float(one.foreground.sum()) * size for one, size in zip((fixed, moving), volume, strict=True))
+        self._voxel = volume[0]
+
+    def score(self, moving_from_fixed: Tensor) -> Score:
+        """Of homogeneous world matrices [B, dim + 1, dim + 1], float64."""
+        before, after = (torch.as_tensor(m) for m in (self.fixed.grid.world_from_unit, self.moving.grid.unit_from_world))
+        unit = (after @ moving_from_fixed @ before)[:, :-1].to(self._points)
+        seen = sample(self._other, Affine(unit)(self._points.expand(len(unit), *self._points.shape[1:])), outside="zeros")
+        values = seen[:, :1]
+        with torch.no_grad():
+            both = (seen[:, 1:2] > 0.5) & self.fixed.counted
+            objects = (both & (self.fixed.foreground | (seen[:, 2:] > 0.5))).to(values)
+            share = (both & self.fixed.foreground & (seen[:, 2:] > 0.5)).to(values).flatten(1).sum(1)
+            share = (share * self._voxel / self._smaller).clamp(max=1)
+        correlation = self._correlation(values, both.to(values))
+        closeness = correlation.square() if self.is_squared else correlation
+        mean = (closeness * objects).flatten(1).sum(1) / objects.flatten(1).sum(1).clamp_min(1)
+        return Score(1 - mean * (share / SMALLEST_SHARE).clamp(max=1), share)
+
+    def _correlation(self, warped: Tensor, weight: Tensor) -> Tensor:
+        """Local correlation [B, 1, *shape] within what the weights count."""
+        fixed = self.fixed.values
+        # The weights are first, as everything is divided by their local mean.
+        products = torch.cat([weight, weight * fixed, weight * fixed.square(), weight * warped, weight * warped * warped,
+                              weight * warped * fixed], dim=1)  # fmt: skip
+        mass, *moments = apply_along_axes(products, self._blur).split(1, dim=1)
+        mass = mass.clamp_min(1e-3)
+        f, ff, w, ww, wf = (moment / mass for moment in moments)
+        own, other = (ff - f * f).clamp_min(0) + EPSILON, (ww - w * w).clamp_min(0) + EPSILON
+        return (wf - w * f) / (own * other).sqrt()
+
+
+def spacing_for(views: Sequence[Prepared], side_vox: int) -> float:
+    """The spacing at which the longest edge of the smaller image has `side_vox` voxels."""
+    return min(max(one.grid.extent_mm) for one in views) / (side_vox - 1)
