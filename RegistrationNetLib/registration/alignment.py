@@ -26,7 +26,7 @@ from .prepare import Prepared
 
 STAGES = ("centre", "pose", "rigid", "similarity", "affine")
 OPTIMIZING = ("rigid", "similarity", "affine")
-SEARCH_SIDE_VOX, COARSE_SIDE_VOX, FINE_SIDE_VOX = 16, 24, 48
+SEARCH_SIDE_VOX, COARSE_SIDE_VOX, FINE_SIDE_VOX = 16, 24, 40
 # Candidates of the search that are followed, and how many of them on the finer lattice.
 FOLLOWED, FOLLOWED_FINER = 12, 3
 SEARCH_STEPS, COARSE_STEPS, FINE_STEPS = 18, 24, 24
@@ -121,7 +121,7 @@ class _Ticks:
 
     def __init__(self, report: StageReport, stages: Sequence[str], dim: int) -> None:
         searching = 2 * batches(dim) if "pose" in stages else 0
-        self._total = searching + SEARCH_STEPS + COARSE_STEPS * (1 + len(stages)) + FINE_STEPS * len(stages)
+        self._total = searching + SEARCH_STEPS + COARSE_STEPS * (2 + len(stages)) + FINE_STEPS
         self._report, self._done = report, 0
 
     def __call__(self) -> None:
@@ -142,42 +142,44 @@ class _Aligning:
     tick: _Ticks
 
     def found(self, starts: Sequence[Array], stages: Sequence[str]) -> Array:
-        placement = self._followed(starts, search="pose" in stages)
-        overlap, _ = self._overlap(FINE_SIDE_VOX)
+        placement, last = self._followed(starts, search="pose" in stages), "rigid"
+        coarse, _ = self._overlap(COARSE_SIDE_VOX)
         for stage in (one for one in OPTIMIZING if one in stages):
-            placement = self._staged(placement, stage, overlap)
+            moved = improved(coarse, placement, stage, steps=COARSE_STEPS, first_step=0.2, tick=self.tick)
+            before, after = (float(losses(coarse, one)[0]) for one in (placement, moved))
+            if before - after > STAGE_GAIN * before:
+                placement, last = moved, stage
+        fine, view = self._overlap(FINE_SIDE_VOX)
+        placement = improved(fine, placement, last, steps=FINE_STEPS, first_step=0.1, tick=self.tick)
         self.tick.finish()
-        best = placement.matrices()
-        start = self._placed(starts[:1], *self._overlap(FINE_SIDE_VOX))
-        before, after = float(losses(overlap, start)[0]), float(losses(overlap, placement)[0])
         # Images that lie well already stay where they are.
-        if before - after < STAGE_GAIN * max(before, 1e-9):
-            best = start.matrices()
-        _check_overlap(float(overlap.score(best).share[0]))
-        return np.asarray(best[0].numpy())
+        start = self._placed(starts[:1], view)
+        before, after = (float(losses(fine, one)[0]) for one in (start, placement))
+        best = placement if before - after > STAGE_GAIN * before else start
+        _check_overlap(float(fine.score(best.matrices()).share[0]))
+        return np.asarray(best.matrices()[0].numpy())
 
     def _overlap(self, side_vox: int) -> tuple[Overlap, View]:
         spacing = spacing_for((self.fixed, self.moving), side_vox)
         fixed, moving = (View.of(one, spacing) for one in (self.fixed, self.moving))
         return Overlap(fixed, moving, is_squared=self.is_squared), fixed
 
-    def _placed(self, matrices: Sequence[Array], overlap: Overlap, view: View) -> Placement:
+    def _placed(self, matrices: Sequence[Array], view: View) -> Placement:
         middle, radius_mm = view.spread()
         unit_mm = float(np.mean(view.grid.spacing_mm))
-        del overlap
         return Placement.at(np.stack(matrices), middle, unit_mm=unit_mm, radius_mm=radius_mm)
 
     def _followed(self, starts: Sequence[Array], *, search: bool) -> Placement:
         """The best rigid place near one of the `starts`, or near what the search finds."""
         overlap, view = self._overlap(COARSE_SIDE_VOX)
-        placement = self._placed(starts, overlap, view)
+        placement = self._placed(starts, view)
         placement = improved(overlap, placement, "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick)
         near = losses(overlap, placement)
         best = placement.only([int(near.argmin())])
         if not search or near.min() < FITS:
             return best
         candidates = self._searched(starts[0])
-        far = self._placed(candidates, overlap, view)
+        far = self._placed(candidates, view)
         far = improved(overlap, far, "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick)
         found = losses(overlap, far)
         if near.min() - found.min() < CLEAR_GAIN * near.min():
@@ -195,7 +197,7 @@ class _Aligning:
                 poses += some
                 self.tick()
             candidates = [pose.matrix for pose in sorted(poses, key=lambda pose: -pose.score)[:FOLLOWED]]
-            placement = self._placed(candidates, overlap, view)
+            placement = self._placed(candidates, view)
             placement = improved(overlap, placement, "rigid", steps=SEARCH_STEPS, first_step=0.5, tick=self.tick)
             found = losses(overlap, placement)
             best += zip(found.tolist(), placement.matrices().numpy(), strict=True)
@@ -203,14 +205,6 @@ class _Aligning:
                 break
         best.sort(key=lambda pair: pair[0])
         return [matrix for _, matrix in best[:FOLLOWED_FINER]]
-
-    def _staged(self, placement: Placement, stage: str, fine: Overlap) -> Placement:
-        """The placement after a stage, on the coarse lattice and then the fine one; as it was where the stage gains too little."""
-        overlap, _ = self._overlap(COARSE_SIDE_VOX)
-        moved = improved(overlap, placement, stage, steps=COARSE_STEPS, first_step=0.2, tick=self.tick)
-        moved = improved(fine, moved, stage, steps=FINE_STEPS, first_step=0.1, tick=self.tick)
-        before, after = (float(losses(fine, one)[0]) for one in (placement, moved))
-        return moved if before - after > STAGE_GAIN * before else placement
 
 
 def _check_overlap(share: float) -> None:

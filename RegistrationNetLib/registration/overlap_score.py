@@ -69,7 +69,7 @@ class Overlap:
         self._points = identity_points(fixed.grid.shape, fixed.values)
         blurs = [blur_matrix(size, SIGMA_VOX, 2 * round(2 * SIGMA_VOX) + 1) for size in fixed.grid.shape]
         self._blur = on(blurs, fixed.values)
-        self._other = torch.cat([moving.values, moving.counted.to(moving.values), moving.foreground.to(moving.values)], dim=1)
+        self._masks = torch.cat([moving.counted, moving.foreground], dim=1).to(moving.values)
         volume = [abs(float(torch.det(torch.as_tensor(one.grid.world_from_voxel[:-1, :-1])))) for one in (fixed, moving)]
         self._smaller = min(float(one.foreground.sum()) * size for one, size in zip((fixed, moving), volume, strict=True))
         self._voxel = volume[0]
@@ -78,13 +78,14 @@ class Overlap:
         """Of homogeneous world matrices [B, dim + 1, dim + 1], float64."""
         before, after = (torch.as_tensor(m) for m in (self.fixed.grid.world_from_unit, self.moving.grid.unit_from_world))
         unit = (after @ moving_from_fixed @ before)[:, :-1].to(self._points)
-        seen = sample(self._other, Affine(unit)(self._points.expand(len(unit), *self._points.shape[1:])), outside="zeros")
-        values = seen[:, :1]
+        points = Affine(unit)(self._points.expand(len(unit), *self._points.shape[1:]))
+        values = sample(self.moving.values, points, outside="zeros")
         with torch.no_grad():
-            both = (seen[:, 1:2] > 0.5) & self.fixed.counted
-            objects = (both & (self.fixed.foreground | (seen[:, 2:] > 0.5))).to(values)
-            share = (both & self.fixed.foreground & (seen[:, 2:] > 0.5)).to(values).flatten(1).sum(1)
-            share = (share * self._voxel / self._smaller).clamp(max=1)
+            counted, foreground = (sample(self._masks, points, outside="zeros") > 0.5).split(1, dim=1)
+            both = counted & self.fixed.counted
+            objects = (both & (self.fixed.foreground | foreground)).to(values)
+            shared = (both & self.fixed.foreground & foreground).flatten(1).sum(1)
+            share = (shared * self._voxel / self._smaller).clamp(max=1)
         correlation = self._correlation(values, both.to(values))
         closeness = correlation.square() if self.is_squared else correlation
         mean = (closeness * objects).flatten(1).sum(1) / objects.flatten(1).sum(1).clamp_min(1)
@@ -93,14 +94,18 @@ class Overlap:
     def _correlation(self, warped: Tensor, weight: Tensor) -> Tensor:
         """Local correlation [B, 1, *shape] within what the weights count."""
         fixed = self.fixed.values
-        # The weights are first, as everything is divided by their local mean.
-        products = torch.cat([weight, weight * fixed, weight * fixed.square(), weight * warped, weight * warped * warped,
-                              weight * warped * fixed], dim=1)  # fmt: skip
-        mass, *moments = apply_along_axes(products, self._blur).split(1, dim=1)
-        mass = mass.clamp_min(1e-3)
-        f, ff, w, ww, wf = (moment / mass for moment in moments)
+        with torch.no_grad():
+            # The weights are first, as everything is divided by their local mean.
+            mass, f, ff = self._blurred(weight, weight * fixed, weight * fixed.square())
+            mass.clamp_min_(1e-3)
+            f, ff = f / mass, ff / mass
+        once = weight * warped
+        w, ww, wf = (one / mass for one in self._blurred(once, once * warped, once * fixed))
         own, other = (ff - f * f).clamp_min(0) + EPSILON, (ww - w * w).clamp_min(0) + EPSILON
         return (wf - w * f) / (own * other).sqrt()
+
+    def _blurred(self, *images: Tensor) -> tuple[Tensor, ...]:
+        return apply_along_axes(torch.cat(images, dim=1), self._blur).split(1, dim=1)
 
 
 def spacing_for(views: Sequence[Prepared], side_vox: int) -> float:
