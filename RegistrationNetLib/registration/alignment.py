@@ -67,7 +67,7 @@ def align(
     stages = checked_stages(stages)
     if not stages:
         return start
-    if _is_exchanged(fixed, moving):
+    if is_exchanged(fixed, moving):
         found = align(moving, fixed, start=np.linalg.inv(start), stages=stages, measure=measure, report=report)
         return np.linalg.inv(found)
     starts = [start, _centred(fixed, moving, start)] if "centre" in stages else [start]
@@ -79,7 +79,7 @@ def align(
         )
 
 
-def _is_exchanged(fixed: Prepared, moving: Prepared) -> bool:
+def is_exchanged(fixed: Prepared, moving: Prepared) -> bool:
     """Whether the two are worked in the other order; of two images one always comes first, whichever is fixed."""
     return _rank(fixed) > _rank(moving)
 

@@ -38,9 +38,9 @@ from .prepare import Prepared, coarse_mask
 
 COARSEST_SIDE_VOX = 28
 SMALLEST_SIDE_VOX = 8
-# Loss per mm, shared out among the knots, below which Adam does not stretch a gradient to a full step: without it an image
-# in place would be pushed about by rounding, and background by noise.
-FLAT_GRADIENT = 0.005
+# Loss per length of the image's longest edge, shared out among the knots, below which Adam does not stretch a gradient to a full
+# step: without it an image in place would be pushed about by rounding, and background by noise.
+FLAT_GRADIENT = 1.0
 START_SIGMA_VOX = 1.5
 
 
@@ -252,10 +252,15 @@ def _optimize(
         return similarity + options.smoothness * options.gradicon_weight * inconsistency
 
     spacing_mm = min(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
-    flat = FLAT_GRADIENT / math.prod(coefficients.shape[2:])
+    flat = flat_gradient(coefficients, extent_mm)
     return descend(
         coefficients, [partial(loss, 0), partial(loss, 1)], steps=level.steps, first_step=level.step_vox * spacing_mm, flat=flat
     )
+
+
+def flat_gradient(coefficients: Tensor, extent_mm: Sequence[float]) -> float:
+    """`FLAT_GRADIENT` for each of the `coefficients` [ways, dim, *knots] in mm, so that the unit of length does not count."""
+    return FLAT_GRADIENT / max(extent_mm) / math.prod(coefficients.shape[2:])
 
 
 def _inconsistency(both: Tensor, lattice: Tensor, way: int, extent_mm: Sequence[float]) -> Tensor:

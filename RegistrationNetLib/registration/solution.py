@@ -30,6 +30,7 @@ from ..models.constricon_resolution import check_resolved
 from ..models.loading import trained_network, watched
 from ..progress import StageReport, Stages
 from .alignment import align
+from .deforming import counted_in_both, deformed, on_fixed
 from .field_refinement import refine_field
 from .initial_transform import Initial
 from .nephi import bounded, fit_pair, implicit_seconds
@@ -102,11 +103,11 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
     report = stages.begin("align")
     alignment = align(fixed, moving, start=start.matrix, stages=options.align, measure=wide, report=report)
     judged = fixed if options.implicit is None else bounded(fixed)
-    before = wide.similarity(_on_fixed(moving, judged.grid, start.matrix).values, judged.values, judged.mask)
+    before = wide.similarity(on_fixed(moving, judged.grid, start.matrix).values, judged.values, judged.mask)
     is_aligned = bool(options.align) or not np.allclose(start.matrix, np.eye(len(start.matrix)))
     if options.implicit is not None:
         fit = fit_pair(fixed, moving, trained, options, stages, alignment=alignment, is_aligned=is_aligned)
-        after = _similarity(wide, judged, _on_fixed(moving, judged.grid, fit.alignment), fit.fields)
+        after = _similarity(wide, judged, on_fixed(moving, judged.grid, fit.alignment), fit.fields)
         # A graphics card that holds the images may not hold the inversion too.
         return Solution(fit.alignment, fit.fields.to(torch.device("cpu")), (float(before), after), notes=fit.notes)
     begun: Placed | None = None
@@ -114,17 +115,19 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
     if trained is not None:
         begun, notes = _predicted(trained, fixed, moving, alignment if is_aligned else None, options, stages)
         alignment = begun.alignment
-    aligned = _on_fixed(moving, fixed.grid, alignment)
-    counted = _counted(fixed, moving.grid, alignment)
+    aligned = on_fixed(moving, fixed.grid, alignment)
+    counted, _ = counted_in_both(fixed, aligned)
     inverse: Map | None = None
     if begun is not None and (isinstance(trained, InverseConsistent) or not options.field.steps):
         fields = begun.fields
         inverse = begun.fixed_from_moving if isinstance(trained, InverseConsistent) else None
     else:
-        fields = refine_field(
-            counted, aligned, options.field, stages.begin("refine"),
-            start=None if begun is None else begun.fields, moving_volume=float(abs(np.linalg.det(alignment))),
-        )  # fmt: skip
+        report = stages.begin("refine")
+        if begun is None:
+            fields = deformed(fixed, moving, alignment, options.field, report)
+        else:
+            volume = float(abs(np.linalg.det(alignment)))
+            fields = refine_field(counted, aligned, options.field, report, start=begun.fields, moving_volume=volume)
     return Solution(alignment, fields, (float(before), _similarity(wide, fixed, aligned, fields)), inverse, notes)
 
 
@@ -197,31 +200,3 @@ def _refined_network(
         refinement_ways(device), device, work, remedy="Choose the refinement field or none, or the device cpu."
     )
     return refined.maps, {"execution": way.name, "steps_done": refined.steps}
-
-
-def _on_fixed(moving: Prepared, fixed: Grid, alignment: Array) -> Prepared:
-    """Moving seen through `alignment` on the lattice of fixed."""
-    return replace(moving.carried(fixed.moved(alignment)), grid=fixed)
-
-
-def _counted(fixed: Prepared, moving: Grid, alignment: Array) -> Prepared:
-    """Fixed, counted only where moving has voxels.
-
-    Raises:
-        GeometryError: that is nowhere.
-    """
-    inside = is_inside(moving, fixed.grid.moved(alignment), fixed.values)
-    if not bool(inside.any()):
-        raise GeometryError(
-            "fixed and moving do not overlap; at least one voxel of fixed must fall into moving. "
-            "Align the centres (stage centre) or give an initial transform."
-        )
-    if bool(inside.all()):
-        return fixed
-    mask = inside if fixed.mask is None else inside & fixed.mask
-    if not bool(mask.any()):
-        raise GeometryError(
-            "The fixed mask lies where moving has no voxels; at least one voxel of it must fall into moving. "
-            "Widen the mask, or give an initial transform."
-        )
-    return replace(fixed, mask=mask)
