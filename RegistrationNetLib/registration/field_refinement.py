@@ -120,12 +120,14 @@ def refine_field(
     *,
     start: Fields | None = None,
     moving_volume: float = 1.0,
+    weight: float = 1.0,
 ) -> Fields:
     """The deformation between two images on one lattice; both directions at the lattice's own resolution.
 
     Args:
         start: what to begin with; None is the identity.
         moving_volume: how much larger the lattice is where moving was sampled, which counts where mass is conserved.
+        weight: of the similarity, beside the regularity.
 
     Raises:
         RefinementError: the loss is not finite.
@@ -133,7 +135,8 @@ def refine_field(
     grid = fixed.grid
     assert moving.grid.shape == grid.shape, "fixed and moving must lie on one lattice"
     begun = None if start is None else _smoothed(start.on(grid).displacements())
-    shared = TargetOptions(options.measure, options.dice_weight, moving_volume=moving_volume if options.conserve_mass else None)
+    volume = moving_volume if options.conserve_mass else None
+    shared = TargetOptions(options.measure, options.dice_weight, moving_volume=volume, weight=weight)
     coefficients, finest = coarse_to_fine(
         2, fixed, moving, shared, options.steps, report,
         lambda coefficients, level, targets: _optimize(coefficients, level, targets, grid.extent_mm, options, begun),
