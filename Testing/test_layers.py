@@ -29,7 +29,8 @@ PLAN: dict[str, str] = {
     """,
     "quality": "assessment marks known_warp known_pair phantom slices colours pictures report",
     "registration": """
-        needs prepare optimizer network_pair initial_transform alignment field_refinement velocity_refinement
+        needs foreground prepare optimizer network_pair initial_transform overlap_score pose_search affine_steps alignment contrast
+        field_refinement deforming velocity_refinement
         network_refinement nephi_fit options nephi solution pipeline
     """,
     "training": """

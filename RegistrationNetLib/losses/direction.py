@@ -73,7 +73,14 @@ def both_targets(fixed: Side, moving: Side, options: TargetOptions) -> tuple[Tar
     def one(compared: Side, sampled: Side, volume_ratio: float | None) -> Target:
         comparison = options.measure.against(compared.values, compared.mask)
         return Target(
-            comparison, sampled.values, compared.classes, sampled.classes, options.dice_weight, options.outside, volume_ratio, options.weight
+            comparison,
+            sampled.values,
+            compared.classes,
+            sampled.classes,
+            options.dice_weight,
+            options.outside,
+            volume_ratio,
+            options.weight,
         )
 
     volume = options.moving_volume

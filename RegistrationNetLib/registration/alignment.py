@@ -6,8 +6,7 @@ images have voxels (`overlap_score`). Exchanged images give the inverse matrix, 
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +89,29 @@ def _rank(image: Prepared) -> tuple[float, ...]:
     return (float(image.values.numel()), round(float(values.mean()), 9), round(float(values.square().mean()), 9))
 
 
+def check_direction(fixed: Prepared, moving: Prepared, start: Array) -> None:
+    """Refuse an initial transform whose inverse fits while it does not fit itself.
+
+    Raises:
+        GeometryError: fewer than the smallest share of the objects overlap as it is, and more the other way round.
+    """
+    if np.allclose(start, np.eye(len(start))):
+        return
+    overlap, _ = _coarse(fixed, moving, SEARCH_SIDE_VOX, is_squared=True)
+    there, back = overlap.score(torch.as_tensor(np.stack([start, np.linalg.inv(start)]))).share.tolist()
+    if there < SMALLEST_SHARE <= back:
+        raise GeometryError(
+            f"The initial transform fits the other way round; it must map points of fixed to points of moving. {there:.0%} of the "
+            f"smaller object overlap as it is, and {back:.0%} under its inverse. Give its inverse."
+        )
+
+
+def _coarse(fixed: Prepared, moving: Prepared, side_vox: int, *, is_squared: bool) -> tuple[Overlap, View]:
+    """Both images on a coarse lattice, ready to be compared, and fixed there."""
+    views = [View.of(one, spacing_for((fixed, moving), side_vox)) for one in (fixed, moving)]
+    return Overlap(*views, is_squared=is_squared), views[0]
+
+
 def centre_of_mass_mm(prepared: Prepared) -> Array:
     """World coordinates of the intensities' centre of mass, within the mask where there is one.
 
@@ -160,9 +182,7 @@ class _Aligning:
         return np.asarray(best.matrices()[0].numpy())
 
     def _overlap(self, side_vox: int) -> tuple[Overlap, View]:
-        spacing = spacing_for((self.fixed, self.moving), side_vox)
-        fixed, moving = (View.of(one, spacing) for one in (self.fixed, self.moving))
-        return Overlap(fixed, moving, is_squared=self.is_squared), fixed
+        return _coarse(self.fixed, self.moving, side_vox, is_squared=self.is_squared)
 
     def _placed(self, matrices: Sequence[Array], view: View) -> Placement:
         middle, radius_mm = view.spread()

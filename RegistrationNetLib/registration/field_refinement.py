@@ -21,6 +21,7 @@ from ..geometry.deformation import DisplacementField, identity_points, sample
 from ..geometry.field_pair import Fields
 from ..geometry.regularity import gradicon_on_lattice
 from ..geometry.separable import (
+    Matrix,
     apply_along_axes,
     bspline_change_matrix,
     bspline_matrix,
@@ -42,6 +43,9 @@ SMALLEST_SIDE_VOX = 8
 # step: without it an image in place would be pushed about by rounding, and background by noise.
 FLAT_GRADIENT = 1.0
 START_SIGMA_VOX = 1.5
+# Blur of both images on their own lattice. Interpolation blurs noise where an image is moved by half a voxel, which would look
+# like a gain in similarity; noise that is blurred already has nothing to gain.
+FINEST_SIGMA_VOX = 0.6
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ def coarse_to_fine(
     for level in levels:
         coefficients = _carried_over(coefficients, previous, level, like=fixed.values)
         with threads_for(math.prod(level.shape)):
-            for step in optimize(coefficients, level, _targets_on(level.shape, fixed, moving, shared)):
+            for step in optimize(coefficients, level, targets_on(level.shape, fixed, moving, shared)):
                 report((done + math.prod(level.shape) * step) / total)
         done += math.prod(level.shape) * level.steps
         previous = level
@@ -202,7 +206,7 @@ class Splines:
         self.lattice = identity_points(shape, like)
         self._matrices = on([bspline_matrix(size, count) for size, count in zip(shape, intervals, strict=True)], like)
         self._lengths = like.new_tensor(extent_mm).view(1, -1, *(1,) * len(shape))
-        self._begun = None if begun is None else _on_lattice(begun, shape)
+        self._begun = None if begun is None else displacement_on_lattice(begun, shape)
 
     def displacements(self, coefficients: Tensor, ways: slice = slice(None)) -> Tensor:
         """Coefficients in mm [B, dim, *intervals + 3] to displacements in unit-cube coordinates [B, dim, *shape]; or some of the `ways`."""
@@ -210,7 +214,7 @@ class Splines:
         return added if self._begun is None else added + self._begun[ways]
 
 
-def _on_lattice(displacement: Tensor, shape: Sequence[int]) -> Tensor:
+def displacement_on_lattice(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     """The same displacement on another lattice of the same unit cube."""
     if displacement.shape[2:] == torch.Size(shape):
         return displacement
@@ -218,9 +222,9 @@ def _on_lattice(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     return apply_along_axes(displacement, on(matrices, displacement))
 
 
-def _targets_on(shape: Sequence[int], fixed: Prepared, moving: Prepared, options: TargetOptions) -> tuple[Target, Target]:
+def targets_on(shape: Sequence[int], fixed: Prepared, moving: Prepared, options: TargetOptions) -> tuple[Target, Target]:
     """Both directions on the lattice of `shape`."""
-    matrices = on([coarsening_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
+    matrices = on([_lattice_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
     classes: tuple[Tensor | None, Tensor | None] = (None, None)
     if fixed.labels is not None and moving.labels is not None:
         one, two = one_hot(fixed.labels, moving.labels)
@@ -234,6 +238,11 @@ def _targets_on(shape: Sequence[int], fixed: Prepared, moving: Prepared, options
         for image, memberships in zip((fixed, moving), classes, strict=True)
     ]
     return both_targets(sides[0], sides[1], options)
+
+
+def _lattice_matrix(new: int, old: int) -> Matrix:
+    """To a coarser lattice; on the image's own one, a blur instead."""
+    return coarsening_matrix(new, old) if new < old else replicating_blur_matrix(old, FINEST_SIGMA_VOX)
 
 
 def _optimize(

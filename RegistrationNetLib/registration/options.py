@@ -45,6 +45,7 @@ class Options:
         weights: a file in place of the card's own, or, for NePhi, of the encoder that predicts where the fit begins.
         mirrored: images are mirrored for the network, which knows the other side of the body.
         implicit: how networks and codes are fitted to the pair by NePhi; None for every other model.
+        chooses_measure: the field's measure is that of one contrast until the aligned images are seen to have two.
     """
 
     card: Card
@@ -57,6 +58,12 @@ class Options:
     mirrored: bool
     seed: int
     implicit: ImplicitOptions | None = None
+    chooses_measure: bool = False
+
+    def across_contrasts(self) -> Options:
+        """The same, with the measure that the card has for two modalities."""
+        name = str(self.card.refine["similarity"]["across_modalities"])
+        return replace(self, field=replace(self.field, measure=FIELD_MEASURES.get(name) or measure_named(name)))
 
     @property
     def preparation(self) -> Preparation:
@@ -118,6 +125,7 @@ def checked_options(
             "Say that both are ct, or leave the option conserve_mass out."
         )
     refine = _refinement(card, refine, steps)
+    chooses = similarity == "auto" and card.method == DIRECT and modalities[0] == modalities[1]
     if similarity == "auto":
         kind = "same_modality" if modalities[0] == modalities[1] else "across_modalities"
         own = network_own = str(card.refine["similarity"][kind])
@@ -148,6 +156,7 @@ def checked_options(
         mirrored=mirrored,
         seed=seed,
         implicit=implicit,
+        chooses_measure=chooses,
     )
 
 

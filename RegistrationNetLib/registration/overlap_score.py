@@ -76,6 +76,18 @@ class Overlap:
 
     def score(self, moving_from_fixed: Tensor) -> Score:
         """Of homogeneous world matrices [B, dim + 1, dim + 1], float64."""
+        correlation, objects, share = self._compared(moving_from_fixed)
+        closeness = correlation.square() if self.is_squared else correlation
+        mean = (closeness * objects).flatten(1).sum(1) / objects.flatten(1).sum(1).clamp_min(1)
+        return Score(1 - mean * (share / SMALLEST_SHARE).clamp(max=1), share)
+
+    def local(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor]:
+        """Local correlation under the matrices, and 1 where it counts, else 0: [B, 1, *shape of fixed] each."""
+        correlation, objects, _ = self._compared(moving_from_fixed)
+        return correlation, objects
+
+    def _compared(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Local correlation, where it counts, and the share of the smaller object that lies in both."""
         before, after = (torch.as_tensor(m) for m in (self.fixed.grid.world_from_unit, self.moving.grid.unit_from_world))
         unit = (after @ moving_from_fixed @ before)[:, :-1].to(self._points)
         points = Affine(unit)(self._points.expand(len(unit), *self._points.shape[1:]))
@@ -86,10 +98,7 @@ class Overlap:
             objects = (both & (self.fixed.foreground | foreground)).to(values)
             shared = (both & self.fixed.foreground & foreground).flatten(1).sum(1)
             share = (shared * self._voxel / self._smaller).clamp(max=1)
-        correlation = self._correlation(values, both.to(values))
-        closeness = correlation.square() if self.is_squared else correlation
-        mean = (closeness * objects).flatten(1).sum(1) / objects.flatten(1).sum(1).clamp_min(1)
-        return Score(1 - mean * (share / SMALLEST_SHARE).clamp(max=1), share)
+        return self._correlation(values, both.to(values)), objects, share
 
     def _correlation(self, warped: Tensor, weight: Tensor) -> Tensor:
         """Local correlation [B, 1, *shape] within what the weights count."""

@@ -116,14 +116,16 @@ def register(
         refine: "none", "field" (the deformation itself, from the network's on, up to the image's resolution) or "network" (its
             weights, as published); default: what the card says. NePhi fits its networks ("network"), and has no field.
         steps: of the refinement, at each level of the field's; default: what the method says. 0 means no refinement.
-        similarity: "lncc", "lncc2", "ncc", "ssd", "mind", "mi", or "auto": LNCC within one modality, MIND-SSC across.
+        similarity: "lncc", "lncc2", "ncc", "ssd", "mind", "mi", or "auto": LNCC within one contrast, which the
+            aligned images show (two MR images may have two), and MIND-SSC across.
         fixed_modality, moving_modality: "ct", "mr" or "other"; they set the intensity window.
         fixed_mask, moving_mask: on the grid of their image; the similarity counts where they are not 0.
         fixed_labels, moving_labels: both or neither; they add a Dice term (not to NePhi's fit), and Dice before and after to
             the quality.
         fixed_landmarks, moving_landmarks: both or neither, [N, dim] LPS mm; used for the quality only.
         initial: transform from points of fixed to points of moving, from which the alignment starts.
-        align: which of "centre", "rigid", "affine" to do; default: what the card says.
+        align: which of "centre", "pose" (a search over all rotations and shifts), "rigid", "similarity", "affine" to do; default:
+            what the card says. A stage is kept only where it gains, and images in place stay.
         device: "auto", "cpu", "cuda" or "mps".
         weights: a file of weights in place of those of the card; for NePhi, which needs none, a checkpoint whose encoder predicts
             where the fit begins.
@@ -165,7 +167,7 @@ def register(
             parts = _delivered(pair, start, solution, report)
             quality = assess(
                 **{name: parts[name] for name in ("fixed", "moving", "moving_from_fixed", "fixed_from_moving", "jacobian")},
-                similarity_name=options.wide_measure.name,
+                similarity_name=(solution.options or options).wide_measure.name,
                 similarity_before=solution.similarity[0],
                 similarity_after=solution.similarity[1],
                 fixed_labels=pair.labels[0],
@@ -175,14 +177,16 @@ def register(
             )
     report(1.0)
     stages.finish()
+    notes = dict(solution.notes)
+    because = notes.pop("chosen_because", None)
     facts = {
         "model": options.card.name,
         "refine": options.refine,
         "device": str(options.device),
         "seconds": {"total": stages.total_seconds, **_seconds_by_contract(stages.seconds)},
         "peak_memory_mb": memory.peak_mb,
-        "inputs": _described(pair, (fixed, moving), options, initial is not None),
-        **solution.notes,
+        "inputs": _described(pair, (fixed, moving), solution.options or options, initial is not None, because),
+        **notes,
         "versions": _versions(),
     }
     return Registration(**parts, quality=quality, facts=facts)
@@ -256,7 +260,9 @@ def _seconds_by_contract(seconds: Mapping[str, float]) -> dict[str, float]:
     return {"prepare": seconds["prepare"], "network": network, "refine": seconds.get("refine", 0.0), "finish": seconds["finish"]}
 
 
-def _described(pair: Pair, sources: Sequence[ImageLike], options: Options, has_initial: bool) -> dict[str, Any]:
+def _described(
+    pair: Pair, sources: Sequence[ImageLike], options: Options, has_initial: bool, because: str | None
+) -> dict[str, Any]:
     """What went in, for the report."""
     described: dict[str, Any] = {}
     for name, source, image, modality, mask, labels in zip(
@@ -275,7 +281,7 @@ def _described(pair: Pair, sources: Sequence[ImageLike], options: Options, has_i
         **described,
         "initial": has_initial,
         "align": list(options.align),
-        "similarity": options.measure.as_dict(),
+        "similarity": options.measure.as_dict() | ({} if because is None else {"chosen_because": because}),
         "steps": options.steps,
         "smoothness": options.field.smoothness,
         "mirrored": options.mirrored,

@@ -82,7 +82,9 @@ class PoseSearch:
         own = channels(fixed) * fixed.counted
         self._middle, radius_mm = _ball_around(moving)
         self._sides = [2 * math.ceil(radius_mm / _scale(linear) / step) + 3 for step in fixed.grid.spacing_mm]
-        self._shape = [_fast_length(size + math.ceil(0.7 * side)) for size, side in zip(fixed.grid.shape, self._sides, strict=True)]
+        self._shape = [
+            _fast_length(size + math.ceil(0.7 * side)) for size, side in zip(fixed.grid.shape, self._sides, strict=True)
+        ]
         counted = fixed.counted.to(own)
         self._own = [self._spectrum(one) for one in (counted, own, own * own)]
         self._own_sum = float(counted.sum())
@@ -125,7 +127,9 @@ class PoseSearch:
     def _pose(self, turn: Array, place: Sequence[int]) -> Array:
         """The matrix under which voxel x of fixed meets voxel x - place of the lattice of moving."""
         dim = self._fixed.grid.dim
-        shift = np.array([one if one < self._fixed.grid.shape[axis] else one - self._shape[axis] for axis, one in enumerate(place)])
+        shift = np.array(
+            [one if one < self._fixed.grid.shape[axis] else one - self._shape[axis] for axis, one in enumerate(place)]
+        )
         lattice_from_fixed_voxel = np.eye(dim + 1)
         lattice_from_fixed_voxel[:-1, -1] = -shift
         _, lattice = self._lattice(np.eye(dim))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,9 @@ import torch
 from torch import nn
 
 from ..devices import memory_kept
-from ..errors import GeometryError
 from ..geometry.deformation import Affine, Composition, Map, sample
 from ..geometry.field_pair import Fields
-from ..geometry.space import Array, Grid, is_inside
+from ..geometry.space import Array
 from ..losses.direction import both_targets
 from ..losses.measure import Measure
 from ..memory import prediction_ways, refinement_ways, sparingly
@@ -29,14 +28,15 @@ from ..models.constricon import InverseConsistent
 from ..models.constricon_resolution import check_resolved
 from ..models.loading import trained_network, watched
 from ..progress import StageReport, Stages
-from .alignment import align
+from .alignment import align, check_direction
+from .contrast import contrast_of
 from .deforming import counted_in_both, deformed, on_fixed
 from .field_refinement import refine_field
 from .initial_transform import Initial
 from .nephi import bounded, fit_pair, implicit_seconds
 from .network_pair import NetworkPair, Placed, as_seen, network_pair, placed
 from .network_refinement import NetworkRefined, refine_network
-from .options import Options
+from .options import ALIGNMENT_MEASURES, Options
 from .prepare import Prepared, prepared_pair
 from .velocity_refinement import refine_velocity
 
@@ -59,14 +59,15 @@ PREDICTION_SECONDS_PER_VOXEL, NETWORK_SECONDS_PER_VOXEL_AND_STEP = 1.5e-6, 6e-6
 class Solution:
     """An alignment (world matrix), the deformation of fixed that goes before it, and the similarity before and after.
 
-    `inverse` is that of the deformation, in the unit cube of the fields, where the method knows it by construction. `notes` say
-    for the report how the work was done.
+    `inverse` is that of the deformation, in the unit cube of the fields, where the method knows it by construction. `options` are
+    those that were used where the images decided some of them. `notes` say for the report how the work was done.
     """
 
     alignment: Array
     fields: Fields
     similarity: tuple[float, float]
     inverse: Map | None = None
+    options: Options | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -99,9 +100,8 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
     has_network = options.card.weights is not None or options.weights is not None
     trained = trained_network(options.card, options.weights, options.device) if has_network else None
     fixed, moving = (one.to(options.device) for one in prepared_pair(start.pair, options.preparation))
+    options, alignment, notes = _aligned(fixed, moving, start, options, stages.begin("align"))
     wide = options.wide_measure
-    report = stages.begin("align")
-    alignment = align(fixed, moving, start=start.matrix, stages=options.align, measure=wide, report=report)
     judged = fixed if options.implicit is None else bounded(fixed)
     before = wide.similarity(on_fixed(moving, judged.grid, start.matrix).values, judged.values, judged.mask)
     is_aligned = bool(options.align) or not np.allclose(start.matrix, np.eye(len(start.matrix)))
@@ -111,7 +111,6 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
         # A graphics card that holds the images may not hold the inversion too.
         return Solution(fit.alignment, fit.fields.to(torch.device("cpu")), (float(before), after), notes=fit.notes)
     begun: Placed | None = None
-    notes: dict[str, Any] = {}
     if trained is not None:
         begun, notes = _predicted(trained, fixed, moving, alignment if is_aligned else None, options, stages)
         alignment = begun.alignment
@@ -124,11 +123,27 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solution:
     else:
         report = stages.begin("refine")
         if begun is None:
-            fields = deformed(fixed, moving, alignment, options.field, report)
+            fields, warnings = deformed(fixed, moving, alignment, options.field, report)
+            notes = {**notes, **({"warnings": warnings} if warnings else {})}
         else:
             volume = float(abs(np.linalg.det(alignment)))
             fields = refine_field(counted, aligned, options.field, report, start=begun.fields, moving_volume=volume)
-    return Solution(alignment, fields, (float(before), _similarity(wide, fixed, aligned, fields)), inverse, notes)
+    after = _similarity(wide, fixed, aligned, fields)
+    return Solution(alignment, fields, (float(before), after), inverse, options=options, notes=notes)
+
+
+def _aligned(
+    fixed: Prepared, moving: Prepared, start: Initial, options: Options, report: StageReport
+) -> tuple[Options, Array, dict[str, Any]]:
+    """The options with the measure for what the aligned pair turns out to be, the alignment, and why, for the report."""
+    wide = ALIGNMENT_MEASURES["lncc2"] if options.chooses_measure else options.wide_measure
+    check_direction(fixed, moving, start.matrix)
+    alignment = align(fixed, moving, start=start.matrix, stages=options.align, measure=wide, report=report)
+    if not options.chooses_measure:
+        return options, alignment, {}
+    contrast = contrast_of(fixed, moving, alignment)
+    chosen = options if contrast.is_one else options.across_contrasts()
+    return chosen, alignment, {"chosen_because": contrast.because()}
 
 
 def _similarity(measure: Measure, fixed: Prepared, aligned: Prepared, fields: Fields) -> float:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from RegistrationNetLib.quality.phantom import Tissue, head_phantom
 from RegistrationNetLib.geometry.space import grid_of, image_on
+from RegistrationNetLib.quality.phantom import Tissue, head_phantom
 from Testing.benchmarks.pose_pairs import Source, at_3_mm
 
 FINE_MM = 1.5

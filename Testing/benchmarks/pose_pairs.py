@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from RegistrationNetLib.geometry.space import Array, Grid, affine_transform, displacements_mm, grid_of, image_on
 from RegistrationNetLib.quality.known_warp import WarpOptions, random_map
 from RegistrationNetLib.quality.phantom import head_phantom
-from RegistrationNetLib.geometry.space import Array, Grid, affine_transform, displacements_mm, grid_of, image_on
 
 SPACING_MM = 3.0
 NOISE = 0.02
