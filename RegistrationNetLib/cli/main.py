@@ -22,7 +22,7 @@ from .interruption import Interruption
 MODALITIES = ("ct", "mr", "other")
 REFINEMENTS = ("none", "field", "network")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-ALIGNMENTS = ("centre", "rigid", "affine")
+ALIGNMENTS = ("centre", "pose", "rigid", "similarity", "affine")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -111,13 +111,15 @@ def exchanged(pair: PosePair) -> PosePair:
 
 def padded(pair: PosePair, value: float) -> PosePair:
     """Both images with `value` outside a round field of view, whose middle differs, as scanners write CT."""
-    images = []
+    images, insides = [], []
     for image, shift in ((pair.fixed, 0.0), (pair.moving, 0.06)):
         array = sitk.GetArrayFromImage(image)
         axes = np.meshgrid(*(np.linspace(-1, 1, size) for size in array.shape[1:]), indexing="ij")
-        array[:, np.hypot(axes[0] - shift, axes[1] + shift) > 0.92] = value
-        images.append(image_on(grid_of(image), array))
-    return replace(pair, fixed=images[0], moving=images[1])
+        inside = np.broadcast_to(np.hypot(axes[0] - shift, axes[1] + shift) <= 0.92, array.shape)
+        images.append(image_on(grid_of(image), np.where(inside, array, np.float32(value))))
+        insides.append(image_on(grid_of(image), inside.astype(np.uint8)))
+    seen = insides[0] * sitk.Resample(insides[1], pair.fixed, pair.truth, sitk.sitkNearestNeighbor, 0)
+    return replace(pair, fixed=images[0], moving=images[1], counted=pair.counted * seen)
 
 
 def _scaled(image: sitk.Image, factor: float) -> sitk.Image:
