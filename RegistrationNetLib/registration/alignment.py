@@ -29,6 +29,8 @@ SEARCH_SIDE_VOX, COARSE_SIDE_VOX, FINE_SIDE_VOX = 16, 24, 40
 # Candidates of the search that are followed, and how many of them on the finer lattice.
 FOLLOWED, FOLLOWED_FINER = 12, 3
 SEARCH_STEPS, COARSE_STEPS, FINE_STEPS = 18, 24, 24
+# Without the stage pose: how far around its start an alignment looks, a share being of the longest edge, and what it follows.
+EXPLORED_DEGREES, EXPLORED_SHARE, EXPLORED_FOLLOWED = 15.0, 1 / 7, 6
 # By how much of the loss that is left another pose must be better than the images as they lie, and a stage than the one before.
 CLEAR_GAIN, STAGE_GAIN = 0.1, 0.02
 # A loss so low that no other pose needs to be looked for.
@@ -167,12 +169,18 @@ class _Aligning:
         placement, last = self._followed(starts, search="pose" in stages), "rigid"
         coarse, _ = self._overlap(COARSE_SIDE_VOX)
         for stage in (one for one in OPTIMIZING if one in stages):
-            moved = improved(coarse, placement, stage, steps=COARSE_STEPS, first_step=0.2, tick=self.tick)
+            moved = improved(coarse, placement, stage, steps=COARSE_STEPS, first_step=0.3, tick=self.tick)
             before, after = (float(losses(coarse, one)[0]) for one in (placement, moved))
             if before - after > STAGE_GAIN * before:
                 placement, last = moved, stage
         fine, view = self._overlap(FINE_SIDE_VOX)
-        placement = improved(fine, placement, last, steps=FINE_STEPS, first_step=0.1, tick=self.tick)
+        freest = [one for one in OPTIMIZING if one in stages][-1:] or ["rigid"]
+        for stage in dict.fromkeys((*freest, last)):
+            moved = improved(fine, placement, stage, steps=FINE_STEPS, first_step=0.2, tick=self.tick)
+            before, after = (float(losses(fine, one)[0]) for one in (placement, moved))
+            if before - after > STAGE_GAIN * before or stage == last:
+                placement = moved
+                break
         self.tick.finish()
         # Images that lie well already stay where they are.
         start = self._placed(starts[:1], view)
@@ -192,19 +200,34 @@ class _Aligning:
     def _followed(self, starts: Sequence[Array], *, search: bool) -> Placement:
         """The best rigid place near one of the `starts`, or near what the search finds."""
         overlap, view = self._overlap(COARSE_SIDE_VOX)
-        placement = self._placed(starts, view)
-        placement = improved(overlap, placement, "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick)
-        near = losses(overlap, placement)
-        best = placement.only([int(near.argmin())])
-        if not search or near.min() < FITS:
+        near = starts if search else [*starts, *self._explored(starts)]
+        placement = improved(overlap, self._placed(near, view), "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick)
+        found = losses(overlap, placement)
+        best = placement.only([int(found.argmin())])
+        if not search or found.min() < FITS:
             return best
-        candidates = self._searched(starts[0])
-        far = self._placed(candidates, view)
+        far = self._placed(self._searched(starts[0]), view)
         far = improved(overlap, far, "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick)
-        found = losses(overlap, far)
-        if near.min() - found.min() < CLEAR_GAIN * near.min():
+        farther = losses(overlap, far)
+        if found.min() - farther.min() < CLEAR_GAIN * found.min():
             return best
-        return far.only([int(found.argmin())])
+        return far.only([int(farther.argmin())])
+
+    def _explored(self, starts: Sequence[Array]) -> list[Array]:
+        """The best of every combination of a rotation about and a shift along one axis, from each of the `starts`."""
+        overlap, view = self._overlap(SEARCH_SIDE_VOX)
+        dim = len(starts[0]) - 1
+        planes = dim * (dim - 1) // 2
+        turns = EXPLORED_DEGREES * np.pi / 180 * np.concatenate([np.zeros((1, planes)), np.eye(planes), -np.eye(planes)])
+        shifts = EXPLORED_SHARE * max(view.grid.extent_mm) * np.concatenate([np.zeros((1, dim)), np.eye(dim), -np.eye(dim)])
+        placement = self._placed([one for one in starts for _ in turns for _ in shifts], view)
+        parameters = torch.zeros_like(placement.parameters)
+        parameters[:, :planes] = torch.as_tensor(np.tile(np.repeat(turns, len(shifts), 0), (len(starts), 1)))
+        parameters[:, :planes] *= placement.radius_mm / placement.unit_mm
+        parameters[:, dim * dim :] = torch.as_tensor(np.tile(shifts, (len(starts) * len(turns), 1))) / placement.unit_mm
+        explored = placement.with_parameters(parameters)
+        order = losses(overlap, explored).argsort(kind="stable")[:EXPLORED_FOLLOWED]
+        return list(explored.only(order.tolist()).matrices().numpy())
 
     def _searched(self, start: Array) -> list[Array]:
         """Places that the search over all poses finds, improved on its lattice, the best ones."""

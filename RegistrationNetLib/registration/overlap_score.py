@@ -19,7 +19,8 @@ from ..geometry.space import Array, Grid
 from .foreground import foreground_of
 from .prepare import Prepared, resized
 
-SIGMA_VOX = 2.0
+# Of the window of the local correlation; wider where the relation of the intensities is not known.
+SIGMA_VOX, SIGMA_ACROSS_VOX = 1.5, 2.0
 EPSILON = 1e-3
 # Bins of the joint histogram, and the part of the loss that is mutual information where contrasts may differ.
 BINS, INFORMATION = 16, 0.5
@@ -63,13 +64,14 @@ class Overlap:
     """Two views, compared on the lattice of the first.
 
     Args:
-        is_squared: the correlation counts by its square, for contrasts of which nothing is known.
+        is_squared: the correlation counts by its square, beside mutual information, for contrasts of which nothing is known.
     """
 
     def __init__(self, fixed: View, moving: View, *, is_squared: bool) -> None:
         self.fixed, self.moving, self.is_squared = fixed, moving, is_squared
         self._points = identity_points(fixed.grid.shape, fixed.values)
-        blurs = [blur_matrix(size, SIGMA_VOX, 2 * round(2 * SIGMA_VOX) + 1) for size in fixed.grid.shape]
+        sigma = SIGMA_ACROSS_VOX if is_squared else SIGMA_VOX
+        blurs = [blur_matrix(size, sigma, 2 * round(2 * sigma) + 1) for size in fixed.grid.shape]
         self._blur = on(blurs, fixed.values)
         self._memberships = _memberships(fixed.values)
         self._masks = torch.cat([moving.counted, moving.foreground], dim=1).to(moving.values)
