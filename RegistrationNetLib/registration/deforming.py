@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import GeometryError
-from ..geometry.deformation import DisplacementField, identity_points
+from ..geometry.deformation import DisplacementField, identity_points, invert
 from ..geometry.field_pair import Fields
-from ..geometry.space import Array, Grid, values_on
+from ..geometry.space import INVERSION_TOLERANCE, Array, Grid, values_on
 from ..losses.direction import Target, TargetOptions
 from ..losses.measure import Measure
 from ..losses.similarity import LNCC, SquaredLNCC
@@ -47,7 +47,13 @@ def deformed(
     if voxels[1] > ALIKE_IN_SIZE * voxels[0] or not is_exchanged(fixed, moving):
         return _deformed(fixed, moving, alignment, options, report)
     found, warnings = _deformed(moving, fixed, np.linalg.inv(alignment), options, report)
-    in_fixed = Fields(found.grid.moved(np.linalg.inv(alignment)), found.fixed_from_moving, found.moving_from_fixed)
+    # Not the other direction, which is an inverse only nearly.
+    lengths = found.grid.extent_mm
+    inverse = invert(
+        found.moving_from_fixed, found.grid.shape, like=found.moving_from_fixed.displacement,
+        start=found.fixed_from_moving.on_lattice(), scale=lengths, tolerance=INVERSION_TOLERANCE * max(lengths),
+    )  # fmt: skip
+    in_fixed = Fields(found.grid.moved(np.linalg.inv(alignment)), inverse.field, found.moving_from_fixed)
     return in_fixed.on(fixed.grid), warnings
 
 
