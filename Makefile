@@ -1,4 +1,4 @@
-# make demo | test | check | bench | claims | clean. Needs Python ≥ 3.10 with pip, and a package index; everything goes into $(VENV).
+# make demo | test | check | bench | claims | gpu | clean. Needs Python ≥ 3.10 with pip, and a package index; everything goes into $(VENV).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +8,7 @@ INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.
 TEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist loadfile --durations=25
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test check bench claims clean
+.PHONY: demo test check bench claims gpu clean
 
 demo: $(VENV)/.library
 	$(VENV)/bin/registrationnet demo demo-output
@@ -20,7 +20,7 @@ check: $(VENV)/.check
 	$(RUN) -m ruff format --check --quiet .
 	$(RUN) -m ruff check --quiet .
 	$(RUN) -m mypy
-	$(TEST)
+	$(TEST) --cov --cov-report=term
 
 bench: $(VENV)/.bench
 	$(RUN) -m Testing.benchmarks.accuracy $(BENCH)
@@ -29,8 +29,12 @@ bench: $(VENV)/.bench
 claims: $(VENV)/.test
 	$(RUN) -m Testing.claims $(CLAIMS)
 
+# For a machine with a CUDA card and no network: with its own Python and packages; what to bring stands in the script.
+gpu:
+	PYTHONPATH=. $(PYTHON) -m Testing.benchmarks.gpu $(GPU_OUT)
+
 clean:
-	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo-output gpu-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp is younger than what it was installed from, so a second call installs nothing.

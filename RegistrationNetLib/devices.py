@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 
 import psutil
 import torch
 
+from .choices import DEVICES
 from .errors import InputError, ResourceError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 VOXELS_PER_THREAD = 50_000
 _MEGABYTE = 2**20
+# Where Linux keeps the limit of a container, what is taken, and how much of that are pages of files: "inactive_file 123".
+_GROUP = "/sys/fs/cgroup"
+_CONTROL_GROUPS = (
+    (f"{_GROUP}/memory.max", f"{_GROUP}/memory.current", f"{_GROUP}/memory.stat", "inactive_file "),
+    (
+        f"{_GROUP}/memory/memory.limit_in_bytes",
+        f"{_GROUP}/memory/memory.usage_in_bytes",
+        f"{_GROUP}/memory/memory.stat",
+        "total_inactive_file ",
+    ),
+)
 
 # glibc's numbers for what `mallopt` sets: when freed memory goes back to the system, by how much more than needed the heap grows,
 # and which blocks (from what size, how many at once) are borrowed from the system each for itself.
@@ -49,14 +62,46 @@ def check_memory(needed_mb: float, device: torch.device, remedy: str) -> None:
     Raises:
         ResourceError: `needed_mb` is more than what is free on `device`; the message ends with `remedy`.
     """
-    if device.type == "cuda":
-        free_mb = torch.cuda.mem_get_info(device)[0] / _MEGABYTE
-    else:
-        free_mb = psutil.virtual_memory().available / _MEGABYTE
+    free = _free_on_card(device) if device.type == "cuda" else free_memory_bytes()
+    free_mb = free / _MEGABYTE
     if needed_mb > free_mb:
         raise ResourceError(
             f"The registration needs about {needed_mb / 1024:.1f} GB on {device.type}; {free_mb / 1024:.1f} GB are free. {remedy}"
         )
+
+
+def _free_on_card(device: torch.device) -> int:
+    """Bytes that the driver has left, and those that torch keeps from earlier work for the next one."""
+    free, _ = torch.cuda.mem_get_info(device.index)
+    return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def free_memory_bytes() -> float:
+    """What this process may still take: what the machine has free, within the limits of a container or of `ulimit -v`."""
+    return min(psutil.virtual_memory().available, _left_in_container(), _left_of_addresses())
+
+
+def _left_in_container() -> float:
+    """Under the memory limit of a control group (version 2, or 1), of which freeable pages of files do not count."""
+    for limit, used, statistics, freeable in _CONTROL_GROUPS:
+        try:
+            total, taken = int(Path(limit).read_text()), int(Path(used).read_text())
+            freed = next(
+                (int(line.split()[1]) for line in Path(statistics).read_text().splitlines() if line.startswith(freeable)), 0
+            )
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+        return max(0, total - taken + freed)
+    return math.inf
+
+
+def _left_of_addresses() -> float:
+    if sys.platform != "linux":
+        return math.inf
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return math.inf if limit == resource.RLIM_INFINITY else max(0, limit - psutil.Process().memory_info().vms)
 
 
 @contextmanager

@@ -59,3 +59,12 @@ class Cancelled(RegistrationNetError):
     """The user stopped the work; nothing was written."""
 
     exit_status = 130
+
+
+# How torch, ITK and C++ say that memory ran out.
+_OUT_OF_MEMORY = ("out of memory", "allocate memory", "bad alloc", "bad_alloc", "enforce fail at alloc")
+
+
+def is_out_of_memory_text(text: str) -> bool:
+    """Whether the text of an error says that memory ran out."""
+    return any(words in text.lower() for words in _OUT_OF_MEMORY)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from .errors import ResourceError
+from .errors import ResourceError, is_out_of_memory_text
 
 Result = TypeVar("Result")
 
@@ -36,6 +36,13 @@ def recomputed() -> Iterator[None]:
     made anew yet. For `both_ways` and the loss alike. The answer and its gradients stay the same. Without a gradient nothing changes.
     """
     with within(IS_RECOMPUTED, True):
+        yield
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Inside, the half precision of `torch.autocast` around is off: it would round coordinates by a voxel and more."""
+    with torch.autocast(device.type, enabled=False):
         yield
 
 
@@ -92,11 +99,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` is how torch, on any device, or Python says that memory ran out."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
-    return "out of memory" in str(error) or "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and is_out_of_memory_text(str(error))
+
+
+@contextmanager
+def shortage_told(remedy: str) -> Iterator[None]:
+    """Inside, memory that runs out in torch, ITK or Python is a `ResourceError` whose message ends with `remedy`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(f"The memory of this machine is not enough for these images. {remedy}") from error
 
 
 @contextmanager
 def _in(way: Way, device: torch.device) -> Iterator[None]:
-    kind = torch.bfloat16 if device.type == "cpu" else torch.float16
+    # float16 has more digits, but gradients of single voxels are too small for it.
+    kind = torch.bfloat16 if device.type == "cpu" or way.is_recomputed else torch.float16
     with torch.autocast(device.type, dtype=kind, enabled=way.is_half), recomputed() if way.is_recomputed else nullcontext():
         yield

@@ -41,7 +41,10 @@ class Stages:
     seconds: dict[str, float] = field(default_factory=dict, init=False)
     _current: str = field(default="", init=False)
     _stage_start: float = field(default=0.0, init=False)
-    _work_start: float = field(default_factory=time.monotonic, init=False)
+    _work_start: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._work_start = time.monotonic()
 
     def begin(self, stage: str) -> StageReport:
         """Start `stage` and return the function to which its fraction in [0, 1] is reported."""
@@ -62,6 +65,7 @@ class Stages:
 
     @property
     def total_seconds(self) -> float:
+        """Seconds since these stages were made."""
         return time.monotonic() - self._work_start
 
     def _report(self, stage: str, fraction: float) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from RegistrationNetLib.models import catalogue
 from RegistrationNetLib.models.catalogue import Card, card_named
-from RegistrationNetLib.models.loading import untrained_network
+from RegistrationNetLib.registration.methods import untrained_network
 
 from .models.layers.published import randomize
 
@@ -29,8 +29,8 @@ def small_card(like: str = "unigradicon", *, shape: tuple[int, ...] = SHAPE, **c
 
 def install(monkeypatch: pytest.MonkeyPatch, *cards: Card) -> None:
     """For the length of a test the catalogue also knows `cards`."""
-    known = {**catalogue.cards(), **{card.name: card for card in cards}}
-    monkeypatch.setattr(catalogue, "cards", lambda: known)
+    known = {**catalogue.published_cards(), **{card.name: card for card in cards}}
+    monkeypatch.setattr(catalogue, "published_cards", lambda: known)
 
 
 def random_network(card: Card, *, displacement: float = 0.002, seed: int = 0) -> nn.Module:

@@ -6,6 +6,7 @@ import ctypes
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -72,12 +73,13 @@ import numpy as np
 import torch
 from RegistrationNetLib.devices import PeakMemory
 with PeakMemory(torch.device("cpu")) as before:
-    time.sleep(0.05)
+    while not before.peak_mb:
+        time.sleep(0.01)
 with PeakMemory(torch.device("cpu")) as memory:
     held = np.ones(200 * 2**20, dtype=np.uint8)
-    time.sleep(0.1)
-    del held
-    time.sleep(0.05)
+    deadline = time.monotonic() + 30
+    while memory.peak_mb < before.peak_mb + 190 and time.monotonic() < deadline:  # the watching thread may be late
+        time.sleep(0.01)
 print(memory.peak_mb - before.peak_mb)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -161,3 +163,36 @@ with memory_kept():
     usual, kept = (int(word) for word in done.stdout.split())
     if devices._glibc():
         assert kept < 0.01 * usual
+
+
+# what is free within the limits of a container or of the shell
+
+
+def test_the_limit_of_a_container_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    files = {"max": "1000000", "current": "700000", "stat": "anon 5\ninactive_file 200000\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    group = tuple(str(tmp_path / name) for name in files)
+    monkeypatch.setattr(devices, "_CONTROL_GROUPS", (("/missing", "/missing", "/missing", "x"), (*group, "inactive_file ")))
+    assert devices.free_memory_bytes() == 500_000
+    (tmp_path / "max").write_text("max")
+    assert devices.free_memory_bytes() > 500_000
+    (tmp_path / "max").write_text("100000")
+    assert devices.free_memory_bytes() == 0
+
+
+LIMITED = """
+import resource
+from RegistrationNetLib import devices
+before = devices.free_memory_bytes()
+resource.setrlimit(resource.RLIMIT_AS, (2**50, 2**50))
+assert devices.free_memory_bytes() == before or devices.free_memory_bytes() > 0
+taken = devices.psutil.Process().memory_info().vms
+resource.setrlimit(resource.RLIMIT_AS, (taken + 2**28, taken + 2**28))
+assert 0 < devices.free_memory_bytes() <= 2**28, devices.free_memory_bytes()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v is kept on Linux")
+def test_the_limit_of_the_shell_counts() -> None:
+    subprocess.run([sys.executable, "-c", LIMITED], check=True, cwd=Path(__file__).resolve().parents[1])

@@ -6,17 +6,22 @@ import pytest
 import torch
 
 from RegistrationNetLib.errors import ResourceError
+from RegistrationNetLib.losses.direction import Side, both_targets
 from RegistrationNetLib.memory import (
     FULL,
     HALF,
     RECOMPUTED,
     RECOMPUTED_HALF,
+    full_precision,
     is_out_of_memory,
     prediction_ways,
     refinement_ways,
+    shortage_told,
     sparingly,
 )
 from RegistrationNetLib.models.composition import both_ways, mapped_lattice
+from RegistrationNetLib.models.training_loss import loss_of_targets
+from RegistrationNetLib.registration.network_refinement import network_options
 
 from .models.layers.published import smooth_pair
 from .small_network import random_network, small_card
@@ -75,6 +80,46 @@ def test_an_allocation_that_fails_on_the_cpu_is_out_of_memory() -> None:
     assert is_out_of_memory(raised.value)
 
 
+PAIRS = {"unigradicon": (40, 36), "constricon": (40, 36), "carl": (24, 28)}
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", PAIRS)
+@torch.no_grad()
+def test_both_kinds_of_half_precision_leave_coordinates_whole(name: str, kind: torch.dtype) -> None:
+    network = random_network(small_card(name, shape=PAIRS[name]), displacement=0.004)
+    moving, fixed = smooth_pair(PAIRS[name])
+
+    def mapped() -> torch.Tensor:
+        return mapped_lattice(both_ways(network, moving, fixed).moving_from_fixed, fixed.shape[2:], fixed)
+
+    full = mapped()
+    with torch.autocast("cpu", dtype=kind):
+        half = mapped()
+    assert half.dtype == torch.float32
+    error = float((half - full).abs().max())
+    assert 0 < error < 2e-3  # coordinates in bfloat16 alone would miss by 2e-3
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_gradient_in_half_precision_leads_the_same_way(name: str) -> None:
+    card = small_card(name, shape=PAIRS[name])
+    network = random_network(card, displacement=0.004).requires_grad_(True)
+    moving, fixed = smooth_pair(PAIRS[name])
+    options = network_options(card, "lncc")
+    targets = both_targets(Side(fixed), Side(moving), options.targets(1.0))
+
+    def gradient() -> torch.Tensor:
+        maps = both_ways(network, moving, fixed)
+        loss = loss_of_targets(options.loss, maps, targets, torch.Generator().manual_seed(0)).total
+        with full_precision(CPU):
+            found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+        return torch.cat([one.flatten() for one in found if one is not None])
+
+    (full, _), (half, _) = (sparingly((way,), CPU, gradient, remedy="") for way in (FULL, RECOMPUTED_HALF))
+    assert float(torch.nn.functional.cosine_similarity(full, half, dim=0)) > 0.9
+
+
 def test_half_precision_gives_nearly_the_same_maps() -> None:
     network = random_network(small_card())
     moving, fixed = smooth_pair((32, 36, 40))
@@ -87,3 +132,27 @@ def test_half_precision_gives_nearly_the_same_maps() -> None:
     assert half.dtype == torch.float32
     error = (half - full).abs().max()
     assert 0 < error < 2e-3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+        ),
+        RuntimeError("ITK ERROR: Failed to allocate memory for image."),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_memory_that_runs_out_anywhere_is_told_with_a_remedy(error: BaseException) -> None:
+    with (
+        pytest.raises(ResourceError, match=r"The memory of this machine is not enough for these images\. Crop them\."),
+        shortage_told("Crop them."),
+    ):
+        raise error
+
+
+def test_another_error_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), shortage_told("Crop them."):
+        raise RuntimeError("shapes do not match")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -11,20 +12,42 @@ from typing import Any
 
 import SimpleITK as sitk
 
+from ..choices import OPTIONS
 from ..errors import InputError
-from ..io.inputs import read_image, read_transform
-from ..io.landmarks import Points, mapped, read_points, write_points
-from ..io.native_messages import native_messages_dropped
-from ..io.outputs import check_file_name, check_folder_name, check_image_name, staged_folder, write_image
-from ..io.warping import warp_image
-from ..models.catalogue import OWN_SUFFIX, Card, card_named, cards, models_folder, read_own_card
+from ..io.image_files import read_image, read_transform, voxel_count
+from ..io.label_images import looks_like_labels
+from ..io.landmarks import Points, mapped, paired, read_points, write_points
+from ..io.native_paths import printable
+from ..io.outputs import (
+    check_disk_space,
+    check_file_name,
+    check_folder_name,
+    check_image_name,
+    check_picture,
+    result_bytes,
+    staged_folder,
+    write_image,
+)
+from ..io.warning import Warn
+from ..io.warping import warp_series
+from ..models.catalogue import OWN_SUFFIX, Card, card_named, cards, models_folder, own_card_path, read_own_card
 from ..models.checkpoint import check
-from ..models.loading import untrained_network
-from ..models.weights import Check, download, import_file, import_own, megabytes, remove, total_size, weights_state
+from ..models.weights import (
+    Check,
+    download,
+    import_file,
+    import_own,
+    megabytes,
+    remove,
+    remove_unreadable,
+    total_size,
+    weights_state,
+)
 from ..quality.assessment import displacement, jacobian_image, jacobian_statistics, label_overlap, landmark_errors
 from ..quality.known_warp import error_mm
 from ..quality.marks import marks, worst
 from ..quality.phantom import demo_pair
+from ..registration.methods import untrained_network
 from ..registration.pipeline import Registration, register
 from .console import painted, progress_bar, table
 from .doctor import Finding, examine
@@ -42,18 +65,15 @@ VERDICTS = {
 
 def run_register(options: Namespace, interruption: Interruption) -> int:
     check_folder_name(options.out_dir)
-    initial = _transform(options.initial) if options.initial else None
-    landmarks = _landmarks(options) or (None, None)
+    warn = _printed(options)
+    check_disk_space(options.out_dir, result_bytes(voxel_count(options.fixed), voxel_count(options.moving)))
+    initial = read_transform(options.initial) if options.initial else None
+    landmarks = _landmarks(options, warn) or (None, None)
     with progress_bar(is_wanted=not options.quiet) as callback:
         result = register(
             options.fixed,
             options.moving,
-            model=options.model,
-            refine=options.refine,
-            steps=options.steps,
-            similarity=options.similarity,
-            fixed_modality=options.fixed_modality,
-            moving_modality=options.moving_modality,
+            **{name: getattr(options, name) for name in OPTIONS},
             fixed_mask=options.fixed_mask,
             moving_mask=options.moving_mask,
             fixed_labels=options.fixed_labels,
@@ -61,18 +81,13 @@ def run_register(options: Namespace, interruption: Interruption) -> int:
             fixed_landmarks=landmarks[0],
             moving_landmarks=landmarks[1],
             initial=initial,
-            align=options.align,
-            device=options.device,
-            weights=options.weights,
-            smoothness=options.smoothness,
-            mirrored=options.mirrored,
-            conserve_mass=options.conserve_mass,
-            seed=options.seed,
             progress=interruption.checked(callback),
         )
         interruption.check()
-        result.save(options.out_dir)
+        result.save(options.out_dir, anonymous=options.anonymous)
     interruption.too_late()
+    for warning in result.facts["warnings"]:
+        warn(warning)
     if not options.quiet:
         _print_result(result, options.out_dir)
     return 0
@@ -105,19 +120,34 @@ def run_demo(options: Namespace, interruption: Interruption) -> int:
 
 
 def run_warp(options: Namespace, interruption: Interruption) -> int:
-    check_image_name(options.out)
-    image, like = read_image(options.image), read_image(options.like)
-    warped = warp_image(image, like, _transform(options.transform), labels=options.labels)
+    warn = _printed(options)
+    transform = read_transform(options.transform)
+    check_image_name(options.out, dim=transform.GetDimension())
+    image, like = read_image(options.image, warn), read_image(options.like, warn)
+    check_picture(options.out, like, image.GetPixelID())
+    warped = warp_series(image, like, transform, labels=_is_labels(options, image))
     interruption.check()
     write_image(warped, options.out)
     interruption.too_late()
     return 0
 
 
+def _is_labels(options: Namespace, image: sitk.Image) -> bool:
+    """Whether the image holds labels: as it was said, else by its looks, about which the user is asked."""
+    if options.labels is not None:
+        return bool(options.labels)
+    if looks_like_labels(image):
+        raise InputError(
+            f"{printable(options.image)} looks like a label map (few whole numbers), whose values must not be mixed; "
+            "warp takes it as an image unless told. Add --labels, or --no-labels if it is an image."
+        )
+    return False
+
+
 def run_points(options: Namespace, interruption: Interruption) -> int:
     check_file_name(options.out)
-    transform = _transform(options.transform)
-    points = read_points(options.points, dim=transform.GetDimension())
+    transform = read_transform(options.transform)
+    points = read_points(options.points, dim=transform.GetDimension(), warn=_printed(options))
     interruption.check()
     write_points(points.moved(mapped(points.points_mm, transform)), options.out)
     interruption.too_late()
@@ -125,8 +155,11 @@ def run_points(options: Namespace, interruption: Interruption) -> int:
 
 
 def run_jacobian(options: Namespace, interruption: Interruption) -> int:
-    check_image_name(options.out)
-    determinant = jacobian_image(_transform(options.transform), read_image(options.like))
+    transform = read_transform(options.transform)
+    check_image_name(options.out, dim=transform.GetDimension())
+    like = read_image(options.like, _printed(options))
+    check_picture(options.out, like, sitk.sitkFloat32)
+    determinant = jacobian_image(transform, like)
     interruption.check()
     write_image(determinant, options.out)
     interruption.too_late()
@@ -134,7 +167,7 @@ def run_jacobian(options: Namespace, interruption: Interruption) -> int:
 
 
 def run_evaluate(options: Namespace, interruption: Interruption) -> int:
-    transform = _transform(options.transform) if options.transform else None
+    transform = read_transform(options.transform) if options.transform else None
     content = dict(_evaluation(options, transform))
     interruption.check()
     if not content:
@@ -142,23 +175,24 @@ def run_evaluate(options: Namespace, interruption: Interruption) -> int:
             "Nothing to evaluate; give a pair of labels, a pair of landmarks, or a transform with --like. "
             "See registrationnet evaluate --help."
         )
-    print(json.dumps(content, indent=2) if options.json else table(list(_evaluation_rows(content))))
+    print(json.dumps(content, indent=2) if _wants_json(options) else table(list(_evaluation_rows(content))))
     return 0
 
 
 def _evaluation(options: Namespace, transform: sitk.Transform | None) -> Iterator[tuple[str, Any]]:
+    warn = _printed(options)
     if _is_pair(options, "labels"):
-        fixed, moving = read_image(options.fixed_labels), read_image(options.moving_labels)
+        fixed, moving = read_image(options.fixed_labels, warn), read_image(options.moving_labels, warn)
         overlap = label_overlap(fixed, moving, transform or sitk.Transform(fixed.GetDimension(), sitk.sitkIdentity))
         yield "dice", {str(label): vars(dice) for label, dice in overlap.dice.items()}
         yield "mean_dice", vars(overlap.mean)
-    if landmarks := _landmarks(options):
+    if landmarks := _landmarks(options, warn):
         errors = landmark_errors(*landmarks, transform or sitk.Transform(landmarks[0].shape[1], sitk.sitkIdentity))
         yield "landmarks_mm", {"count": errors.count, "before": vars(errors.before), "after": vars(errors.after)}
     if options.like:
         if transform is None:
             raise InputError("--like is there to count the folds of a transform; no transform came. Add --transform.")
-        like = read_image(options.like)
+        like = read_image(options.like, warn)
         yield "jacobian", vars(jacobian_statistics(jacobian_image(transform, like)))
         yield "displacement_mm", vars(displacement(transform, like))
 
@@ -181,7 +215,7 @@ def _evaluation_rows(content: Mapping[str, Any], prefix: str = "") -> Iterator[t
 
 def run_models_list(options: Namespace, interruption: Interruption) -> int:
     interruption.check()
-    if options.json:
+    if _wants_json(options):
         print(json.dumps([_card_and_state(card) for card in cards().values()], indent=2))
         return 0
     rows = [(name, str(weights_state(card)), card.title) for name, card in cards().items()]
@@ -193,7 +227,7 @@ def run_models_list(options: Namespace, interruption: Interruption) -> int:
 def run_models_show(options: Namespace, interruption: Interruption) -> int:
     interruption.check()
     content = _card_and_state(card_named(options.name))
-    if options.json:
+    if _wants_json(options):
         print(json.dumps(content, indent=2))
     else:
         print(table([(key, _in_one_line(value)) for key, value in content.items()], indent=""))
@@ -203,10 +237,9 @@ def run_models_show(options: Namespace, interruption: Interruption) -> int:
 def run_models_download(options: Namespace, interruption: Interruption) -> int:
     card = card_named(options.name)
     with progress_bar(is_wanted=not options.quiet) as callback:
-        path = download(card, _check_of(card), progress=interruption.checked(callback))
+        path = download(card, _check_of(card), sha256=options.sha256, progress=interruption.checked(callback))
     interruption.too_late()
-    if not options.quiet:
-        print(f"{card.name} is ready: {path}")
+    _print_ready(card, path, options)
     return 0
 
 
@@ -214,19 +247,31 @@ def run_models_import(options: Namespace, interruption: Interruption) -> int:
     beside = options.file.with_name(f"{options.name}{OWN_SUFFIX}")
     if options.name not in cards() and beside.is_file():
         card = read_own_card(beside)
-        path = import_own(card, options.file, _check_of(card))
+        path = import_own(card, options.file, _check_of(card), sha256=options.sha256)
     else:
         card = card_named(options.name)
-        path = import_file(card, options.file, _check_of(card))
+        path = import_file(card, options.file, _check_of(card), sha256=options.sha256)
     interruption.too_late()
+    _print_ready(card, path, options)
+    return 0
+
+
+def _print_ready(card: Card, path: Path, options: Namespace) -> None:
     if not options.quiet:
         print(f"{card.name} is ready: {path}")
-    return 0
+        print(f"SHA-256 {weights_state(card).sha256}; whatever comes later under this name must have it too.")
 
 
 def run_models_remove(options: Namespace, interruption: Interruption) -> int:
     interruption.check()
-    freed = remove(card_named(options.name))
+    try:
+        card = card_named(options.name)
+    except InputError:
+        if not own_card_path(options.name).is_file():
+            raise
+        freed = remove_unreadable(options.name)
+    else:
+        freed = remove(card)
     if not options.quiet:
         print(f"{options.name}: {megabytes(freed)} freed" if freed else f"{options.name}: there was nothing to remove")
     return 0
@@ -247,7 +292,7 @@ def _in_one_line(value: object) -> str:
 def run_doctor(options: Namespace, interruption: Interruption) -> int:
     interruption.check()
     findings: list[Finding] = list(examine())
-    if options.json:
+    if _wants_json(options):
         print(json.dumps([vars(finding) for finding in findings], indent=2))
     else:
         print(table([("ok" if finding.is_fine else "!!", finding.what, finding.value) for finding in findings], indent=""))
@@ -271,16 +316,24 @@ def _print_result(result: Registration, out_dir: Path) -> None:
     print(f"Pictures and numbers: {out_dir / 'report.html'}")
 
 
-def _landmarks(options: Namespace) -> tuple[Points, Points] | None:
+def _landmarks(options: Namespace, warn: Warn) -> tuple[Points, Points] | None:
     if not _is_pair(options, "landmarks"):
         return None
-    return read_points(options.fixed_landmarks).points_mm, read_points(options.moving_landmarks).points_mm
+    return paired(read_points(options.fixed_landmarks, warn=warn), read_points(options.moving_landmarks, warn=warn), warn)
 
 
-def _transform(path: Path) -> sitk.Transform:
-    """A transform from a file, without the chatter of the HDF5 library on stderr."""
-    with native_messages_dropped():
-        return read_transform(path)
+def _wants_json(options: Namespace) -> bool:
+    return getattr(options, "json", False)
+
+
+def _printed(options: Namespace) -> Warn:
+    """Prints a warning in one line on stderr, unless all is to be quiet."""
+
+    def warn(text: str) -> None:
+        if not getattr(options, "quiet", False):
+            print(f"registrationnet: warning: {' '.join(text.split())}", file=sys.stderr)
+
+    return warn
 
 
 COMMANDS: dict[str, Command] = {

@@ -15,6 +15,7 @@ import psutil
 import SimpleITK as sitk
 import torch
 
+from ..errors import InputError
 from ..models.catalogue import cache_folder, cards
 from ..models.weights import weights_state
 from ..version import __version__
@@ -48,7 +49,7 @@ def examine() -> Iterator[Finding]:
     yield _threads()
     yield from _devices()
     yield _folder("temporary folder", Path(tempfile.gettempdir()))
-    yield _folder("cache folder", cache_folder())
+    yield _cache()
     yield from _cards()
 
 
@@ -94,12 +95,22 @@ def _folder(what: str, folder: Path) -> Finding:
     return Finding(what, f"{folder} ({free} MiB free)", advice)
 
 
+def _cache() -> Finding:
+    try:
+        return _folder("cache folder", cache_folder())
+    except InputError as error:
+        return Finding("cache folder", "none", str(error))
+
+
 def _cards() -> Iterator[Finding]:
     found = cards()
     if not found:
         yield Finding("models", "none", "the installation is incomplete: install registrationnet again")
     for name, card in found.items():
-        state = weights_state(card)
+        try:
+            state = weights_state(card)
+        except InputError:  # there is no cache folder, which has been told
+            continue
         fetch = f"registrationnet models download {name}"
         value = f"weights {state}" + (f": {fetch}" if state.kind == "missing" else "")
         yield Finding(f"model {name}", value, f"the file is not whole: {fetch}" if state.kind == "damaged" else "")

@@ -7,29 +7,29 @@ What fails is told in one line on stderr; `--debug` or REGISTRATIONNET_DEBUG=1 a
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
-from ..errors import Cancelled, RegistrationNetError
+from ..choices import ALIGNMENT_STAGES, DEVICES, MODALITIES, REFINEMENTS
+from ..errors import Cancelled, RegistrationNetError, is_out_of_memory_text
+from ..io.warning import DataWarning
 from ..version import __version__
+from .argument_values import alignment_stages, checksum, device_name, positive_number, whole_number
 from .interruption import Interruption
-
-MODALITIES = ("ct", "mr", "other")
-REFINEMENTS = ("none", "field", "network")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-ALIGNMENTS = ("centre", "pose", "rigid", "similarity", "affine")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal that lacks a letter still gets the line
     is_debugging = os.environ.get("REGISTRATIONNET_DEBUG", "0") not in ("", "0")
-    with Interruption() as interruption:
+    with Interruption() as interruption, _data_warnings_in_one_line():
         try:
             options = parser().parse_args(arguments)
             is_debugging |= options.debug
@@ -61,11 +61,28 @@ def explain(error: BaseException, *, is_cancelled: bool = False, is_debugging: b
     if isinstance(error, RegistrationNetError):
         _tell(str(error))
         return error.exit_status
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or is_out_of_memory_text(str(error)):
         _tell("Out of memory; close other programs or use smaller images.")
         return 1
     _tell(f"failed inside: {type(error).__name__}: {error} (--debug tells where)")
     return 1
+
+
+@contextmanager
+def _data_warnings_in_one_line() -> Iterator[None]:
+    """Inside, warnings about what came in are told as every other message is, not as Python's own."""
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, DataWarning):
+            _tell(f"warning: {message}")
+        else:
+            before(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _tell(message: str) -> None:
@@ -73,7 +90,22 @@ def _tell(message: str) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """Wrong usage is told in one line, like every other failure."""
+    """Wrong usage is told in one line, like every other failure; an unknown option with the known one that is most like it."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> argparse.Namespace:  # type: ignore[override]
+        """As argparse, but what is unknown is told by the parser of the command."""
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            parser: Parser = getattr(options, "parser", self)
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{parser.suggestion(unknown)}")
+        return options
+
+    def suggestion(self, unknown: Sequence[str]) -> str:
+        """The known options that are most like the unknown ones, in words; "" where none is."""
+        known = [option for action in self._actions for option in action.option_strings]
+        found = [get_close_matches(one.partition("=")[0], known, n=1) for one in unknown if one.startswith("-")]
+        names = [one[0] for one in found if one]
+        return f" (did you mean {', '.join(names)}?)" if names else ""
 
     def error(self, message: str) -> NoReturn:
         _tell(f"{message}; see {self.prog} --help")
@@ -103,7 +135,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 def _add(commands: Commands, name: str, summary: str, *, command: str = "", description: str = "") -> Parser:
     one = commands.add_parser(name, help=summary, description=description or f"{summary}.".capitalize())
-    one.set_defaults(command=command or name)
+    one.set_defaults(command=command or name, parser=one)
     one.add_argument("--debug", action="store_true", help="add the traceback to an error")
     return one
 
@@ -120,32 +152,45 @@ def _add_register(commands: Commands) -> None:
     )
     one.add_argument("--model", default="direct", metavar="NAME", help="see `registrationnet models`; default %(default)s")
     one.add_argument("--refine", choices=REFINEMENTS, help="refinement after the model; default: as its card says")
-    one.add_argument("--steps", type=_whole, metavar="N", help="steps of the refinement, 0 for none; default: the method's own")
+    one.add_argument(
+        "--steps", type=whole_number, metavar="N", help="steps of the refinement, 0 for none; default: the method's own"
+    )
     one.add_argument("--similarity", default="auto", metavar="NAME", help="default: by the modalities")
     for side in ("fixed", "moving"):
-        one.add_argument(f"--{side}-modality", choices=MODALITIES, default="other")
+        one.add_argument(
+            f"--{side}-modality", choices=MODALITIES, help="default: what the DICOM header says, other where it says nothing"
+        )
     for side in ("fixed", "moving"):
         one.add_argument(f"--{side}-mask", metavar="FILE", help=f"where in {side} similarity counts")
     for side in ("fixed", "moving"):
         one.add_argument(f"--{side}-labels", metavar="FILE", help=f"outlined structures of {side}; both sides or neither")
     for side in ("fixed", "moving"):
         one.add_argument(
-            f"--{side}-landmarks", type=Path, metavar="CSV", help=f"points of {side} that measure the error; both or neither"
+            f"--{side}-landmarks",
+            type=Path,
+            metavar="FILE",
+            help=f"points of {side} that measure the error (CSV, .fcsv, .mrk.json); both or neither",
         )
     one.add_argument("--initial", type=Path, metavar="FILE", help="transform to begin with, points of fixed to points of moving")
     one.add_argument(
-        "--align", type=_alignments, metavar="LIST", help=f"of {', '.join(ALIGNMENTS)}; or none; default: as the card says"
+        "--align",
+        type=alignment_stages,
+        metavar="LIST",
+        help=f"of {', '.join(ALIGNMENT_STAGES)}; or none; default: as the card says",
     )
-    one.add_argument("--device", choices=DEVICES, default="auto")
+    one.add_argument(
+        "--device", type=device_name, default="auto", metavar="NAME", help=f"{', '.join(DEVICES)}, or cuda:1 for the second GPU"
+    )
     one.add_argument("--weights", type=Path, metavar="FILE", help="weights for the model, in place of its own")
     one.add_argument(
-        "--smoothness", type=_positive, default=1.0, metavar="X", help="more than 1 is smoother; default %(default)s"
+        "--smoothness", type=positive_number, default=1.0, metavar="X", help="more than 1 is smoother; default %(default)s"
     )
     one.add_argument("--mirrored", action="store_true", help="the other side of the body than the model knows (right knees)")
     one.add_argument("--conserve-mass", action="store_true", help="for two CT of lungs: tissue that grows gets thinner")
     one.add_argument(
-        "--seed", type=_whole, default=0, metavar="N", help="the same seed gives the same result; default %(default)s"
+        "--seed", type=whole_number, default=0, metavar="N", help="the same seed gives the same result; default %(default)s"
     )
+    one.add_argument("--anonymous", action="store_true", help="name no files in the reports")
     one.add_argument("--quiet", action="store_true", help="print nothing")
 
 
@@ -155,7 +200,11 @@ def _add_warp(commands: Commands) -> None:
     one.add_argument("out", metavar="OUT", type=Path, help="image file; its suffix chooses the format")
     _add_transform(one, is_required=True)
     one.add_argument("--like", metavar="FIXED", required=True, help="the image whose grid the result has")
-    one.add_argument("--labels", action="store_true", help="nearest neighbour and 0 outside, for label maps")
+    one.add_argument(
+        "--labels",
+        action=argparse.BooleanOptionalAction,
+        help="nearest neighbour and 0 outside, for label maps; asked for where it looks so",
+    )
 
 
 def _add_points(commands: Commands) -> None:
@@ -183,8 +232,8 @@ def _add_evaluate(commands: Commands) -> None:
     _add_transform(one, is_required=False)
     one.add_argument("--fixed-labels", metavar="FILE", help="with --moving-labels: Dice of each label")
     one.add_argument("--moving-labels", metavar="FILE")
-    one.add_argument("--fixed-landmarks", type=Path, metavar="CSV", help="with --moving-landmarks: distances in mm")
-    one.add_argument("--moving-landmarks", type=Path, metavar="CSV")
+    one.add_argument("--fixed-landmarks", type=Path, metavar="FILE", help="with --moving-landmarks: distances in mm")
+    one.add_argument("--moving-landmarks", type=Path, metavar="FILE")
     one.add_argument("--like", metavar="FIXED", help="with --transform: folds and displacement on the grid of this image")
     _add_json(one)
 
@@ -195,11 +244,14 @@ def _add_models(commands: Commands) -> None:
     what = one.add_subparsers(metavar="list | show NAME | download NAME | import NAME FILE | remove NAME")
     _add_json(_add(what, "list", "list the models and whether their weights are here", command="models list"))
     _add_json(_add_model(what, "show", "show the card of one model"))
-    _add_quiet(_add_model(what, "download", "fetch the weights of one model"))
+    downloading = _add_model(what, "download", "fetch the weights of one model")
+    downloading.add_argument("--sha256", type=checksum, metavar="SUM", help="take the file only if it has this checksum")
+    _add_quiet(downloading)
     importing = _add_model(what, "import", "take the weights of one model from a file, where there is no network")
     importing.add_argument(
         "file", metavar="FILE", type=Path, help="as published (`show` tells where), or of your own training, its card beside it"
     )
+    importing.add_argument("--sha256", type=checksum, metavar="SUM", help="take the file only if it has this checksum")
     _add_quiet(importing)
     _add_quiet(_add_model(what, "remove", "delete the weights of one model from this machine"))
 
@@ -213,7 +265,9 @@ def _add_model(what: Commands, name: str, summary: str) -> Parser:
 def _add_demo(commands: Commands) -> None:
     one = _add(commands, "demo", "register a pair that is made on the spot and whose truth is known")
     one.add_argument("out_dir", metavar="OUT_DIR", type=Path, help="receives the pair and the results")
-    one.add_argument("--seed", type=_whole, default=0, metavar="N", help="another seed is another pair; default %(default)s")
+    one.add_argument(
+        "--seed", type=whole_number, default=0, metavar="N", help="another seed is another pair; default %(default)s"
+    )
     one.add_argument("--quiet", action="store_true", help="print nothing")
 
 
@@ -235,17 +289,19 @@ def _add_finetune(commands: Commands) -> None:
     one.add_argument("--unreadable", choices=("stop", "skip"), default="stop", help="at a file that cannot be used; default stop")
     one.add_argument("--validation", type=Path, metavar="WHAT", help="as --data, for an early look; masks and labels by a list")
     one.add_argument("--weights", type=Path, metavar="FILE", help="start from these instead of the model's own")
-    one.add_argument("--steps", type=_whole, default=1000, metavar="N", help="default %(default)s")
-    one.add_argument("--batch", type=_whole, default=1, metavar="N", help="pairs of a step; default %(default)s")
-    one.add_argument("--learning-rate", type=_positive, default=2e-5, metavar="X", help="default %(default)s")
+    one.add_argument("--steps", type=whole_number, default=1000, metavar="N", help="default %(default)s")
+    one.add_argument("--batch", type=whole_number, default=1, metavar="N", help="pairs of a step; default %(default)s")
+    one.add_argument("--learning-rate", type=positive_number, default=2e-5, metavar="X", help="default %(default)s")
     one.add_argument("--similarity", default="", metavar="NAME", help="default: the model's own")
     one.add_argument(
-        "--smoothness", type=_positive, default=1.0, metavar="X", help="factor on the regularity; default %(default)s"
+        "--smoothness", type=positive_number, default=1.0, metavar="X", help="factor on the regularity; default %(default)s"
     )
-    one.add_argument("--dice-weight", type=_positive, default=1.0, metavar="X", help="of the labels; default %(default)s")
+    one.add_argument("--dice-weight", type=positive_number, default=1.0, metavar="X", help="of the labels; default %(default)s")
     one.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    one.add_argument("--device", choices=DEVICES, default="auto")
-    one.add_argument("--seed", type=_whole, default=0, metavar="N")
+    one.add_argument(
+        "--device", type=device_name, default="auto", metavar="NAME", help=f"{', '.join(DEVICES)}, or cuda:1 for the second GPU"
+    )
+    one.add_argument("--seed", type=whole_number, default=0, metavar="N")
     one.add_argument("--no-pictures", action="store_true", help="draw none; matplotlib is then not needed")
     _add_resume(one)
 
@@ -260,32 +316,9 @@ def _add_transform(one: argparse.ArgumentParser, *, is_required: bool) -> None:
 
 
 def _add_json(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--json", action="store_true", help="print JSON")
+    # Without a default of its own, or that of a command within a command would undo what was said before it.
+    one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 
 
 def _add_quiet(one: argparse.ArgumentParser) -> None:
     one.add_argument("--quiet", action="store_true", help="print nothing")
-
-
-def _whole(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
-
-
-def _alignments(text: str) -> tuple[str, ...]:
-    names = () if text == "none" else tuple(text.split(","))
-    unknown = [name for name in names if name not in ALIGNMENTS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(ALIGNMENTS)}")
-    return names

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..memory import full_precision
 from .trilinear import FEWEST_POINTS, SampledByLayers
 
 Outside = Literal["border", "zeros"]
@@ -120,10 +121,12 @@ class Affine:
     def __call__(self, points: Tensor) -> Tensor:
         dim = points.shape[1]
         flat = points.reshape(points.shape[0], dim, -1)
-        moved = self.matrix[..., :dim] @ flat + self.matrix[..., dim:]
+        with full_precision(points.device):
+            moved = self.matrix[..., :dim] @ flat + self.matrix[..., dim:]
         return moved.reshape(-1, *points.shape[1:])
 
     def inverse(self) -> Affine:
+        """The affine map back; `torch.linalg.LinAlgError` where the matrix is singular."""
         dim = self.matrix.shape[-2]
         inverted = torch.linalg.inv(self.matrix[..., :dim])
         return Affine(torch.cat([inverted, -inverted @ self.matrix[..., dim:]], dim=-1))
@@ -157,6 +160,7 @@ class VelocityField:
     squarings: int = 7
 
     def displacement_field(self) -> DisplacementField:
+        """The flow as a displacement field on the velocity's own lattice."""
         displacement = self.velocity / 2**self.squarings
         for _ in range(self.squarings):
             displacement = _for_twice_the_time(displacement)
@@ -166,6 +170,7 @@ class VelocityField:
         return self.displacement_field()(points)
 
     def inverse(self) -> VelocityField:
+        """The flow of -v."""
         return VelocityField(-self.velocity, self.squarings)
 
 

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..memory import full_precision
+
 Matrix = NDArray[np.float64]
 
 
@@ -22,14 +24,15 @@ def apply_along_axes(values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     """`values` [B, C, *shape] with the matrix [out_d, shape_d] applied along each spatial axis d; gives [B, C, *out]."""
     batch, channels, *shape = values.shape
     assert len(matrices) == len(shape)
-    for axis in reversed(range(len(shape))):
-        matrix = matrices[axis]
-        trailing = math.prod(shape[axis + 1 :])
-        if trailing == 1:
-            values = values.reshape(-1, shape[axis]) @ matrix.T
-        else:
-            values = torch.matmul(matrix, values.reshape(-1, shape[axis], trailing))
-        shape[axis] = matrix.shape[0]
+    with full_precision(values.device):
+        for axis in reversed(range(len(shape))):
+            matrix = matrices[axis]
+            trailing = math.prod(shape[axis + 1 :])
+            if trailing == 1:
+                values = values.reshape(-1, shape[axis]) @ matrix.T
+            else:
+                values = torch.matmul(matrix, values.reshape(-1, shape[axis], trailing))
+            shape[axis] = matrix.shape[0]
     return values.reshape(batch, channels, *shape)
 
 

@@ -1,4 +1,4 @@
-"""The door between two worlds: millimetres (SimpleITK, LPS) and the unit cube (torch).
+"""The conversion between millimetres (SimpleITK, LPS) and the unit cube (torch).
 
 Only this file knows that SimpleITK counts axes x, y, z while arrays count them z, y, x, how an image is oriented,
 how a lattice is resized, and how a map of the unit cube becomes a transform in millimetres.
@@ -41,6 +41,7 @@ class Grid:
 
     @property
     def dim(self) -> int:
+        """Number of axes: 2 or 3."""
         return len(self.shape)
 
     @property
@@ -60,6 +61,7 @@ class Grid:
 
     @property
     def unit_from_world(self) -> Array:
+        """Homogeneous matrix from LPS millimetres to unit-cube coordinates."""
         return np.linalg.inv(self.world_from_unit)
 
     @property

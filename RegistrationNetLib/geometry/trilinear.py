@@ -36,6 +36,7 @@ class SampledByLayers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, points: Tensor, rounded: bool) -> Tensor:
+        """The values; image and points are kept for the gradient."""
         ctx.save_for_backward(image, points)
         values = image.new_empty(*image.shape[:2], points.shape[2])
         for part, place in _places(points, image.shape[2:], rounded):
@@ -46,6 +47,7 @@ class SampledByLayers(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """The gradients with respect to image and points, from that with respect to the values."""
         image, points = ctx.saved_tensors
         few, pull = (_spread(_multiple_of_threads(values)) for values in (points, upstream))
         wanted = list(ctx.needs_input_grad[:2])

@@ -1,12 +1,14 @@
-"""Tables of points: CSV with columns x, y, z in LPS mm, and Slicer's .fcsv.
+"""Points in LPS mm from files and into files, and two lists of landmarks matched with each other.
 
-Whatever else stands in the table, other columns and comments, is kept when mapped points are written.
+Whatever else stands in a file, other columns, comments and points that were never placed, is kept when mapped points are written.
 """
 
 from __future__ import annotations
 
+import copy
 import csv
-import math
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,31 +18,34 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .markups import Markups, new_markups, read_markups
+from .native_paths import printable
 from .outputs import staged
+from .point_tables import Table, read_table
+from .warning import Warn, python_warning
 
-AXES = ("x", "y", "z")
-DELIMITERS = ",;\t"
+JSON, FCSV = ".json", ".fcsv"
+POINT_SUFFIXES = (".csv", ".tsv", ".txt", ".fcsv", ".json", ".pts")
 
 Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class PointTable:
-    """`points_mm` [N, dim] and the table they came from; `rows` counts all its lines, `places` which of them are points."""
+    """`points_mm` [N, dim], LPS, of the points that have a place, and the file that they came from.
+
+    `numbers` are their places among all points of the file, from 0; `count` is how many these are.
+    """
 
     points_mm: Points
-    rows: tuple[tuple[str, ...], ...]
-    places: tuple[int, ...]
-    columns: tuple[int, ...]
-    delimiter: str
+    labels: tuple[str, ...]
+    numbers: tuple[int, ...]
+    count: int
+    source: Table | Markups
 
     def moved(self, points_mm: Points) -> PointTable:
-        """The same table with other coordinates."""
-        rows = [list(row) for row in self.rows]
-        for place, point in zip(self.places, points_mm, strict=True):
-            for column, value in zip(self.columns, point, strict=True):
-                rows[place][column] = f"{value:.6f}"
-        return replace(self, points_mm=points_mm, rows=tuple(map(tuple, rows)))
+        """The same file with other coordinates."""
+        return replace(self, points_mm=points_mm)
 
 
 def mapped(points_mm: Points, transform: sitk.Transform) -> Points:
@@ -48,111 +53,130 @@ def mapped(points_mm: Points, transform: sitk.Transform) -> Points:
     return np.array([transform.TransformPoint(point) for point in points_mm.tolist()])
 
 
-def read_points(path: Path, *, dim: int | None = None) -> PointTable:
-    """The points of a table, LPS mm.
+def read_points(path: Path, *, dim: int | None = None, warn: Warn = python_warning) -> PointTable:
+    """The points of a file: a table, or Slicer's .fcsv or .mrk.json.
 
-    A header names the columns x, y (and z) in any place; without one they are the first. Lines starting with # are comments.
-    Without `dim` the points are three-dimensional where a third coordinate stands.
+    A header names the columns x, y (and z), in LPS mm, or Slicer's l, p, s or r, a, s, in any place; without one they are the only
+    numbers of a line. Lines starting with # are comments. Without `dim` points are three-dimensional where a third coordinate stands.
+
+    Args:
+        warn: hears of points that were never placed, which are left out, and of coordinates that may be indices.
 
     Raises:
-        InputError: the file cannot be read, holds no points or RAS points, or a line is not made of numbers (with its number).
+        InputError: the file cannot be read, holds no points, or its meaning is not plain.
     """
-    lines = _lines(path)
-    _refuse_ras(path, lines)
-    delimiter = _delimiter(lines)
-    rows = [(line,) if line.startswith("#") else tuple(*csv.reader([line], delimiter=delimiter)) for line in lines]
-    body = [place for place, row in enumerate(rows) if any(map(str.strip, row)) and not row[0].startswith("#")]
-    header = _header(rows, body, lines)
-    if body and header is not None and rows[body[0]] == header:
-        body = body[1:]
-    if not body:
-        raise InputError(f"{path} holds no points; each line after the header is one point. Check the file.")
-    dim = dim or _dimension(header, rows[body[0]])
-    columns = _columns(header, dim, path)
-    points = np.array([_point(rows[place], columns, f"{path}, line {place + 1}", dim) for place in body])
-    return PointTable(points, tuple(rows), tuple(body), columns, delimiter)
+    source = read_markups(path) if path.name.lower().endswith(JSON) else read_table(path, dim=dim)
+    numbers = tuple(number for number, is_placed in enumerate(source.placed) if is_placed)
+    if not numbers:
+        raise InputError(
+            f"{printable(path)} holds no point that has been placed; at least one must be. Place them, and save again."
+        )
+    if len(numbers) < len(source.placed):
+        warn(
+            f"{printable(path)}: {len(source.placed) - len(numbers)} of its {len(source.placed)} points were never placed; left out."
+        )
+    places = source.places if isinstance(source, Table) else tuple(range(len(source.points)))
+    points = np.array([source.coordinates(places[number]) for number in numbers])
+    if dim is not None and points.shape[1] != dim:
+        raise InputError(f"{printable(path)} holds points of {points.shape[1]} coordinates; {dim} are needed. Check the file.")
+    if isinstance(source, Table) and not source.has_header and (points >= 0).all() and (points == np.round(points)).all():
+        warn(
+            f"{printable(path)} holds whole numbers only; they were taken as LPS mm. Indices of voxels would have to be converted first."
+        )
+    return PointTable(points, tuple(source.labels[number] for number in numbers), numbers, len(source.placed), source)
 
 
 def write_points(table: PointTable, path: Path) -> None:
-    """The table as a file, whole or not at all.
+    """The points as a file, whole or not at all: as they came where the suffix is that of the source, else in the suffix's form.
 
     Raises:
         OutputError: it could not be written.
     """
+    suffix = path.suffix.lower()
     with staged(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, delimiter=table.delimiter, lineterminator="\n")
-        for row in table.rows:
-            if len(row) == 1 and row[0].startswith("#"):
-                file.write(row[0] + "\n")
-            else:
-                writer.writerow(row)
+        if suffix == JSON:
+            json.dump(_markups_content(table), file, indent=2)
+        elif isinstance(table.source, Table):
+            _write_rows(_rows(table, table.source), table.source.delimiter, file)
+        else:
+            header = ("label", *("x", "y", "z")[: table.points_mm.shape[1]])
+            rows = [
+                (label, *(f"{value:.6f}" for value in point)) for label, point in zip(table.labels, table.points_mm, strict=True)
+            ]
+            _write_rows([header, *rows], ",", file)
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file; points come as CSV with columns x, y, z. Check the file.") from error
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}. Check the path.") from error
+def _write_rows(rows: Sequence[Sequence[str]], delimiter: str, file) -> None:  # type: ignore[no-untyped-def]
+    writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+    for row in rows:
+        if len(row) == 1 and (row[0].startswith("#") or not row[0]):
+            file.write(row[0] + "\n")
+        else:
+            writer.writerow(row)
 
 
-def _refuse_ras(path: Path, lines: Sequence[str]) -> None:
-    """A Slicer file says `# CoordinateSystem = LPS`; older ones say RAS, or 0 for it."""
-    for line in lines:
-        name, _, value = line.lstrip("# ").partition("=")
-        if line.startswith("#") and name.strip().lower() == "coordinatesystem" and value.strip() not in ("LPS", "1"):
-            raise InputError(f"{path} is in the coordinate system {value.strip()}; points must be in LPS mm. Save it as LPS.")
+def _rows(table: PointTable, source: Table) -> list[list[str]]:
+    rows = [list(row) for row in source.rows]
+    for number, point in zip(table.numbers, table.points_mm, strict=True):
+        for axis, (column, value) in enumerate(zip(source.columns, point, strict=True)):
+            rows[source.places[number]][column] = source.shown(value, axis)
+    return rows
 
 
-def _delimiter(lines: Sequence[str]) -> str:
-    first = next((line for line in lines if line.strip() and not line.startswith("#")), "")
-    return max(DELIMITERS, key=first.count)
+def _markups_content(table: PointTable) -> dict[str, object]:
+    """The content of a .mrk.json file: that which was read, with other positions, or a new one."""
+    source = table.source if isinstance(table.source, Markups) else new_markups(table.labels)
+    numbers = table.numbers if isinstance(table.source, Markups) else range(len(table.labels))
+    content = copy.deepcopy(source.content)
+    points = next(one for one in content["markups"] if one.get("controlPoints"))["controlPoints"]
+    for number, point in zip(numbers, table.points_mm, strict=True):
+        points[number]["position"] = [sign * float(value) for sign, value in zip(source.signs, point, strict=True)]
+    return content
 
 
-def _header(rows: Sequence[tuple[str, ...]], body: Sequence[int], lines: Sequence[str]) -> tuple[str, ...] | None:
-    """The names of the columns: Slicer's `# columns = …`, or a first row without any number."""
-    for line in lines:
-        name, _, value = line.lstrip("# ").partition("=")
-        if line.startswith("#") and name.strip().lower() == "columns":
-            return tuple(value.split(","))
-    if body and not any(_is_number(cell) for cell in rows[body[0]]):
-        return rows[body[0]]
-    return None
+def paired(fixed: PointTable, moving: PointTable, warn: Warn = python_warning) -> tuple[Points, Points]:
+    """The landmarks of both, [N, dim] each, the same one at the same place: by their labels, else by their order.
 
+    Args:
+        warn: hears which landmarks one of the two lacks, and if the order differed.
 
-def _dimension(header: tuple[str, ...] | None, first: Sequence[str]) -> int:
-    if header is not None:
-        return 3 if "z" in (name.strip().lower() for name in header) else 2
-    return 3 if len(first) > 2 and _is_number(first[2]) else 2
-
-
-def _columns(header: tuple[str, ...] | None, dim: int, path: Path) -> tuple[int, ...]:
-    if header is None:
-        return tuple(range(dim))
-    names = [name.strip().lower() for name in header]
-    missing = [axis for axis in AXES[:dim] if axis not in names]
-    if missing:
-        hint = " Columns r, a, s are RAS; save the points as LPS." if {"r", "a", "s"} <= set(names) else " Rename the columns."
+    Raises:
+        InputError: labels occur twice in another order, or there are no labels in common and not as many points.
+    """
+    if is_unique(fixed.labels) and is_unique(moving.labels) and (common := [one for one in fixed.labels if one in moving.labels]):
+        return _by_label(fixed, moving, common, warn)
+    has_labels = any(fixed.labels) and any(moving.labels)
+    if has_labels and fixed.labels != moving.labels and Counter(fixed.labels) == Counter(moving.labels):
         raise InputError(
-            f"{path} has no column {', '.join(missing)}; a header must name {', '.join(AXES[:dim])} (LPS mm). "
-            f"It names {', '.join(header)}.{hint}"
+            "Labels of the landmarks occur more than once and stand in different orders in fixed and moving; each label must be there once. "
+            "Rename them."
         )
-    return tuple(names.index(axis) for axis in AXES[:dim])
+    if fixed.count != moving.count:
+        raise InputError(
+            f"There are {fixed.count} landmarks of fixed and {moving.count} of moving, without labels in common; they must be as many. "
+            "Label them, or remove those that the other lacks."
+        )
+    numbers = [number for number in fixed.numbers if number in moving.numbers]
+    if not numbers:
+        raise InputError("No landmark has a place in both fixed and moving; at least one must. Place them, and save again.")
+    return (
+        fixed.points_mm[[fixed.numbers.index(number) for number in numbers]],
+        moving.points_mm[[moving.numbers.index(number) for number in numbers]],
+    )
 
 
-def _point(row: Sequence[str], columns: Sequence[int], where: str, dim: int) -> list[float]:
-    rule = f"a point is {dim} numbers, LPS mm"
-    if len(row) <= max(columns):
-        raise InputError(f"{where} has {len(row)} columns; {rule}. Correct the line.")
-    for column in columns:
-        if not _is_number(row[column]):
-            raise InputError(f"{where}: {row[column]!r} is not a number; {rule}. Correct the line.")
-    return [float(row[column]) for column in columns]
+def is_unique(labels: Sequence[str]) -> bool:
+    """Whether every point has a label of its own."""
+    return all(labels) and len(set(labels)) == len(labels)
 
 
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+def _by_label(fixed: PointTable, moving: PointTable, common: Sequence[str], warn: Warn) -> tuple[Points, Points]:
+    alone = sorted({*fixed.labels} ^ {*moving.labels})
+    if alone:
+        warn(f"Landmarks that only one of the images has were left out: {', '.join(alone)}.")
+    if [one for one in moving.labels if one in common] != list(common):
+        warn("The landmarks of moving stand in another order than those of fixed; they were matched by their labels.")
+    return (
+        fixed.points_mm[[fixed.labels.index(label) for label in common]],
+        moving.points_mm[[moving.labels.index(label) for label in common]],
+    )

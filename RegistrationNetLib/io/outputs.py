@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 import tempfile
 import zlib
@@ -12,43 +13,108 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from ..errors import InputError, OutputError
-from .native_messages import native_messages_dropped
+from ..errors import InputError, OutputError, ResourceError
+from .native_messages import native_messages_dropped, native_reason
+from .native_paths import is_plain, native_path, printable
 
-IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".tif", ".tiff", ".png")
+# Formats that keep where an image lies; and those of pictures, which keep a plane of small whole numbers.
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+PICTURE_SUFFIXES = (".png", ".tif", ".tiff")
+PICTURE_PIXELS = (sitk.sitkUInt8, sitk.sitkUInt16, sitk.sitkVectorUInt8, sitk.sitkVectorUInt16)
+_MEGABYTE = 2**20
+# What a registration writes for each voxel of fixed (transform, warped image, Jacobian) and of moving (inverse), and beside, at most.
+FIXED_BYTES, MOVING_BYTES, REPORT_BYTES = 36, 24, 8 * _MEGABYTE
 
 
 def check_file_name(path: Path) -> None:
-    """Before the work: is `path` a file in a folder that exists?
+    """Before the work: is `path` a file in a folder that exists and can be written?
 
     Raises:
-        InputError: its folder is missing, or `path` is itself a folder.
+        InputError: its folder is missing or cannot be written, `path` is itself a folder, or its name is not valid Unicode.
     """
+    if not is_plain(path) and not is_plain(Path(path.name)):
+        raise InputError(f"The name {printable(path)} is not valid Unicode; an output needs a name that is. Choose another name.")
     if path.is_dir():
-        raise InputError(f"{path} is a folder; the output is a file. Give a file name.")
+        raise InputError(f"{printable(path)} is a folder; the output is a file. Give a file name.")
     if not path.parent.is_dir():
-        raise InputError(f"The folder {path.parent} does not exist; outputs go into an existing one. Create it first.")
+        raise InputError(f"The folder {printable(path.parent)} does not exist; outputs go into an existing one. Create it first.")
+    _check_writable(path.parent)
 
 
-def check_image_name(path: Path) -> None:
-    """Before the work: can an image be written under this name?
+def check_image_name(path: Path, *, dim: int = 3) -> None:
+    """Before the work: can an image of `dim` dimensions be written under this name?
 
     Raises:
-        InputError: as `check_file_name`, or no image format belongs to the suffix.
+        InputError: as `check_file_name`, or no image format belongs to the suffix, or one that cannot hold such an image.
     """
     check_file_name(path)
-    if not path.name.lower().endswith(IMAGE_SUFFIXES):
+    name = path.name.lower()
+    if name.endswith(PICTURE_SUFFIXES) and dim > 2:
+        raise InputError(
+            f"{path.name} would be a picture, which holds a single plane without its place in the body; the result has {dim} dimensions. "
+            f"Take one of {' '.join(IMAGE_SUFFIXES)}."
+        )
+    if not name.endswith(IMAGE_SUFFIXES + PICTURE_SUFFIXES):
         raise InputError(f"{path.name} names no image format; its suffix must be one of {' '.join(IMAGE_SUFFIXES)}. Rename it.")
 
 
-def check_folder_name(path: Path) -> None:
-    """Before the work: is `path` a folder, or can it become one?
+def check_picture(path: Path, like: sitk.Image, pixel: int) -> None:
+    """Before the work: where `path` is a picture, does it hold pixels of this type, on the grid of `like`?
 
     Raises:
-        InputError: `path`, or what should be a folder above it, is a file.
+        InputError: the type has no such pictures, or the grid has a place in the world, which would be lost.
+    """
+    if not path.name.lower().endswith(PICTURE_SUFFIXES):
+        return
+    remedy = f"Take one of {' '.join(IMAGE_SUFFIXES)}."
+    if pixel not in PICTURE_PIXELS:
+        raise InputError(
+            f"{path.name} would be a picture, which holds whole numbers from 0 to 255 or 65535; the result has pixels of "
+            f"{sitk.GetPixelIDValueAsString(pixel)}. {remedy}"
+        )
+    if (*like.GetSpacing(), *like.GetOrigin(), *like.GetDirection()) != (1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0):
+        raise InputError(
+            f"{path.name} would be a picture, which keeps neither spacing nor origin; the result has them (spacing "
+            f"{like.GetSpacing()}, origin {like.GetOrigin()}). {remedy}"
+        )
+
+
+def check_folder_name(path: Path) -> None:
+    """Before the work: is `path` a folder that can be written, or can it become one?
+
+    Raises:
+        InputError: `path`, or what should be a folder above it, is a file, or cannot be written.
     """
     if not _nearest_existing(path).is_dir():
-        raise InputError(f"{_nearest_existing(path)} is a file; the results go into a folder. Give another name.")
+        raise InputError(f"{printable(_nearest_existing(path))} is a file; the results go into a folder. Give another name.")
+    _check_writable(_nearest_existing(path))
+
+
+def _check_writable(folder: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(
+            f"The folder {printable(folder)} cannot be written; outputs go into one that can. Choose another folder."
+        )
+
+
+def result_bytes(fixed_voxels: int, moving_voxels: int) -> int:
+    """About how many bytes the results of a registration take at most."""
+    return fixed_voxels * FIXED_BYTES + moving_voxels * MOVING_BYTES + REPORT_BYTES
+
+
+def check_disk_space(path: Path, needed_bytes: float) -> None:
+    """Before the work: has the disk of `path` space for about so much?
+
+    Raises:
+        ResourceError: there is not.
+    """
+    folder = _nearest_existing(path)
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise ResourceError(
+            f"The results need about {needed_bytes / _MEGABYTE:.0f} MB; the disk of {printable(folder)} has {free / _MEGABYTE:.0f} MB "
+            "free. Free some space, or choose a folder on another disk."
+        )
 
 
 @contextmanager
@@ -69,7 +135,9 @@ def staged_folder(path: Path) -> Iterator[Path]:
             yield new
             _move_all(new, path, old)
     except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror or error}. Free some space or choose another folder.") from error
+        raise OutputError(
+            f"Cannot write {printable(path)}: {error.strerror or error}. Free some space or choose another folder."
+        ) from error
 
 
 @contextmanager
@@ -86,20 +154,39 @@ def staged(path: Path) -> Iterator[Path]:
 
 
 def write_image(image: sitk.Image, path: Path) -> None:
-    """`image` as `path`, compressed, whole or not at all.
+    """`image` as `path`, compressed, whole or not at all. The suffix may be in capitals.
 
     Raises:
         OutputError: it could not be written.
     """
+    suffix = next((one for one in IMAGE_SUFFIXES + PICTURE_SUFFIXES if path.name.lower().endswith(one)), path.suffix)
+    remedy = "Free some space, or choose another folder or format."
     with staged(path) as temporary:
-        remedy = "Free some space, or choose another folder or format."
+        # Writers go by the suffix, in small letters only.
+        written = temporary.with_name(temporary.name[: len(temporary.name) - len(suffix)] + suffix)
         try:
-            with native_messages_dropped():
-                sitk.WriteImage(image, str(temporary), useCompression=True)
+            with native_messages_dropped(), native_path(written.parent) as folder:
+                sitk.WriteImage(image, str(Path(folder) / written.name), useCompression=True)
         except RuntimeError as error:
-            raise OutputError(f"Cannot write {path}: {str(error).strip().splitlines()[-1]}. {remedy}") from error
-        if not _is_whole(temporary, image):
-            raise OutputError(f"Cannot write {path}: the file came out too short. {remedy}")
+            raise OutputError(f"Cannot write {printable(path)}: {native_reason(error)}. {remedy}") from error
+        if not _is_whole(written, image):
+            raise OutputError(f"Cannot write {printable(path)}: the file came out too short. {remedy}")
+        written.replace(temporary)
+
+
+def write_transform(transform: sitk.Transform, path: Path) -> None:
+    """`transform` as an ITK transform file.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    try:
+        with native_messages_dropped(), native_path(path.parent) as folder:
+            sitk.WriteTransform(transform, str(Path(folder) / path.name))
+    except RuntimeError as error:
+        raise OutputError(
+            f"The transform {path.name} cannot be written ({native_reason(error)}). Free some space or choose another folder."
+        ) from error
 
 
 def _is_whole(path: Path, image: sitk.Image) -> bool:

@@ -10,7 +10,47 @@ from ..errors import InputError
 # float32 holds every value of these; wider ones go through float64, which holds whole numbers up to 2⁵³.
 _NARROW = {sitk.sitkUInt8, sitk.sitkInt8, sitk.sitkUInt16, sitk.sitkInt16, sitk.sitkFloat32}
 _WIDE = {sitk.sitkUInt32, sitk.sitkInt32, sitk.sitkUInt64, sitk.sitkInt64, sitk.sitkFloat64}
+# Keys that ITK's readers set of themselves.
+_OF_READERS = ("ITK_", "NRRD_")
 _REAL = {sitk.sitkFloat32, sitk.sitkFloat64}
+
+
+def warp_series(image: sitk.Image, like: sitk.Image, transform: sitk.Transform, *, labels: bool = False) -> sitk.Image:
+    """As `warp_image`, for volumes and series of volumes alike: each volume of a series (4-D) is warped; metadata come along.
+
+    A series keeps its times; of a `like` that is a series the first volume's grid is taken.
+
+    Raises:
+        InputError: as for `warp_image`.
+    """
+    like = like[..., 0] if like.GetDimension() == 4 else like
+    if image.GetDimension() != 4 or transform.GetDimension() != 3:
+        warped = warp_image(image, like, transform, labels=labels)
+    else:
+        volumes = [warp_image(image[..., moment], like, transform, labels=labels) for moment in range(image.GetSize()[3])]
+        warped = sitk.JoinSeries(volumes, image.GetOrigin()[3], image.GetSpacing()[3])
+    for key, value in kept_metadata(image, warped).items():
+        warped.SetMetaData(key, value)
+    return warped
+
+
+def kept_metadata(image: sitk.Image, warped: sitk.Image) -> dict[str, str]:
+    """What the header of `image` says beside its geometry, as for `warped`: names of segments, whose extents are those of the new grid.
+
+    Of NIfTI and DICOM nothing is kept: their headers speak of the old grid.
+    """
+    kept = {
+        key: image.GetMetaData(key)
+        for key in image.GetMetaDataKeys()
+        if not key.startswith(_OF_READERS) and "|" not in key and not image.HasMetaDataKey("nifti_type")
+    }
+    whole = " ".join(f"0 {size - 1}" for size in warped.GetSize()[:3])
+    for key in kept:
+        if key.startswith("Segment") and key.endswith("_Extent"):
+            kept[key] = whole
+        if key == "Segmentation_ReferenceImageExtentOffset":
+            kept[key] = "0 0 0"
+    return kept
 
 
 def warp_image(image: sitk.Image, like: sitk.Image, transform: sitk.Transform, *, labels: bool = False) -> sitk.Image:

@@ -1,4 +1,4 @@
-"""Mutual information: how well the intensities of one image tell those of the other, whatever they stand for."""
+"""Mutual information: how well the intensities of one image predict those of the other, whatever they stand for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MutualInformation(Measure):
 
     Mattes et al., IEEE TMI 2003: a joint histogram of `bins` by `bins` with cubic B-spline Parzen windows. Here both images
     have a cubic window (there: fixed has a box), so that the measure is symmetric and differentiable in both. Intensities are
-    expected in [0, 1] and clamped to it; the range spans `bins` - 3 steps, which leaves room for the windows at its ends.
+    expected in [0, 1] and clamped to it; the range spans `bins` - 3 steps, so that the windows at its ends lie within the histogram.
     Histograms are per sample and channel, and the information is averaged over them. It is not normalized by an entropy.
     A mask selects the voxels that enter the histogram. On CUDA the order of the sums is not deterministic.
 

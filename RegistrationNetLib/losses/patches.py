@@ -104,6 +104,7 @@ class PatchDraw:
 
     @cached_property
     def side(self) -> tuple[int, ...]:
+        """Voxels of a piece per axis: `side_vox`, or the whole axis where that is shorter."""
         return tuple(min(self.side_vox, size) for size in self.shape)
 
     @cached_property

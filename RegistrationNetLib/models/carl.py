@@ -32,9 +32,6 @@ from .layers.features import CoarseFeatures, DilatedFeatures, Equivariantize
 from .layers.unet import TallUNet
 from .training_loss import ImageLoss
 
-# Published, before 100,000 steps of GradICON's loss.
-PRETRAINING_STEPS = 1500
-
 
 def carl_network(composition: str = "final_final", *, has_fourth_step: bool = False, dim: int = 3) -> TwoStep:
     """A network of the published compositions, untrained.

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..io.warning import Warn, python_warning
 
 OWN_SUFFIX = ".card.json"
-# Methods that are not like the others: no network at all, networks that are fitted to each pair, and those whose training begins otherwise.
-DIRECT, NEPHI, CARL = "direct", "nephi", "carl"
+# How the file of weights of an own model may end; before that stands the model's name.
+WEIGHTS_SUFFIXES = (".trch", ".pth", ".pt")
+_WEIGHTS_KEYS = {"url", "file", "bytes", "sha256", "state_dict_prefix"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,19 @@ def cache_folder() -> Path:
     """Where this user's large files lie, by the custom of the system; it need not exist yet.
 
     Slicer's panel asks for it before anything has been installed, so that no package can tell it.
+
+    Raises:
+        InputError: this user has no home folder, as in some containers.
     """
+    try:
+        return _cache_folder()
+    except RuntimeError as error:
+        raise InputError(
+            "There is no home folder for the weights of models; they need a place. Name a folder in REGISTRATIONNET_CACHE."
+        ) from error
+
+
+def _cache_folder() -> Path:
     if chosen := os.environ.get("REGISTRATIONNET_CACHE"):
         return Path(chosen).expanduser().absolute()
     if sys.platform == "win32":
@@ -76,18 +90,34 @@ def models_folder() -> Path:
     return cache_folder() / "models"
 
 
-def cards() -> Mapping[str, Card]:
+def cards(warn: Warn = python_warning) -> Mapping[str, Card]:
     """All cards by name, sorted; the published ones first, then the user's own.
 
-    Raises:
-        InputError: the card of an own model cannot be used.
+    Args:
+        warn: hears of cards of own models that cannot be used; they are left out.
     """
-    own = sorted(models_folder().glob(f"*{OWN_SUFFIX}"))
-    return {**_published_cards(), **{file.name.removesuffix(OWN_SUFFIX): read_own_card(file) for file in own}}
+    own = (_own_card_or_none(file, warn) for file in _own_files())
+    return {**published_cards(), **{card.name: card for card in own if card is not None}}
+
+
+def _own_card_or_none(file: Path, warn: Warn) -> Card | None:
+    try:
+        return read_own_card(file)
+    except InputError as error:
+        warn(f"An own model is left out. {error}")
+        return None
+
+
+def _own_files() -> list[Path]:
+    try:
+        return sorted(models_folder().glob(f"*{OWN_SUFFIX}"))
+    except InputError:  # no home folder: no own models
+        return []
 
 
 @cache
-def _published_cards() -> Mapping[str, Card]:
+def published_cards() -> Mapping[str, Card]:
+    """The cards that come with the library, by name, sorted."""
     files = sorted((resource_folder() / "Models").glob("*.json"), key=lambda file: file.stem)
     return {file.stem: _card(file) for file in files}
 
@@ -101,16 +131,39 @@ def read_own_card(file: Path) -> Card:
     """The card of a user's own model, in a file `NAME.card.json`.
 
     Raises:
-        InputError: it cannot be read, is not a card, or has a name that it may not have.
+        InputError: it cannot be read, is not a card, or has a name, or a name of its weights, that it may not have.
     """
     try:
         card = _card(file)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        _check_content(card)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, AssertionError) as error:
         raise InputError(
             f"{file} is not the card of a model ({error}); cards are written by a training. Remove it, or copy it again."
         ) from error
     check_own_name(card.name)
+    if card.weights is not None and card.weights["file"] not in [card.name + suffix for suffix in WEIGHTS_SUFFIXES]:
+        raise InputError(
+            f"{file} names its weights {card.weights['file']!r}; they must be called as the model, {card.name}{WEIGHTS_SUFFIXES[0]}, so that no other "
+            "file is touched. Correct the entry `file` of the card."
+        )
     return card
+
+
+def _check_content(card: Card) -> None:
+    """That every section is of its kind: cards of own models are files that anybody may have made."""
+    for section in (card.paper, card.parameters, card.prepare, card.refine):
+        assert isinstance(section, dict), "a section is no table"
+    assert all(isinstance(text, str) for text in (card.name, card.title, card.summary, card.method)), "a text is no text"
+    assert {"align", "intensity", "mask", "orientation", "mirror_axis"} <= set(card.prepare), "`prepare` is not complete"
+    assert {"default", "similarity"} <= set(card.refine), "`refine` is not complete"
+    shape = card.input_shape
+    assert shape is None or (len(shape) in (2, 3) and all(isinstance(one, int) and 0 < one <= 4096 for one in shape)), (
+        "`input_shape`"
+    )
+    if card.weights is not None:
+        assert set(card.weights) >= _WEIGHTS_KEYS, f"`weights` needs {', '.join(sorted(_WEIGHTS_KEYS))}"
+        assert isinstance(card.weights["bytes"], int), "`bytes` is no whole number"
+        assert card.weights["bytes"] >= 0, "`bytes` is negative"
 
 
 def check_own_name(name: str) -> None:
@@ -121,7 +174,7 @@ def check_own_name(name: str) -> None:
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise InputError(f"A model may not be named {name!r}; small letters, digits and -._ make a name. Choose such a name.")
-    if name in _published_cards():
+    if name in published_cards():
         raise InputError(f"The name {name} is that of a published model; a model of your own needs another. Choose one.")
 
 
@@ -129,17 +182,20 @@ def card_named(name: str) -> Card:
     """The card `name`.
 
     Raises:
-        InputError: there is no such model; the message lists those there are.
+        InputError: there is no such model (the message lists those there are), or the card of an own one cannot be used.
     """
-    known = cards()
-    if name not in known:
-        raise InputError(f"There is no model {name!r}; the models are {', '.join(known)}. Choose one of them.")
-    return known[name]
+    published = published_cards()
+    if name in published:
+        return published[name]
+    if any(file.name == name + OWN_SUFFIX for file in _own_files()):
+        return read_own_card(own_card_path(name))
+    raise InputError(f"There is no model {name!r}; the models are {', '.join(cards())}. Choose one of them.")
 
 
 def _card(file: Path) -> Card:
     content = json.loads(file.read_text(encoding="utf-8"))
     name = file.name.removesuffix(OWN_SUFFIX).removesuffix(".json")
+    assert isinstance(content, dict), "it is no table"
     assert content["name"] == name, f"{file} names itself {content['name']!r}"
     for key in ("modalities", "anatomy"):
         content[key] = tuple(content[key])

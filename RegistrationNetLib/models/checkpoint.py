@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import OutputError, WeightsError
 from ..io.outputs import staged
-from .catalogue import NEPHI, Card, cards
+from .catalogue import Card, cards
 
 NetworkOf = Callable[[Card], nn.Module]
 
@@ -67,7 +67,7 @@ def save_as_published(network: nn.Module, card: Card, path: Path) -> None:
     """
     prefix = _prefix(card)
     named = {prefix + name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    content = _apart(named) if card.method == NEPHI else named
+    content = _apart(named) if {name.partition(".")[0] for name in named} == NEPHI_PARTS - {"epochs"} else named
     with staged(path) as temporary:
         try:
             torch.save(content, temporary)

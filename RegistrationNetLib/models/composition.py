@@ -98,7 +98,8 @@ class BothWays:
 class GivesBothWays(Protocol):
     """A network that works out both directions together; they may be inverse to each other by construction (`constricon`)."""
 
-    def both_ways(self, moving: Tensor, fixed: Tensor) -> BothWays: ...
+    def both_ways(self, moving: Tensor, fixed: Tensor) -> BothWays:
+        """The maps of the pair and of its reverse, from images [B, C, *shape] each."""
 
 
 def both_ways(net: nn.Module, moving: Tensor, fixed: Tensor) -> BothWays:

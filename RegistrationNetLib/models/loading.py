@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -12,49 +12,32 @@ import torch
 from torch import nn
 
 from ..progress import StageReport
-from .carl import carl_network
 from .catalogue import Card, card_named
-from .checkpoint import load_into
-from .constricon import constricon_network
-from .gradicon import gradicon_network
-from .icon import KneeNetwork
-from .nephi import NePhi
+from .checkpoint import NetworkOf, load_into
 from .weights import weights_file
 
-NETWORKS: dict[str, Callable[[Card], nn.Module]] = {
-    "gradicon": lambda card: gradicon_network(len(card.input_shape or ()), **card.parameters),
-    "icon-knee": lambda _: KneeNetwork(),
-    "carl": lambda card: carl_network(dim=len(card.input_shape or ()), **card.parameters),
-    "nephi": lambda card: NePhi(card.parameters["encoder_shape"]),
-    "constricon": lambda card: constricon_network(len(card.input_shape or ()), **card.parameters),
-}
 
-
-def untrained_network(card: Card) -> nn.Module:
-    """The network of `card`, which must be one that takes weights, with random ones; under `torch.device("meta")` with none at all."""
-    return NETWORKS[card.method](card)
-
-
-def trained_network(card: Card, weights: Path | None, device: torch.device) -> nn.Module:
+def trained_network(card: Card, weights: Path | None, device: torch.device, *, network_of: NetworkOf) -> nn.Module:
     """The network of `card`, ready to predict; not to be changed, as it is kept for the next call.
 
     Args:
         weights: a file in place of the card's own.
+        network_of: makes the network of a card, with random weights.
 
     Raises:
         WeightsError: there is no such file, or it does not hold weights of this network.
     """
     file = weights_file(card) if weights is None else weights
     stamp = file.stat().st_mtime_ns if file.exists() else 0
-    return _kept(card.name, file, stamp, device)
+    return _kept(card.name, file, stamp, device, network_of)
 
 
 @lru_cache(maxsize=1)
-def _kept(name: str, file: Path, stamp: int, device: torch.device) -> nn.Module:  # noqa: ARG001, a changed file is another one
+def _kept(name: str, file: Path, stamp: int, device: torch.device, network_of: NetworkOf) -> nn.Module:  # noqa: ARG001, a changed file is another one
     card = card_named(name)
     with torch.device("meta"):
-        network = untrained_network(card)
-    load_into(network, card, file, network_of=untrained_network)
+        network = network_of(card)
+    load_into(network, card, file, network_of=network_of)
     return network.requires_grad_(False).eval().to(device)
 
 

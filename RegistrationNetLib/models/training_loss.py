@@ -29,9 +29,13 @@ class Loss(Protocol):
     """What a method is trained with: similarity both ways, and `weight` times its regularity."""
 
     @property
-    def similarity(self) -> Measure: ...
+    def similarity(self) -> Measure:
+        """The measure by which the images are compared."""
+
     @property
-    def weight(self) -> float: ...
+    def weight(self) -> float:
+        """Of the regularity, 0 or more."""
+
     @property
     def outside(self) -> Outside:
         """What images are warped with beyond their border."""

@@ -6,7 +6,7 @@ in a small file beside it. Whatever comes later under that name must be the same
 The weights lie in the user's cache folder, or in REGISTRATIONNET_CACHE. REGISTRATIONNET_WEIGHTS_URL names a mirror: the base
 address under which the files of the cards lie by their own names.
 
-This room reads no tensors, and Slicer's own process may use it: whether a file holds the right ones is asked of a `Check`.
+This file reads no tensors, and Slicer's own process may use it: whether a file holds the right ones is asked of a `Check`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DownloadError, InputError, OutputError, ResourceError, WeightsError
+from ..io.native_paths import printable
 from ..progress import ProgressCallback, Stages, silent
-from .catalogue import Card, cards, models_folder, own_card_path
+from .catalogue import WEIGHTS_SUFFIXES, Card, cards, check_own_name, models_folder, own_card_path
 from .download import Patience, transfer
 
 # Files may hold more than the weights (old ones hold coordinates too), and say so by their size before they come.
@@ -39,15 +40,24 @@ Check = Callable[[Path], None]
 
 @dataclass(frozen=True)
 class WeightsState:
-    """Whether a model can be used. `size` in bytes is that on disk where ready, and about what a download takes where not."""
+    """Whether a model can be used. `size` in bytes is that on disk where ready, and about what a download takes where not.
+
+    `sha256` is the checksum that the file must have: as published, else as pinned when it first came; None before that.
+    """
 
     kind: Literal["none needed", "ready", "missing", "damaged"]
     path: Path | None = None
     size: int = 0
+    sha256: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"kind": self.kind, "path": str(self.path) if self.path else None, "bytes": self.size}
+        return {
+            "kind": self.kind,
+            "path": str(self.path) if self.path else None,
+            "bytes": self.size,
+            "sha256": self.sha256,
+        }
 
     def __str__(self) -> str:
         size = megabytes(self.size)
@@ -65,11 +75,11 @@ def weights_state(card: Card) -> WeightsState:
         return WeightsState("none needed")
     path, about = _path(card), int(card.weights["bytes"])
     if not path.is_file():
-        return WeightsState("missing", path, about)
+        return WeightsState("missing", path, about, _expected(card))
     pin = _pin(card)
     if pin is None or path.stat().st_size != pin["bytes"]:
-        return WeightsState("damaged", path, about)
-    return WeightsState("ready", path, path.stat().st_size)
+        return WeightsState("damaged", path, about, _expected(card))
+    return WeightsState("ready", path, path.stat().st_size, _expected(card))
 
 
 def listed_models() -> list[dict[str, Any]]:
@@ -95,23 +105,33 @@ def weights_file(card: Card) -> Path:
     return path
 
 
-def download(card: Card, check: Check, *, progress: ProgressCallback = silent, patience: Patience = Patience()) -> Path:
+def download(
+    card: Card,
+    check: Check,
+    *,
+    sha256: str | None = None,
+    progress: ProgressCallback = silent,
+    patience: Patience = Patience(),
+) -> Path:
     """The file with the weights of `card`, fetched if it is not there yet or damaged; it appears whole or not at all.
 
     Args:
         check: asked before the file takes its place.
+        sha256: the checksum that the file must have, known from elsewhere.
         progress: hears the stages "download" and "check", and stops the work by raising `Cancelled`. What has come by then
             is kept for a day, and the next download goes on from there if the server can do that.
         patience: with a slow or breaking connection.
 
     Raises:
         InputError: the card needs no weights.
+        WeightsError: the file that is there has another checksum than `sha256`.
         DownloadError: the file cannot be fetched, is not what the card asks for, or has changed since it was pinned.
         ResourceError: there is too little space on the disk.
         OutputError: the cache folder cannot be written.
     """
     path, url = _path(card), weights_url(card)
     if _is_intact(card):
+        _check_sum(card, str(_expected(card)), sha256, path)
         return path
     with _arriving(card) as file:
         stages = Stages(progress, {"download": 0.95, "check": 0.05})
@@ -123,14 +143,17 @@ def download(card: Card, check: Check, *, progress: ProgressCallback = silent, p
             raise DownloadError(f"Cannot download the weights of {card.name}. {error} {_by_hand(card)}") from error
         stages.begin("check")
         try:
-            _adopt(card, file, check, source=url)
+            _adopt(card, file, check, source=url, wanted=sha256)
         except InputError as error:
             raise DownloadError(f"What {url} sent cannot be used. {error}") from error
     return path
 
 
-def import_file(card: Card, path: Path, check: Check) -> Path:
+def import_file(card: Card, path: Path, check: Check, *, sha256: str | None = None) -> Path:
     """A copy of the file `path` as the weights of `card`; it appears whole or not at all.
+
+    Args:
+        sha256: the checksum that the file must have, known from elsewhere.
 
     Raises:
         InputError: the card needs no weights, or `path` cannot be read.
@@ -142,19 +165,22 @@ def import_file(card: Card, path: Path, check: Check) -> Path:
         with path.open("rb") as source, _arriving(card) as file:
             with file.open("xb") as copy:
                 shutil.copyfileobj(source, copy, 2**20)
-            _adopt(card, file, check, source=path.name)
+            try:
+                _adopt(card, file, check, source=printable(path.name), wanted=sha256)
+            except WeightsError as error:  # the user's own file is what it is about, not its copy
+                raise WeightsError(str(error).replace(str(file), printable(path))) from error
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror or error}. Check the name and its permissions.") from error
     return target
 
 
-def import_own(card: Card, path: Path, check: Check) -> Path:
+def import_own(card: Card, path: Path, check: Check, *, sha256: str | None = None) -> Path:
     """As `import_file`, for a model of the user's own, whose card comes along: from now on it is one of `catalogue.cards()`.
 
     Raises:
         InputError, WeightsError, ResourceError, OutputError: as for `import_file`.
     """
-    target = import_file(card, path, check)
+    target = import_file(card, path, check, sha256=sha256)
     own = own_card_path(card.name)
     try:
         arriving = own.with_suffix(".arriving")
@@ -179,6 +205,30 @@ def remove(card: Card) -> int:
         _pin_path(card).unlink(missing_ok=True)
         shutil.rmtree(_part_folder(card), ignore_errors=True)
         own_card_path(card.name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"Cannot remove {path}: {error.strerror or error}. Close what uses it, or remove it by hand."
+        ) from error
+    return freed
+
+
+def remove_unreadable(name: str) -> int:
+    """Remove the own model `name` whose card cannot be used, with all that it may have; how many bytes that freed.
+
+    Raises:
+        InputError: it is no name of an own model.
+        OutputError: a file cannot be removed.
+    """
+    check_own_name(name)
+    weights = [models_folder() / f"{name}{suffix}" for suffix in WEIGHTS_SUFFIXES]
+    return sum(map(_unlinked, (own_card_path(name), *weights, *(path.with_name(f"{path.name}.json") for path in weights))))
+
+
+def _unlinked(path: Path) -> int:
+    """Remove a file, which may be missing; its size."""
+    try:
+        freed = path.stat().st_size if path.is_file() else 0
+        path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
             f"Cannot remove {path}: {error.strerror or error}. Close what uses it, or remove it by hand."
@@ -298,13 +348,23 @@ def _sweep(folder: Path) -> None:
                 shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _adopt(card: Card, file: Path, check: Check, *, source: str) -> None:
-    """Move `file` to its place if it is what the card and the pin ask for, and pin it.
+def _check_sum(card: Card, came: str, wanted: str | None, path: Path) -> None:
+    """Refuse a file whose checksum is not the one that the user has asked for."""
+    if wanted is not None and came != wanted.lower():
+        raise WeightsError(
+            f"The weights of {card.name} must have the checksum {wanted.lower()}, as you asked; {path} has {came}. "
+            "Do not use it before you know which of the two is right."
+        )
+
+
+def _adopt(card: Card, file: Path, check: Check, *, source: str, wanted: str | None = None) -> None:
+    """Move `file` to its place if it is what the user, the card and the pin ask for, and pin it.
 
     Raises:
         WeightsError: it is not.
     """
     came, expected = sha256(file), _expected(card)
+    _check_sum(card, came, wanted, file)
     if expected and came != expected:
         raise WeightsError(
             f"The weights of {card.name} must have the checksum {expected[:12]}…, "

@@ -71,6 +71,7 @@ class LabelOverlap:
 
     @property
     def mean(self) -> BeforeAfter:
+        """The mean over labels, before and after."""
         scores = self.dice.values()
         return BeforeAfter(
             sum(score.before for score in scores) / len(scores), sum(score.after for score in scores) / len(scores)

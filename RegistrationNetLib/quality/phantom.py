@@ -171,8 +171,8 @@ def _paint_brain(canvas: _Canvas) -> None:
     """Cerebrum and cerebellum: below a folded surface gray matter, below that white."""
     height, behind, aside = canvas.points.unbind()
     above_cerebellum = height + 12 + (15 - behind).clamp(min=0)
-    floor = torch.minimum(_above_skull_base(canvas.points) - 8, above_cerebellum)
-    cerebrum = torch.minimum(canvas.depth(_CEREBRUM), floor)
+    above_base = torch.minimum(_above_skull_base(canvas.points) - 8, above_cerebellum)
+    cerebrum = torch.minimum(canvas.depth(_CEREBRUM), above_base)
     fissure = aside.abs() + (cerebrum - 24).clamp(min=0)
     folded = torch.minimum(_below_folds(cerebrum, canvas.noise(3.6)[0], 3.6, folds_mm=17.0), fissure)
     canvas.paint(Tissue.GRAY, _CEREBRUM.intensity, folded - 0.8)

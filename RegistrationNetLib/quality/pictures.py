@@ -32,15 +32,24 @@ class Result(Protocol):
     """What is drawn: images and the transform of one registration; `warped` and `jacobian` on the grid of `fixed`."""
 
     @property
-    def fixed(self) -> sitk.Image: ...
+    def fixed(self) -> sitk.Image:
+        """The fixed image."""
+
     @property
-    def moving(self) -> sitk.Image: ...
+    def moving(self) -> sitk.Image:
+        """The moving image."""
+
     @property
-    def warped(self) -> sitk.Image: ...
+    def warped(self) -> sitk.Image:
+        """Moving on the grid of fixed."""
+
     @property
-    def jacobian(self) -> sitk.Image: ...
+    def jacobian(self) -> sitk.Image:
+        """Determinant of the Jacobian of the transform, on the grid of fixed."""
+
     @property
-    def moving_from_fixed(self) -> sitk.Transform: ...
+    def moving_from_fixed(self) -> sitk.Transform:
+        """The transform: points of fixed → points of moving, LPS mm."""
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,11 @@ class Result(Drawable, Protocol):
     """A registration as the page needs it; `report` gives what `report.json` holds, `inputs` with the `file` of each (or None)."""
 
     @property
-    def quality(self) -> Quality: ...
-    def report(self) -> Mapping[str, Any]: ...
+    def quality(self) -> Quality:
+        """The numbers that the page judges by."""
+
+    def report(self) -> Mapping[str, Any]:
+        """What `report.json` holds, with the `file` of each of the `inputs` (or None)."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,9 @@ def _address(png: bytes) -> str:
 def _facts(report: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     """Names and values of the report by section; what stands at its top level comes under "run". The marks have their table."""
     sections = {key: value for key, value in report.items() if isinstance(value, Mapping) and key != "marks"}
+    for image in ("fixed", "moving"):
+        # The path of a patient's folder is nobody's business who is shown the page.
+        sections["inputs"] = {**sections["inputs"], image: {**sections["inputs"][image], "file": _name(report, image)}}
     run = [line for key, value in report.items() if not isinstance(value, Mapping) for line in _flat(value, _words(key))]
     return {"run": run} | {_words(key): list(_flat(value)) for key, value in sections.items()}
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..choices import ALIGNMENT_STAGES as STAGES
 from ..devices import threads_for
 from ..errors import GeometryError, InputError
 from ..geometry.deformation import identity_points
@@ -23,7 +24,6 @@ from .overlap_score import SMALLEST_SHARE, Overlap, View, spacing_for
 from .pose_search import Pose, PoseSearch, batches, edges_of
 from .prepare import Prepared
 
-STAGES = ("centre", "pose", "rigid", "similarity", "affine")
 OPTIMIZING = ("rigid", "similarity", "affine")
 SEARCH_SIDE_VOX, COARSE_SIDE_VOX, FINE_SIDE_VOX = 16, 24, 40
 # Candidates of the search that are followed, and how many of them on the finer lattice.

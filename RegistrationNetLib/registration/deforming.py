@@ -8,14 +8,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..errors import GeometryError
 from ..geometry.deformation import DisplacementField, identity_points, invert
 from ..geometry.field_pair import Fields
-from ..geometry.space import INVERSION_TOLERANCE, Array, Grid, values_on
+from ..geometry.space import INVERSION_TOLERANCE, Array, values_on
 from ..losses.direction import Target, TargetOptions
 from ..losses.measure import Measure
 from ..losses.similarity import LNCC, SquaredLNCC
 from ..progress import StageReport
+from .aligned_pair import counted_in_both, seen_on_fixed
 from .alignment import is_exchanged
 from .field_refinement import SMALLEST_SIDE_VOX, FieldOptions, displacement_on_lattice, refine_field, targets_on
 from .overlap_score import View, spacing_for
@@ -60,7 +60,7 @@ def deformed(
 def _deformed(
     fixed: Prepared, moving: Prepared, alignment: Array, options: FieldOptions, report: StageReport
 ) -> tuple[Fields, list[str]]:
-    sides = counted_in_both(fixed, on_fixed(moving, fixed.grid, alignment))
+    sides = counted_in_both(fixed, seen_on_fixed(moving, fixed.grid, alignment))
     sides, weight = _of_objects(fixed, moving, sides, alignment)
     fields = refine_field(*sides, options, report, moving_volume=float(abs(np.linalg.det(alignment))), weight=weight)
     if options.conserve_mass or sides[0].labels is not None:
@@ -118,31 +118,3 @@ def _of_objects(
         return sides, 1.0
     share = float(both.double().sum() / counted.double().sum())
     return (replace(sides[0], mask=both), replace(sides[1], mask=both)), share
-
-
-def on_fixed(moving: Prepared, fixed: Grid, alignment: Array) -> Prepared:
-    """Moving seen through `alignment` on the lattice of fixed."""
-    return replace(moving.carried(fixed.moved(alignment)), grid=fixed)
-
-
-def counted_in_both(fixed: Prepared, aligned: Prepared) -> tuple[Prepared, Prepared]:
-    """Two images on one lattice, counted only where both are.
-
-    Raises:
-        GeometryError: that is nowhere.
-    """
-    masks = [one.mask for one in (fixed, aligned) if one.mask is not None]
-    if not masks:
-        return fixed, aligned
-    both = masks[0] & masks[-1]
-    if not bool(both.any()):
-        if aligned.mask is not None and not bool(aligned.mask.any()) and fixed.mask is None:
-            raise GeometryError(
-                "fixed and moving do not overlap; at least one voxel of fixed must fall into moving, and into its mask. "
-                "Align the centres (stage centre) or give an initial transform."
-            )
-        raise GeometryError(
-            "The fixed mask lies where moving has no voxels, or none that count; at least one voxel of it must fall into moving "
-            "and its mask. Widen the masks, or give an initial transform."
-        )
-    return replace(fixed, mask=both), replace(aligned, mask=both)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,14 +31,17 @@ from ..geometry.separable import (
     on,
     replicating_blur_matrix,
 )
+from ..geometry.space import Array
 from ..losses.direction import Side, Target, TargetOptions, both_targets
+from ..losses.measure import Measure
 from ..losses.overlap import one_hot
-from ..losses.similarity import Measure
 from ..progress import StageReport
+from .aligned_pair import counted_in_both, seen_on_fixed
+from .method import Asked
 from .optimizer import descend
 from .prepare import Prepared, coarse_mask
+from .size import COARSEST_SIDE_VOX
 
-COARSEST_SIDE_VOX = 28
 SMALLEST_SIDE_VOX = 8
 # Loss per length of the image's longest edge, shared out among the knots, below which Adam does not stretch a gradient to a full
 # step: without it an image in place would be pushed about by rounding, and background by noise.
@@ -77,6 +81,17 @@ class FieldOptions:
             raise InputError(f"steps is {self.steps}; it must be 0 (no refinement) or more. Choose another.")
 
 
+def field_options(asked: Asked) -> FieldOptions:
+    """What was asked of the field.
+
+    Raises:
+        InputError: smoothness or steps break their rules.
+    """
+    options = FieldOptions(asked.measure, smoothness=asked.smoothness, conserve_mass=asked.conserve_mass)
+    steps = asked.steps_of("field")
+    return options if steps is None else replace(options, steps=steps)
+
+
 @dataclass(frozen=True)
 class Level:
     """One stage: lattice of the images, knot intervals of the splines, steps, and the length of the first step in voxels."""
@@ -114,6 +129,25 @@ def _passes(*, is_coarsest: bool, is_finest: bool) -> list[tuple[float, float, f
     if is_coarsest:
         return [(3, 0.75, 0.2)]
     return [(4, 1, 0.25), (3, 1, 0.2)]
+
+
+def refine_aligned(
+    fixed: Prepared,
+    moving: Prepared,
+    alignment: Array,
+    options: FieldOptions,
+    report: StageReport,
+    *,
+    start: Fields | None = None,
+) -> Fields:
+    """The deformation of fixed that goes before the world matrix `alignment`; as `refine_field` otherwise.
+
+    Raises:
+        GeometryError: the images do not overlap.
+        RefinementError: the loss is not finite.
+    """
+    sides = counted_in_both(fixed, seen_on_fixed(moving, fixed.grid, alignment))
+    return refine_field(*sides, options, report, start=start, moving_volume=float(abs(np.linalg.det(alignment))))
 
 
 def refine_field(

@@ -16,7 +16,8 @@ import torch
 from ..errors import GeometryError, InputError
 from ..geometry.deformation import DisplacementField, identity_points
 from ..geometry.space import Array, Grid, affine_matrix, grid_of, inverse_transform_from_map, points_of_transform
-from ..io.inputs import Pair, read_transform
+from ..io.image_files import read_transform
+from ..io.inputs import Pair
 from ..io.warping import warp_image
 
 SMALLEST_DETERMINANT = 1e-6

@@ -37,9 +37,10 @@ from ..models.nephi_loss import check_points, gradient_inconsistency
 from ..models.nephi_parameters import ParameterRow
 from ..models.training_loss import check_weight
 from ..progress import StageReport
-from .field_refinement import COARSEST_SIDE_VOX, SMALLEST_SIDE_VOX
+from .field_refinement import SMALLEST_SIDE_VOX
 from .optimizer import descend
 from .prepare import Prepared
+from .size import COARSEST_SIDE_VOX
 
 # Gradients below this are not stretched to a full step of Adam, so that images in place stay there.
 FLAT_GRADIENT = 1e-7

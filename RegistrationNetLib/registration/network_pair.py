@@ -134,9 +134,9 @@ def affine_part(field: DisplacementField) -> Array:
     Where that is nearly degenerate it says nothing, and the identity takes its place.
     """
     every = (slice(None), slice(None), *(slice(None, None, AFFINE_STRIDE) for _ in field.displacement.shape[2:]))
-    points = identity_points(field.displacement.shape[2:], field.displacement)[every].double().flatten(2)[0]
-    moved = points + field.displacement[every].double().flatten(2)[0]
+    points = identity_points(field.displacement.shape[2:], field.displacement)[every].cpu().double().flatten(2)[0]
+    moved = points + field.displacement[every].cpu().double().flatten(2)[0]
     homogeneous = torch.cat([points, torch.ones_like(points[:1])])
-    solved = torch.linalg.lstsq(homogeneous.T, moved.T).solution.T.cpu().numpy()
+    solved = torch.linalg.lstsq(homogeneous.T, moved.T).solution.T.numpy()
     matrix = np.vstack([solved, np.eye(len(points) + 1)[-1]])
     return matrix if np.linalg.det(matrix) > SMALLEST_VOLUME else np.eye(len(matrix))

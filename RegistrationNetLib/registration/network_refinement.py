@@ -20,6 +20,7 @@ from ..devices import memory_kept
 from ..errors import RefinementError
 from ..losses.direction import Target, TargetOptions
 from ..losses.similarity import Measure, measure_named
+from ..memory import full_precision
 from ..models.catalogue import Card
 from ..models.composition import BothWays, both_ways
 from ..models.constricon import VelocityDiffusionLoss
@@ -143,7 +144,7 @@ def _adam(parameters: Sequence[Tensor], loss: Callable[[], Tensor], *, rate: flo
             raise RefinementError(
                 "The loss became infinite or NaN; it must stay finite. Check the images, or the weights of the model."
             )
-        with memory_kept():
+        with memory_kept(), full_precision(value.device):
             gradients = list(torch.autograd.grad(value, parameters))
         with torch.no_grad():
             adam(

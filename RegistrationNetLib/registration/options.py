@@ -1,4 +1,4 @@
-"""What a registration is asked for beside its images, checked against the card of its model."""
+"""What a registration is asked for beside its images, checked against the card and the method of its model."""
 
 from __future__ import annotations
 
@@ -9,29 +9,16 @@ from pathlib import Path
 
 import torch
 
+from ..choices import REFINEMENTS
 from ..devices import chosen_device
 from ..errors import InputError
-from ..losses.similarity import LNCC, MINDSSC, Measure, MutualInformation, SquaredLNCC, measure_named
-from ..models.catalogue import DIRECT, NEPHI, Card, card_named
+from ..losses.measure import Measure
+from ..models.catalogue import Card, card_named
 from .alignment import checked_stages
-from .field_refinement import FieldOptions
-from .nephi_fit import ImplicitOptions, implicit_options
-from .network_refinement import NetworkOptions, network_options
+from .measures import alignment_measure, field_measure
+from .method import Asked, Method, Settings
+from .methods import method_of
 from .prepare import Preparation
-
-REFINEMENTS = ("none", "field", "network")
-# For the field: narrow windows, and an ε that keeps the noise of the background from counting.
-FIELD_MEASURES: dict[str, Measure] = {
-    "lncc": LNCC(sigma_vox=1.5, epsilon=1e-4, stride_vox=2, is_balanced=True),
-    "lncc2": SquaredLNCC(sigma_vox=1.5, epsilon=1e-4, stride_vox=2),
-    "mind": MINDSSC(radius=1, dilation=2),
-}
-# For the alignment, which comes from farther away: wide windows, or none.
-ALIGNMENT_MEASURES: dict[str, Measure] = {
-    "lncc": LNCC(sigma_vox=3.0, epsilon=1e-3),
-    "lncc2": SquaredLNCC(sigma_vox=3.0, epsilon=1e-3),
-    "mind": MutualInformation(),
-}
 
 
 @dataclass(frozen=True)
@@ -39,56 +26,48 @@ class Options:
     """What `register` was asked for, checked.
 
     Attributes:
-        refine: one of `REFINEMENTS`, "none" where the steps are 0.
-        field: how the field is refined; its measure also judges the result.
-        network: how the network is refined; None for the model that has none.
-        weights: a file in place of the card's own, or, for NePhi, of the encoder that predicts where the fit begins.
+        refine: one of the method's refinements, "none" where the steps are 0.
+        settings: how the method refines.
+        judge: the similarity at the resolution of the images, by which the result is judged.
+        weights: a file in place of the card's own; for a method that needs none, what it then begins with.
         mirrored: images are mirrored for the network, which knows the other side of the body.
-        implicit: how networks and codes are fitted to the pair by NePhi; None for every other model.
-        chooses_measure: the field's measure is that of one contrast until the aligned images are seen to have two.
+        across: what holds in place of all this where the aligned images turn out to have two contrasts; None: their contrast
+            is not looked at.
     """
 
     card: Card
+    method: Method
     refine: str
-    field: FieldOptions
-    network: NetworkOptions | None
+    settings: Settings
+    judge: Measure
+    smoothness: float
+    conserve_mass: bool
     align: tuple[str, ...]
     device: torch.device
     weights: Path | None
     mirrored: bool
     seed: int
-    implicit: ImplicitOptions | None = None
-    chooses_measure: bool = False
-
-    def across_contrasts(self) -> Options:
-        """The same, with the measure that the card has for two modalities."""
-        name = str(self.card.refine["similarity"]["across_modalities"])
-        return replace(self, field=replace(self.field, measure=FIELD_MEASURES.get(name) or measure_named(name)))
+    across: Options | None = None
 
     @property
     def preparation(self) -> Preparation:
+        """How the images are prepared."""
         return Preparation.of(self.card)
 
     @property
     def steps(self) -> int:
         """Of the refinement that is done."""
-        return self._refinement.steps
+        return self.settings.steps
 
     @property
     def measure(self) -> Measure:
         """That of the refinement that is done, or would be."""
-        return self._refinement.measure
-
-    @property
-    def _refinement(self) -> FieldOptions | NetworkOptions | ImplicitOptions:
-        if self.implicit is not None:
-            return self.implicit
-        return self.network if self.refine == "network" and self.network is not None else self.field
+        return self.settings.measure
 
     @property
     def wide_measure(self) -> Measure:
         """What judges the alignment, and the whole before and after."""
-        return ALIGNMENT_MEASURES.get(self.field.measure.name, self.field.measure)
+        return alignment_measure(self.judge)
 
 
 def checked_options(
@@ -112,11 +91,41 @@ def checked_options(
         InputError: an option has no such value, or does not go with the model.
     """
     card = card_named(model)
-    if weights is not None and card.weights is None and card.method != NEPHI:
-        raise InputError(f"The model {model} has no weights, but a weights file was given. Leave it out or choose another model.")
+    method = method_of(card)
+    _check_fits(card, method, modalities, has_weights=weights is not None, mirrored=mirrored, conserve_mass=conserve_mass)
+    refine = _refinement(card, method, refine, steps)
+    own, of_network = _similarities(card, similarity, modalities)
+    asked = Asked(card, refine, steps, field_measure(own), of_network, smoothness, conserve_mass)
+    options = Options(
+        card=card,
+        method=method,
+        refine=refine,
+        settings=method.settings(asked),
+        judge=asked.measure,
+        smoothness=smoothness,
+        conserve_mass=conserve_mass,
+        align=checked_stages(card.prepare["align"] if align is None else align),
+        device=chosen_device(device),
+        weights=None if weights is None else Path(weights),
+        mirrored=mirrored,
+        seed=seed,
+    )
+    if similarity != "auto" or method.has_network or modalities[0] != modalities[1]:
+        return options
+    judge = field_measure(str(card.refine["similarity"]["across_modalities"]))
+    return replace(options, across=replace(options, settings=method.settings(replace(asked, measure=judge)), judge=judge))
+
+
+def _check_fits(
+    card: Card, method: Method, modalities: tuple[str, str], *, has_weights: bool, mirrored: bool, conserve_mass: bool
+) -> None:
+    if has_weights and not method.has_network:
+        raise InputError(
+            f"The model {card.name} has no weights, but a weights file was given. Leave it out or choose another model."
+        )
     if mirrored and card.prepare["mirror_axis"] is None:
         raise InputError(
-            f"The model {model} takes both sides of the body as they are; only models of one side mirror images. "
+            f"The model {card.name} takes both sides of the body as they are; only models of one side mirror images. "
             "Leave the option mirrored out."
         )
     if conserve_mass and modalities != ("ct", "ct"):
@@ -124,53 +133,26 @@ def checked_options(
             f"Mass is conserved between two CT images only, whose values are densities; got {' and '.join(modalities)}. "
             "Say that both are ct, or leave the option conserve_mass out."
         )
-    refine = _refinement(card, refine, steps)
-    chooses = similarity == "auto" and card.method == DIRECT and modalities[0] == modalities[1]
-    if similarity == "auto":
-        kind = "same_modality" if modalities[0] == modalities[1] else "across_modalities"
-        own = network_own = str(card.refine["similarity"][kind])
-        if "network" in card.refine and kind == "same_modality":
-            network_own = card.refine["network"]["similarity"]
-    else:
-        own = network_own = similarity
-    field = FieldOptions(FIELD_MEASURES.get(own) or measure_named(own), smoothness=smoothness, conserve_mass=conserve_mass)
-    if refine != "field" or steps is not None:
-        field = replace(field, steps=steps if refine == "field" and steps else 0)
-    network, implicit = None, None
-    if card.method == NEPHI:
-        implicit = implicit_options(
-            card.refine, field.measure, smoothness=smoothness, conserve_mass=conserve_mass, steps=0 if refine == "none" else steps
-        )
-    elif card.method != DIRECT:
-        network = network_options(
-            card, network_own, smoothness=smoothness, conserve_mass=conserve_mass, steps=steps if refine == "network" else None
-        )
-    return Options(
-        card=card,
-        refine=refine,
-        field=field,
-        network=network,
-        align=checked_stages(card.prepare["align"] if align is None else align),
-        device=chosen_device(device),
-        weights=None if weights is None else Path(weights),
-        mirrored=mirrored,
-        seed=seed,
-        implicit=implicit,
-        chooses_measure=chooses,
-    )
 
 
-def _refinement(card: Card, refine: str | None, steps: int | None) -> str:
+def _similarities(card: Card, similarity: str, modalities: tuple[str, str]) -> tuple[str, str]:
+    """The names of the similarity at the resolution of the images, and at that of a network, which may know its own."""
+    if similarity != "auto":
+        return similarity, similarity
+    kind = "same_modality" if modalities[0] == modalities[1] else "across_modalities"
+    own = str(card.refine["similarity"][kind])
+    if "network" in card.refine and kind == "same_modality":
+        return own, str(card.refine["network"]["similarity"])
+    return own, own
+
+
+def _refinement(card: Card, method: Method, refine: str | None, steps: int | None) -> str:
     refine = refine or str(card.refine["default"])
     if refine not in REFINEMENTS:
         raise InputError(f"There is no refinement {refine!r}; the refinements are {', '.join(REFINEMENTS)}. Choose one of them.")
-    if refine == "network" and card.method == DIRECT:
-        raise InputError("The model direct has no network to refine; it refines the field. Choose the refinement field or none.")
-    if refine == "field" and card.method == NEPHI:
-        raise InputError(
-            f"The model {card.name} has no field to refine; it fits its networks to the pair. Choose the refinement network or none, "
-            "or the model direct, which refines the field."
-        )
+    if refine not in ("none", *method.refinements):
+        kinds = ", ".join(("none", *method.refinements))
+        raise InputError(f"The model {card.name} has no {refine} to refine; its refinements are {kinds}. Choose one of them.")
     if steps is not None and steps < 0:
         raise InputError(f"steps is {steps}; it must be 0 (no refinement) or more. Choose another.")
     return "none" if steps == 0 else refine

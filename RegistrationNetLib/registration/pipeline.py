@@ -1,6 +1,6 @@
-"""The one road: two images → prepare → align → deform → transforms in mm → quality → `Registration`.
+"""The one pipeline: two images → prepare → align → deform → transforms in mm → quality → `Registration`.
 
-Masks, labels, initial transforms and devices are options of this road; the command line, the worker and the Slicer logic call it.
+Masks, labels, initial transforms and devices are options of this pipeline; the command line, the worker and the Slicer logic call it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,28 @@ import torch
 from numpy.typing import ArrayLike
 
 from ..devices import PeakMemory, check_memory, memory_kept
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from ..geometry.space import Grid, affine_transform, grid_of, inverse_transform_from_map, transform_from_map
-from ..io.inputs import ImageLike, Pair, checked_pair
-from ..io.native_messages import native_messages_dropped
-from ..io.outputs import staged_folder, write_image
+from ..io.image_sources import ImageLike, modality_of
+from ..io.inputs import Pair, checked_pair
+from ..io.native_paths import printable
+from ..io.outlying import plain_pair
+from ..io.outputs import staged_folder, write_image, write_transform
 from ..io.warping import warp_image
+from ..memory import shortage_told
 from ..progress import ProgressCallback, StageReport, Stages, silent
 from ..quality.assessment import Quality, assess, jacobian_image, landmark_errors
 from ..quality.marks import marks
 from ..quality.report import write_html
 from ..version import __version__
+from .argument_types import check_types
 from .initial_transform import Initial, initial_of
-from .needs import inverse_shape, needed_mb
+from .method import Solution
 from .options import Options, checked_options
-from .solution import STAGE_NAMES, Solution, solve, stage_seconds
+from .size import Size, inverse_shape
+from .solution import STAGE_NAMES, solve, stage_seconds
+
+LESS_MEMORY = "Crop the images, or resample them to a larger spacing."
 
 
 @dataclass(frozen=True)
@@ -61,25 +68,28 @@ class Registration:
         }
         return {**self.facts, **self.quality.as_dict(), "marks": marked}
 
-    def save(self, directory: str | os.PathLike[str]) -> None:
+    def save(self, directory: str | os.PathLike[str], *, anonymous: bool = False) -> None:
         """Write transform.h5, inverse.h5, warped.nii.gz, jacobian.nii.gz, report.json and report.html: all or none.
+
+        Args:
+            anonymous: the reports name no files either.
 
         Raises:
             OutputError: the folder cannot be written; what stood there before is untouched.
         """
+        told = self._without_files() if anonymous else self
         with staged_folder(Path(directory)) as folder:
-            try:
-                with native_messages_dropped():
-                    sitk.WriteTransform(self.moving_from_fixed, str(folder / "transform.h5"))
-                    sitk.WriteTransform(self.fixed_from_moving, str(folder / "inverse.h5"))
-            except RuntimeError as error:
-                raise OutputError(
-                    f"The transforms cannot be written into {directory}; free some space or choose another folder."
-                ) from error
+            write_transform(self.moving_from_fixed, folder / "transform.h5")
+            write_transform(self.fixed_from_moving, folder / "inverse.h5")
             write_image(self.warped, folder / "warped.nii.gz")
             write_image(self.jacobian, folder / "jacobian.nii.gz")
-            (folder / "report.json").write_text(json.dumps(self.report(), indent=2), encoding="utf-8")
-            write_html(self, folder / "report.html")
+            (folder / "report.json").write_text(json.dumps(told.report(), indent=2), encoding="utf-8")
+            write_html(told, folder / "report.html")
+
+    def _without_files(self) -> Registration:
+        """The same result, whose facts do not say what its files were called."""
+        inputs = {name: {**one, "file": None} if isinstance(one, Mapping) else one for name, one in self.facts["inputs"].items()}
+        return replace(self, facts={**self.facts, "inputs": inputs})
 
 
 def register(
@@ -90,8 +100,8 @@ def register(
     refine: str | None = None,
     steps: int | None = None,
     similarity: str = "auto",
-    fixed_modality: str = "other",
-    moving_modality: str = "other",
+    fixed_modality: str | None = None,
+    moving_modality: str | None = None,
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
     fixed_labels: ImageLike | None = None,
@@ -116,10 +126,11 @@ def register(
         refine: "none", "field" (the deformation itself, from the network's on, up to the image's resolution) or "network" (its
             weights, as published); default: what the card says. NePhi fits its networks ("network"), and has no field.
         steps: of the refinement, at each level of the field's; default: what the method says. 0 means no refinement.
-        similarity: "lncc", "lncc2", "ncc", "ssd", "mind", "mi", or "auto": LNCC within one contrast, which the
-            aligned images show (two MR images may have two), and MIND-SSC across.
-        fixed_modality, moving_modality: "ct", "mr" or "other"; they set the intensity window.
-        fixed_mask, moving_mask: on the grid of their image; the similarity counts where they are not 0.
+        similarity: "lncc", "lncc2", "ncc", "ssd", "mind", "mi", or "auto": LNCC within one contrast, as the aligned
+            images show (two MR images may have two), MIND-SSC across.
+        fixed_modality, moving_modality: "ct", "mr" or "other"; they set the intensity window. Default: what the DICOM header
+            of the image says, else "other".
+        fixed_mask, moving_mask: the similarity counts where they are not 0; on another grid than their image they are resampled.
         fixed_labels, moving_labels: both or neither; they add a Dice term (not to NePhi's fit), and Dice before and after to
             the quality.
         fixed_landmarks, moving_landmarks: both or neither, [N, dim] LPS mm; used for the quality only.
@@ -139,37 +150,37 @@ def register(
         InputError: an image, mask, option or file breaks a rule; the message says which.
         ResourceError: it does not fit into memory.
     """
+    check_types(locals())
+    warnings: list[str] = []
     stages = Stages(progress, dict.fromkeys(STAGE_NAMES, 1.0))
     stages.begin("prepare")
-    modalities = (fixed_modality, moving_modality)
+    modalities = (modality_of(fixed, fixed_modality), modality_of(moving, moving_modality))
     options = checked_options(
         model, modalities=modalities, refine=refine, steps=steps, similarity=similarity, align=align, device=device,
         weights=weights, smoothness=smoothness, mirrored=mirrored, conserve_mass=conserve_mass, seed=seed,
     )  # fmt: skip
     pair = checked_pair(
-        (fixed, moving), modalities=modalities, masks=(fixed_mask, moving_mask), labels=(fixed_labels, moving_labels)
-    )
+        (fixed, moving), modalities=modalities, masks=(fixed_mask, moving_mask), labels=(fixed_labels, moving_labels),
+        warn=warnings.append,
+    )  # fmt: skip
     _check_landmarks(fixed_landmarks, moving_landmarks, pair)
     fixed_grid, moving_grid = grid_of(pair.fixed), grid_of(pair.moving)
-    needed = needed_mb(
-        fixed_grid.shape, _inverse_grid(moving_grid, fixed_grid).shape,
-        method=options.card.method, input_shape=options.card.input_shape, refine=options.refine,
-        on_graphics=options.device.type == "cuda",
-    )  # fmt: skip
-    check_memory(needed, options.device, "Crop the images, or resample them to a larger spacing.")
-    stages.weights = stage_seconds(fixed_grid.shape, options)
-    start = initial_of(initial, pair)
+    inverse_grid, on_graphics = _inverse_grid(moving_grid, fixed_grid), options.device.type == "cuda"
+    size = Size(fixed_grid.shape, inverse_grid.shape, options.card, options.refine, on_graphics=on_graphics)
+    check_memory(options.method.memory_mb(size), options.device, LESS_MEMORY)
+    stages.weights = stage_seconds(size, options)
+    start = initial_of(initial, plain_pair(pair, warnings.append))
     # The caller's no_grad or inference_mode must not reach into the optimization.
-    with PeakMemory(options.device) as memory, torch.inference_mode(False):
-        solution = solve(start, options, stages)
+    with shortage_told(LESS_MEMORY), PeakMemory(options.device) as memory, torch.inference_mode(False):
+        solved = solve(start, options, stages)
         report = stages.begin("finish")
         with memory_kept():
-            parts = _delivered(pair, start, solution, report)
+            parts = _delivered(pair, start, solved.solution, report)
             quality = assess(
                 **{name: parts[name] for name in ("fixed", "moving", "moving_from_fixed", "fixed_from_moving", "jacobian")},
-                similarity_name=(solution.options or options).wide_measure.name,
-                similarity_before=solution.similarity[0],
-                similarity_after=solution.similarity[1],
+                similarity_name=solved.options.wide_measure.name,
+                similarity_before=solved.similarity[0],
+                similarity_after=solved.similarity[1],
                 fixed_labels=pair.labels[0],
                 moving_labels=pair.labels[1],
                 fixed_landmarks=fixed_landmarks,
@@ -177,16 +188,15 @@ def register(
             )
     report(1.0)
     stages.finish()
-    notes = dict(solution.notes)
-    because = notes.pop("chosen_because", None)
     facts = {
         "model": options.card.name,
         "refine": options.refine,
         "device": str(options.device),
         "seconds": {"total": stages.total_seconds, **_seconds_by_contract(stages.seconds)},
         "peak_memory_mb": memory.peak_mb,
-        "inputs": _described(pair, (fixed, moving), solution.options or options, initial is not None, because),
-        **notes,
+        "inputs": _described(pair, (fixed, moving), solved.options, initial is not None, solved.because),
+        **solved.solution.notes,
+        "warnings": [*warnings, *solved.solution.warnings],
         "versions": _versions(),
     }
     return Registration(**parts, quality=quality, facts=facts)
@@ -269,7 +279,7 @@ def _described(
         ("fixed", "moving"), sources, pair.images, pair.modalities, pair.masks, pair.labels, strict=True
     ):
         described[name] = {
-            "file": os.fspath(source) if isinstance(source, str | os.PathLike) else None,
+            "file": printable(source) if isinstance(source, str | os.PathLike) else None,
             "size": list(image.GetSize()),
             "spacing_mm": list(image.GetSpacing()),
             "pixel_type": image.GetPixelIDTypeAsString(),
@@ -283,9 +293,9 @@ def _described(
         "align": list(options.align),
         "similarity": options.measure.as_dict() | ({} if because is None else {"chosen_because": because}),
         "steps": options.steps,
-        "smoothness": options.field.smoothness,
+        "smoothness": options.smoothness,
         "mirrored": options.mirrored,
-        "conserve_mass": options.field.conserve_mass,
+        "conserve_mass": options.conserve_mass,
         "seed": options.seed,
     }
 

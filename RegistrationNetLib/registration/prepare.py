@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..choices import SMALLEST_SIDE_VOX
 from ..errors import InputError
 from ..geometry.separable import apply_along_axes, on, resize_matrix
 from ..geometry.space import (
@@ -27,7 +28,7 @@ from ..geometry.space import (
     values_at,
     values_on,
 )
-from ..io.inputs import SMALLEST_SIDE_VOX, Pair
+from ..io.inputs import Pair
 from ..models.catalogue import Card
 from .foreground import padding_of
 

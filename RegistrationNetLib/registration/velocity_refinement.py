@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from ..errors import GeometryError
-from ..geometry.deformation import Composition, VelocityField, identity_points, jacobian_determinant
+from ..geometry.deformation import Affine, Composition, VelocityField, identity_points, jacobian_determinant
 from ..geometry.field_pair import affine_of
 from ..geometry.regularity import diffusion
 from ..geometry.separable import apply_along_axes, interpolation_matrix, on
 from ..geometry.space import Array, Grid
 from ..losses.direction import Target, TargetOptions
 from ..models.composition import BothWays, mapped_lattice
+from ..models.constricon import affine_part
 from ..models.constricon_velocities import Middle
 from ..progress import StageReport
 from .field_refinement import SMALLEST_SIDE_VOX, FieldOptions, Level, Splines, coarse_to_fine, flat_gradient
@@ -58,6 +59,17 @@ def refine_velocity(
     splines = Splines(last.intervals, finest, grid.extent_mm, fixed.values, middle.flow.velocity)
     with torch.no_grad():
         return middle.both_ways(splines.displacements(coefficients))
+
+
+def affine_matrix_of(maps: BothWays) -> Array | None:
+    """The affine part of moving_from_fixed by construction, homogeneous, in unit-cube coordinates; None where there is none."""
+    affine = affine_part(maps).moving_from_fixed.maps
+    if not affine:
+        return None
+    (one,) = affine
+    assert isinstance(one, Affine)
+    rows = one.matrix.detach().cpu().double().numpy()[0]
+    return np.vstack([rows, np.eye(len(rows) + 1)[-1:]])
 
 
 def middle_grid(pair: NetworkPair, images: tuple[Prepared, Prepared]) -> Grid:

@@ -34,7 +34,7 @@ from .messages import Message, decoded, encoded, error_from
 CANCEL_SECONDS = 0.8
 # For so long `poll` lets go of Python's lock: PythonQt holds it whenever Slicer waits for events, and threads stand still.
 GIVE_WAY_SECONDS = 0.004
-LAST_WORDS = 20
+LAST_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,15 @@ class Client:
 
     def __init__(self, python: str | None = None, environment: Mapping[str, str] | None = None) -> None:
         self._python, self._environment = python, environment
+        self._packages: str | None = None
         self._startup = startup_environment() if environment is None else None
         self._ids = itertools.count(1)
         self._jobs: dict[int, Job] = {}
         self._outgoing: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._incoming: queue.SimpleQueue[tuple[_Life | None, Message]] = queue.SimpleQueue()
-        self._life: _Life | None = None
-        self._courier = threading.Thread(target=_deliver, args=(self._outgoing,), daemon=True)
-        self._courier.start()
+        self._incoming: queue.SimpleQueue[tuple[_WorkerProcess | None, Message]] = queue.SimpleQueue()
+        self._worker: _WorkerProcess | None = None
+        self._sender = threading.Thread(target=_deliver, args=(self._outgoing,), daemon=True)
+        self._sender.start()
         self._is_closed = False
         this = weakref.ref(self)
 
@@ -112,6 +113,13 @@ class Client:
 
         self._at_exit = close
         atexit.register(close)
+
+    def use(self, python: str | None, packages: str | None) -> None:
+        """From the next request on run the worker by another Python (None: the usual one), with a folder of packages beside its own."""
+        self._python, self._packages = python, packages
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.end()
 
     def register(
         self,
@@ -183,13 +191,13 @@ class Client:
         self._is_closed = True
         atexit.unregister(self._at_exit)
         self._outgoing.put(None)
-        if life := self._life:
-            life.end()
-        self._courier.join()
-        # The courier may just have started another one.
-        if life := self._life:
-            life.end()
-            life.join()
+        if worker := self._worker:
+            worker.end()
+        self._sender.join()
+        # The sending thread may just have started another one.
+        if worker := self._worker:
+            worker.end()
+            worker.join()
         for job in self.unfinished:
             self._finish(job, error=Cancelled("cancelled; nothing was changed"))
 
@@ -212,7 +220,7 @@ class Client:
         return job
 
     def _send(self, job: Job) -> None:
-        """In the courier's thread: the files, then the request. A dead worker is replaced first."""
+        """In the sending thread: the files, then the request. A dead worker is replaced first."""
         if job.cancel_by is not None or self._is_closed:
             self._incoming.put((None, {"id": job.request["id"], "event": "cancelled"}))
             return
@@ -225,33 +233,35 @@ class Client:
             self._incoming.put((None, {"id": job.request["id"], "event": "failed", "error": told}))
 
     def _cancel(self, job: Job) -> None:
-        life = self._life
-        if life is not None:
+        worker = self._worker
+        if worker is not None:
             with contextlib.suppress(OSError):
-                life.say({"id": job.request["id"], "do": "cancel"})
+                worker.say({"id": job.request["id"], "do": "cancel"})
 
-    def _living(self) -> _Life:
-        life = self._life
-        if life is None or not life.is_running:
+    def _living(self) -> _WorkerProcess:
+        worker = self._worker
+        if worker is None or not worker.is_running:
             environment = worker_environment(self._environment, self._startup)
-            life = self._life = _Life(self._python or worker_python(), environment, self._incoming)
-        return life
+            worker = self._worker = _WorkerProcess(
+                self._python or worker_python(), environment, self._incoming, packages=self._packages
+            )
+        return worker
 
     def _end_worker(self) -> None:
         """The last resort: the worker does not react."""
-        life, self._life = self._life, None
-        if life is not None:
-            life.end()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.end()
         for job in self.unfinished:
             if job.cancel_by is not None:
                 self._finish(job, error=Cancelled("cancelled; nothing was changed"))
-            elif life is not None and life.jobs.pop(job.request["id"], None) is not None:
+            elif worker is not None and worker.jobs.pop(job.request["id"], None) is not None:
                 # It only waited behind the one that was cancelled.
                 self._outgoing.put(partial(self._send, job))
 
-    def _take(self, life: _Life | None, event: Message) -> None:
+    def _take(self, worker: _WorkerProcess | None, event: Message) -> None:
         if event["event"] == "ended":
-            self._take_end(life, event)
+            self._take_end(worker, event)
             return
         job = self._jobs.get(event["id"])
         if job is None:
@@ -267,11 +277,11 @@ class Client:
         else:
             self._finish(job, error=event["error"] if event["event"] == "failed" else error_from(event))
 
-    def _take_end(self, life: _Life | None, event: Message) -> None:
-        assert life is not None
-        if life is self._life:
-            self._life = None
-        for job in [one for one in life.jobs.values() if not one.is_finished]:
+    def _take_end(self, worker: _WorkerProcess | None, event: Message) -> None:
+        assert worker is not None
+        if worker is self._worker:
+            self._worker = None
+        for job in [one for one in worker.jobs.values() if not one.is_finished]:
             if job.cancel_by is not None:
                 self._finish(job, error=Cancelled("cancelled; nothing was changed"))
                 continue
@@ -290,23 +300,25 @@ class Client:
         job.watch(job)
 
 
-class _Life:
+class _WorkerProcess:
     """One worker process, from its start to its end, with a folder of its own."""
 
-    def __init__(self, python: str, environment: Mapping[str, str], incoming: queue.SimpleQueue[Any]) -> None:
+    def __init__(
+        self, python: str, environment: Mapping[str, str], incoming: queue.SimpleQueue[Any], *, packages: str | None = None
+    ) -> None:
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="registrationnet-"))
         except OSError as error:
             raise OutputError(f"No temporary folder can be made ({error.strerror}). Free some disk space.") from error
         try:
-            self._process = started(python, self.folder, environment)
+            self._process = started(python, self.folder, environment, packages)
         except WorkerError:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
         self.jobs: dict[int, Job] = {}
         self._incoming = incoming
-        self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
-        self._listener = threading.Thread(target=_overhear, args=(self._process.stderr, self._last_words), daemon=True)
+        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._listener = threading.Thread(target=_keep_last_lines, args=(self._process.stderr, self._last_lines), daemon=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._listener.start()
         self._reader.start()
@@ -388,16 +400,16 @@ class _Life:
             self._process.stdin.close()  # type: ignore[union-attr]
         stdout.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-        words = f"Its last words: {' / '.join(self._last_words)} " if self._last_words else ""
+        words = f"Its last words: {' / '.join(self._last_lines)} " if self._last_lines else ""
         self._incoming.put((self, {"event": "ended", "status": status, "last_words": words}))
 
 
 def _deliver(outgoing: queue.SimpleQueue[Callable[[], None] | None]) -> None:
-    for errand in iter(outgoing.get, None):
-        errand()
+    for task in iter(outgoing.get, None):
+        task()
 
 
-def _overhear(stderr: BinaryIO, last_words: deque[str]) -> None:
+def _keep_last_lines(stderr: BinaryIO, last_words: deque[str]) -> None:
     with stderr:
         for line in stderr:
             if text := line.decode("utf-8", "replace").strip():

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import re
-import subprocess
+import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +19,19 @@ from typing import Any
 from ..errors import ResourceError
 
 TORCH = "torch>=2.2"
+ANOTHER_PYTHON = "or use another Python that has them"
 _MODULE = "RegistrationNet"
 _PYTORCH_UTILS = "PyTorchUtils"
+_NEEDED_MB = 500
+# What installers say, in small letters, by what it means.
+_SIGNS = {
+    "network": (
+        "connection", "name resolution", "getaddrinfo", "timed out", "timeout", "unreachable", "proxy", "ssl", "certificate",
+        "could not find a version", "no matching distribution", "light_the_torch", "light-the-torch",
+    ),
+    "disk": ("no space left", "not enough space", "disk full", "enospc"),
+    "rights": ("permission denied", "access is denied", "read-only file system", "errno 13"),
+}  # fmt: skip
 
 
 def requirements(path: Path) -> list[str]:
@@ -32,6 +45,11 @@ def missing(wanted: Iterable[str]) -> list[str]:
     return [one for one in wanted if not _is_installed(one)]
 
 
+def lacking(path: Path) -> list[str]:
+    """What must be installed before the worker can run: torch, and what the file of requirements names."""
+    return missing([TORCH, *requirements(path)])
+
+
 def ensure(path: Path, slicer: Any, *, ask: bool = True) -> None:
     """Have Slicer install what is missing, after asking the user.
 
@@ -41,15 +59,16 @@ def ensure(path: Path, slicer: Any, *, ask: bool = True) -> None:
         ask: False where the user has agreed already.
 
     Raises:
-        ResourceError: the user declined, the PyTorch extension is missing, or the installation failed.
+        ResourceError: the user declined, the PyTorch extension is missing, or the installation failed; it says how.
     """
     if missing([TORCH]):
         _install_torch(slicer, ask=ask)
-    if lacking := missing(requirements(path)):
-        _install(lacking, slicer, ask=ask)
-    if still := missing([TORCH, *requirements(path)]):
+    if others := missing(requirements(path)):
+        _install(others, slicer, ask=ask)
+    if still := lacking(path):
         raise ResourceError(
-            f"{', '.join(still)} could not be installed; registration needs it. Look at Slicer's log, and restart Slicer."
+            f"{', '.join(still)} could not be installed; registration needs it. Look at Slicer's log and restart Slicer, "
+            f"{ANOTHER_PYTHON}."
         )
 
 
@@ -69,24 +88,41 @@ def _numbers(version: str) -> list[int]:
 def _install_torch(slicer: Any, *, ask: bool) -> None:
     if not hasattr(slicer.modules, _PYTORCH_UTILS.lower()):
         raise ResourceError(
-            "PyTorch is not installed; Slicer gets it by the PyTorch extension. Install that in the Extensions Manager."
+            "PyTorch is not installed; Slicer gets it by the PyTorch extension. Install that in the Extensions Manager, "
+            f"{ANOTHER_PYTHON}."
         )
-    # The module of another extension, there only when it is installed.
-    logic = importlib.import_module(_PYTORCH_UTILS).PyTorchUtilsLogic()
-    with _failures_told([TORCH]):
-        torch = logic.installTorch(askConfirmation=ask, torchVersionRequirement=TORCH.removeprefix("torch"))
-    if torch is None:
-        raise ResourceError("PyTorch was not installed; registration needs it. Register again to be asked again.")
+    answer: list[Any] = []
+    with _failures_told([TORCH]), _torch_not_imported():
+        # The module of another extension, there only when it is installed.
+        logic = importlib.import_module(_PYTORCH_UTILS).PyTorchUtilsLogic()
+        answer.append(logic.installTorch(askConfirmation=ask, torchVersionRequirement=TORCH.removeprefix("torch")))
+    if answer == [None] and missing([TORCH]):
+        raise ResourceError(
+            f"PyTorch was not installed; registration needs it. Register again to be asked again, {ANOTHER_PYTHON}."
+        )
 
 
-def _install(lacking: list[str], slicer: Any, *, ask: bool) -> None:
+@contextmanager
+def _torch_not_imported() -> Iterator[None]:
+    """Who imports torch meanwhile gets an ImportError: in Slicer's own process its files could not be replaced any more."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
+def _install(others: list[str], slicer: Any, *, ask: bool) -> None:
     """By Slicer's own tool, from 5.12 on; before, by asking here and its pip."""
-    question = f"Registration needs {', '.join(lacking)}. Install into Slicer's Python?"
-    with _failures_told(lacking):
+    question = f"Registration needs {', '.join(others)}. Install into Slicer's Python?"
+    with _failures_told(others):
         if packaging := _packaging():
-            packaging.pip_ensure(lacking, requester=_MODULE, **({} if ask else {"prompt_install": False}))
+            packaging.pip_ensure(others, requester=_MODULE, **({} if ask else {"prompt_install": False}))
         elif not ask or slicer.util.confirmOkCancelDisplay(question):
-            slicer.util.pip_install(lacking)
+            slicer.util.pip_install(others)
 
 
 def _packaging() -> Any:
@@ -98,10 +134,39 @@ def _packaging() -> Any:
 
 
 @contextmanager
-def _failures_told(lacking: Iterable[str]) -> Iterator[None]:
+def _failures_told(wanted: list[str]) -> Iterator[None]:
+    """Whatever an installer raises becomes what it means, with what to do; unless what was wanted is there all the same."""
     try:
         yield
-    except (RuntimeError, subprocess.CalledProcessError) as error:
-        raise ResourceError(
-            f"{', '.join(lacking)} was not installed ({error}); registration needs it. Register again to be asked again."
-        ) from error
+    except Exception as error:
+        if not missing(wanted):
+            return
+        raise ResourceError(f"{', '.join(wanted)} was not installed: {_meaning(error)}") from error
+
+
+def _meaning(error: Exception) -> str:
+    words = " ".join(str(one) for one in (error, getattr(error, "output", ""), getattr(error, "stderr", "")) if one)
+    if "declined" in words.lower():
+        return f"{error}. Registration needs it. Register again to be asked again, {ANOTHER_PYTHON}."
+    kind = next((kind for kind, signs in _SIGNS.items() if any(sign in words.lower() for sign in signs)), "") or _circumstances()
+    told = f"({type(error).__name__}: {error})"
+    if kind == "disk":
+        return f"the disk is full {told}. Free some GB where Slicer is installed ({sys.prefix}), {ANOTHER_PYTHON}."
+    if kind == "rights":
+        return (
+            f"Slicer's folder {sys.prefix} may not be written {told}. Let who administers this computer install it, "
+            f"{ANOTHER_PYTHON}."
+        )
+    if kind == "network":
+        return f"the package index cannot be reached {told}. Connect this computer, or set its proxy, and register again, {ANOTHER_PYTHON}."
+    return (
+        f"the installer failed {told}. Most often that is the network (a proxy, a firewall): Slicer's log says more. "
+        f"Register again to try again, {ANOTHER_PYTHON}."
+    )
+
+
+def _circumstances() -> str:
+    """What of this computer would keep anything from being installed, where the installer itself has not said it."""
+    if shutil.disk_usage(sys.prefix).free < _NEEDED_MB * 2**20:
+        return "disk"
+    return "" if os.access(sys.prefix, os.W_OK) else "rights"

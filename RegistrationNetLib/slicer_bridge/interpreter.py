@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import WorkerError
+from ..errors import InputError, WorkerError
 
 WORKER = "RegistrationNetLib.worker"
 # What would change how the child's Python starts, or hold it back; and Slicer's plugins for ITK, which are not for SimpleITK's own ITK.
@@ -23,6 +23,10 @@ _UNWANTED = (
     "PYTHONWARNINGS",
     "ITK_AUTOLOAD_PATH",
 )
+
+# Where an environment has its Python.
+_BELOW_NORMAL = int(getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0))
+_PYTHONS = ("bin/python3", "bin/python", "python.exe", "Scripts/python.exe")
 
 # What Slicer's launcher sets so that Slicer finds its own: PythonSlicer sets it again, and any other Python would be led astray.
 _LAUNCHERS = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "QT_PLUGIN_PATH")
@@ -45,6 +49,46 @@ def worker_python() -> str:
     return found
 
 
+def named_python(path: Path) -> tuple[str | None, str | None]:
+    """The Python program, or the folder of packages for this program's own Python, that a user means by `path`.
+
+    Raises:
+        InputError: it is neither a program nor a folder with a Python or with PyTorch in it.
+    """
+    if path.is_file():
+        return str(path), None
+    for inside in _PYTHONS:
+        if (path / inside).is_file():
+            return str(path / inside), None
+    if (path / "torch").is_dir():
+        return None, str(path)
+    raise InputError(
+        f"{path} holds neither a Python nor PyTorch; a Python program, an environment (venv, conda) or a folder of packages with torch "
+        "in it is needed. Choose another."
+    )
+
+
+def examination(python: str | None, packages: str | None, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """The start of `doctor` by a Python: it says in JSON whether a worker could run there.
+
+    Raises:
+        WorkerError: the Python cannot be run.
+    """
+    command = [python or worker_python(), "-m", "RegistrationNetLib", "doctor", "--json"]
+    flags = {"creationflags": _windows_flags()} if os.name == "nt" else {"start_new_session": True}
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    try:
+        return subprocess.Popen(command, env=_with_packages(environment, packages), **pipes, **flags)  # type: ignore[call-overload]
+    except OSError as error:
+        raise WorkerError(f"{command[0]} cannot be run ({error.strerror}). Name another Python.") from error
+
+
+def _with_packages(environment: Mapping[str, str], packages: str | None) -> dict[str, str]:
+    """`environment` in which a Python finds a folder of packages too."""
+    paths = [environment.get("PYTHONPATH", ""), packages or ""]
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
 def startup_environment() -> dict[str, str] | None:
     """In Slicer the environment that it was started in, before its launcher; elsewhere None. For the main thread only."""
     slicer = sys.modules.get("slicer")
@@ -65,16 +109,19 @@ def worker_environment(environment: Mapping[str, str] | None = None, startup: Ma
     return {**clean, "PYTHONUTF8": "1"}
 
 
-def started(python: str, folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def started(python: str, folder: Path, environment: Mapping[str, str], packages: str | None = None) -> subprocess.Popen[bytes]:
     """The worker, in a process group of its own: PythonSlicer is a launcher, and killing it alone would leave its child.
 
     Raises:
         WorkerError: the Python cannot be run.
     """
-    group = {"creationflags": _windows_flags()} if os.name == "nt" else {"start_new_session": True}
+    # On Windows it begins below the application; elsewhere it steps back by itself.
+    group = {"creationflags": _windows_flags() | _BELOW_NORMAL} if os.name == "nt" else {"start_new_session": True}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     try:
-        return subprocess.Popen([python, "-m", WORKER, str(folder)], cwd=folder, env=dict(environment), **pipes, **group)  # type: ignore[call-overload]
+        return subprocess.Popen(
+            [python, "-m", WORKER, str(folder)], cwd=folder, env=_with_packages(environment, packages), **pipes, **group
+        )  # type: ignore[call-overload]
     except OSError as error:
         raise WorkerError(f"The worker cannot be started with {python} ({error.strerror}). Name another Python.") from error
 

@@ -1,7 +1,7 @@
 """Slicer's nodes as volumes and points of the world, and back: with `scene_sampling` the only place that knows RAS.
 
 What the user sees is what is taken: parent transforms are part of the geometry. Everything leaves here in LPS mm of the world.
-What may take long (sampling) is given as `Steps`, so that the application can live on in between.
+What may take long (sampling) is given as `Steps`, so that the application stays responsive in between.
 """
 
 from __future__ import annotations
@@ -234,9 +234,10 @@ def _covering(size: Sequence[int], local_from_index: Array, parent: Node | None)
 
 def _label_map_on(node: Node, like: Volume) -> Steps[Volume]:
     """A volume's values on the lattice of `like`, by nearest neighbour where its own is another one."""
-    if not node.IsA("vtkMRMLVolumeNode") or node.GetImageData() is None:
+    if not node.IsA("vtkMRMLLabelMapVolumeNode") or node.GetImageData() is None:
         raise InputError(
-            f"{_described(node)} is no label map with voxels and no segmentation; one of these is needed. Choose another."
+            f"{_described(node)} is no label map with voxels and no segmentation; one of these is needed. Choose another, or make "
+            "one of it in the Segment Editor."
         )
     parent = node.GetParentTransformNode()
     if parent is None or parent.IsTransformToWorldLinear():

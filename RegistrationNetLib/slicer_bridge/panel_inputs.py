@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .scene_results import NO_IMAGES, ROLE
+
 Node = Any
 
 # Air is -1000 in CT, and no other modality stores values far below 0.
@@ -31,11 +33,30 @@ def modality_of(node: Node) -> str:
     return "ct" if not said and image is not None and image.GetScalarRange()[0] < CT_BELOW else "other"
 
 
+def hide(selector: Node, node_ids: list[str]) -> None:
+    """Let a selector not offer these nodes."""
+    model = selector.sortFilterProxyModel()
+    if list(model.hiddenNodeIDs) != node_ids:
+        model.hiddenNodeIDs = node_ids
+
+
 def _plain_volumes(scene: Node) -> list[Node]:
     nodes = [
         scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode") for index in range(_count(scene, "vtkMRMLScalarVolumeNode"))
     ]
-    return [node for node in nodes if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors()]
+    return [
+        node
+        for node in nodes
+        if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors() and not node.GetAttribute(ROLE)
+    ]
+
+
+def made_by_registration(scene: Node) -> list[str]:
+    """The IDs of the volumes that a registration has made and that show no anatomy: nobody registers these."""
+    nodes = [
+        scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode") for index in range(_count(scene, "vtkMRMLScalarVolumeNode"))
+    ]
+    return [node.GetID() for node in nodes if node.GetAttribute(ROLE) in NO_IMAGES]
 
 
 def _shown(scene: Node) -> list[Node]:

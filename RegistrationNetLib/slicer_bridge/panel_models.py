@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 from ..errors import Cancelled
 from ..models.weights import megabytes
 from .client import Job
+from .panel_sight import bring_into_sight
 from .panel_words import REFINEMENT_WORDS, STAGES, time_left
 
 
@@ -47,6 +48,9 @@ class ModelPanel:
         ui.modelCombo.connect("activated(int)", self._choose)
         ui.downloadButton.connect("clicked(bool)", self._download_or_cancel)
         ui.importButton.connect("clicked(bool)", self._ask_for_file)
+        ui.removeWeightsButton.connect("clicked(bool)", self._remove)
+        ui.moreButton.connect("toggled(bool)", self._show_more)
+        ui.modelLabel.setVisible(False)
         self.show(self.simplest)
 
     @property
@@ -74,8 +78,12 @@ class ModelPanel:
         self._name = name
         card, ui = self.card, self._ui
         ui.modelCombo.setCurrentIndex(self._names().index(name))
-        ui.modelCombo.setToolTip(f"{card['paper']['title']} ({card['paper']['year']})")
-        ui.modelLabel.setText(_("{summary}\n\nNot for: {notFor}").format(summary=card["summary"], notFor=card["not_for"]))
+        words = _("{summary}\n\nFor: {use}\n\nNot for: {notFor}").format(
+            summary=card["summary"], use=card["intended_use"], notFor=card["not_for"]
+        )
+        paper = f"{card['paper']['title']} ({card['paper']['year']})"
+        ui.modelCombo.setToolTip(f"{card['summary']}\n{paper}")
+        ui.modelLabel.setText("\n\n".join([words, _("Paper: {paper}").format(paper=paper), *self._licence()]))
         ui.refinementLabel.setText(self._usual_refinement())
         self._show_weights()
 
@@ -103,17 +111,30 @@ class ModelPanel:
             title=self.card["title"], refines=REFINEMENT_WORDS[refine["default"]]
         )
 
+    def _licence(self) -> list[str]:
+        weights = self.card["weights"]
+        return [] if weights is None else [_("Licence of the weights: {licence}").format(licence=weights["licence"])]
+
+    def _show_more(self, is_shown: bool) -> None:
+        self._ui.modelLabel.setVisible(is_shown)
+        if is_shown:
+            bring_into_sight(self._ui.modelLabel)
+
     def _show_weights(self) -> None:
         ui, kind, is_busy = self._ui, self.card["state"]["kind"], self._job is not None
         is_published = bool((self.card["weights"] or {}).get("url"))
         size = megabytes(self.card["state"]["bytes"])
-        ui.weightsLabel.setText(self._weights_text(kind, size, is_published=is_published))
-        ui.weightsLabel.setToolTip("" if self.card["weights"] is None else self.card["weights"]["licence"])
+        lines = [self._weights_text(kind, size, is_published=is_published)]
+        # Before they are fetched, everybody sees under which licence they come.
+        ui.weightsLabel.setText("\n".join(lines + (self._licence() if kind in ("missing", "damaged") else [])))
+        ui.weightsLabel.setToolTip("\n".join(self._licence()))
         ui.weightsProgressBar.setVisible(is_busy)
         ui.modelCombo.setEnabled(not is_busy)
         ui.downloadButton.setVisible(is_busy or (is_published and kind in ("missing", "damaged")))
         ui.downloadButton.setText(_("Cancel") if is_busy else _("Download {size}").format(size=size))
         ui.importButton.setVisible(not is_busy and kind in ("missing", "damaged"))
+        ui.removeWeightsButton.setVisible(not is_busy and kind in ("ready", "damaged"))
+        ui.removeWeightsButton.setText(_("Remove weights ({size})").format(size=size))
 
     def _weights_text(self, kind: str, size: str, *, is_published: bool) -> str:
         if kind == "none needed":
@@ -123,8 +144,19 @@ class ModelPanel:
         if kind == "damaged":
             return _("The file of its weights is damaged. Get it again.")
         if is_published:
-            return _("Its weights are not on this computer yet.")
+            return _("Its weights are not on this computer yet ({size}).").format(size=size)
         return _("Its authors have published no weights. Use a file of your own.")
+
+    def _remove(self) -> None:
+        """Asked for by a click on a button that says what goes; the file can be fetched again."""
+        self._tell(None)
+        try:
+            self._logic.removeWeights(self._name)
+        except Exception as error:  # noqa: BLE001, told in the panel
+            self._tell(error)
+        self.refresh()
+        self.show(self._name)
+        self._on_weights()
 
     def _ask_for_file(self) -> None:
         title = _("Weights of {title}").format(title=self.card["title"])
@@ -147,6 +179,7 @@ class ModelPanel:
         self._ui.weightsProgressBar.setFormat(_("Starting"))
         self._job = start(*arguments, self._on_job)
         self._show_weights()
+        bring_into_sight(self._ui.downloadButton)
 
     def _on_job(self, job: Job) -> None:
         if job is not self._job:

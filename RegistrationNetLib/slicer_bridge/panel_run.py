@@ -1,4 +1,4 @@
-"""The part of the panel about a run: where it stands, what went wrong in words, and the log."""
+"""The part of the panel about a run: the button, in its place the progress or a question, what went wrong in words, and the log."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from slicer.i18n import tr as _
 
 from ..errors import Cancelled, RegistrationNetError
 from ..progress import Progress
+from .panel_sight import bring_into_sight
 from .panel_words import STAGES, time_left
 
 
 class RunPanel:
-    """Progress, messages and log.
+    """Register or Cancel, progress, messages and log.
 
     Args:
         ui: the widgets of the panel by name.
@@ -33,9 +34,11 @@ class RunPanel:
     def begin(self, what: str) -> None:
         self._stage, self._start = "", time.monotonic()
         self._ui.progressBar.setValue(0)
-        self._ui.progressBar.setVisible(True)
+        self._show(is_running=True, is_asking=False)
         self._say(_("Starting"))
         self.log(what)
+        bring_into_sight(self._ui.progressLabel)
+        bring_into_sight(self._ui.cancelButton)
 
     def show_progress(self, progress: Progress) -> None:
         stage = STAGES.get(progress.stage, progress.stage)
@@ -54,9 +57,10 @@ class RunPanel:
         else:
             self.tell(error)
 
-    def show_idle(self, words: str) -> None:
-        """Nothing runs; `words` say what is missing before something can."""
-        self._ui.progressBar.setVisible(False)
+    def show_idle(self, words: str, *, may_start: bool = False, is_asking: bool = False) -> None:
+        """Nothing runs; `words` say what is missing before something can. While the panel asks, the question has the button's place."""
+        self._show(is_running=False, is_asking=is_asking)
+        self._ui.registerButton.setEnabled(may_start)
         self._say(words)
 
     def tell(self, error: Exception | None) -> None:
@@ -68,6 +72,7 @@ class RunPanel:
             return
         words = str(error) if isinstance(error, RegistrationNetError) else _("It failed inside: {error}").format(error=error)
         self.log(words)
+        bring_into_sight(ui.messageLabel)
         if isinstance(error, Cancelled):
             ui.messageLabel.setText(html.escape(words[:1].upper() + words[1:]) + ".")
             return
@@ -77,9 +82,20 @@ class RunPanel:
     def log(self, words: str) -> None:
         self._ui.logText.appendPlainText(f"{time.strftime('%H:%M:%S')} {words}")
 
+    def _show(self, *, is_running: bool, is_asking: bool) -> None:
+        ui = self._ui
+        ui.registerButton.setVisible(not is_running and not is_asking)
+        ui.consentBox.setVisible(is_asking)
+        ui.progressBar.setVisible(is_running)
+        ui.cancelButton.setVisible(is_running)
+        ui.cancelButton.setEnabled(is_running)
+        if is_running:
+            ui.registerButton.setEnabled(False)
+
     def _say(self, words: str) -> None:
         self._ui.progressLabel.setText(words)
         self._ui.progressLabel.setVisible(bool(words))
 
     def _toggle_details(self) -> None:
         self._ui.detailsText.setVisible(not self._ui.detailsText.isVisible())
+        bring_into_sight(self._ui.detailsText)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Any
 
 from slicer.i18n import tr as _
 
+from ..choices import SIMILARITIES
+
+_MODALITIES = {"other": _("Other"), "ct": _("CT"), "mr": _("MR")}
 # By parameter: its choices, in the order of the parameter node, and what the list shows for each.
 CHOICES: Mapping[str, Mapping[str, str]] = {
-    "fixedModality": {"other": _("Other"), "ct": _("CT"), "mr": _("MR")},
-    "movingModality": {"other": _("Other"), "ct": _("CT"), "mr": _("MR")},
+    "fixedModality": _MODALITIES,
+    "movingModality": _MODALITIES,
     "alignment": {
         "default": _("As the network needs it"),
         "none": _("None"),
@@ -55,9 +60,90 @@ STAGES: Mapping[str, str] = {
 }
 VERDICTS: Mapping[str, str] = {
     "green": _("Every measure is in its green range. The numbers cannot see anatomy: look at the views below."),
-    "amber": _("Look before you trust it: some measures are outside their green range."),
-    "red": _("Do not rely on this result before you know why a measure is red."),
+    "amber": _("Look before you trust it."),
+    "red": _("Do not rely on this result before you know why."),
 }
+VIEW_NAMES: Mapping[str, str] = {
+    "fixed": _("The fixed volume. Press again to have the views as they were."),
+    "moving": _("The moving volume, as it lay before. Press again to have the views as they were."),
+    "warped": _("The moving volume, brought onto fixed. Press again to have the views as they were."),
+    "flicker": _("Fixed and warped in turn. Press again to have the views as they were."),
+    "checkerboard": _("Fields of fixed and warped in turn. Press again to have the views as they were."),
+    "difference": _("Warped minus fixed. Press again to have the views as they were."),
+    "jacobian": _("How much tissue grows or shrinks at each place. Press again to have the views as they were."),
+    "grid": _("The deformable part of the transform, as a bent grid. Press again to have the views as they were."),
+}
+# What the colours of a view mean, whatever fits into the view itself.
+VIEW_LEGENDS: Mapping[str, str] = {
+    "difference": _(
+        '<span style="color:#146ec8">■</span> fixed is brighter, black: equal, <span style="color:#d75f0a">■</span> warped is brighter'
+    ),
+    "jacobian": _(
+        'Volume: <span style="color:#145ac8">■</span> ≤ 0.25 shrinks, white: 1 kept, <span style="color:#cd2323">■</span> ≥ 4 grows, '
+        '<span style="color:#d2b400">■</span> ≤ 0 folds'
+    ),
+    "grid": _('The deformable part, without the alignment: <span style="color:#386bb8">■</span> moves little, white: moves most'),
+    "flicker": _("Fixed and warped in turn; two warped volumes where results are compared."),
+}
+
+# What marks and verdicts say, with {} where a number stands: the worker speaks English, and the panel the language of the application.
+SENTENCES: tuple[str, ...] = (
+    _("Similarity of the images ({})"),
+    _("{} before, {} after"),
+    _(
+        "The images must look more alike after registration than before. Green: similarity rose; amber: it stayed within {} %; red: it fell."
+    ),
+    _("Folded voxels (Jacobian determinant {} or less)"),
+    _("{} %"),
+    _("Tissue cannot fold through itself. Green: no folded voxel; amber: up to {} %; red: more."),
+    _("Strongest shrinking (smallest Jacobian determinant)"),
+    _("{}"),
+    _(
+        "From fixed to moving, a piece of tissue keeps this share of its volume. Green: at least {}; amber: less, but above {}; red: {} or less, it folds."
+    ),
+    _("Strongest growing (largest Jacobian determinant)"),
+    _(
+        "From fixed to moving, a piece of tissue grows to this many times its volume. Green: at most {}; amber: at most {}; red: more."
+    ),
+    _("Way to moving and back (inverse-consistency error)"),
+    _("{} mm mean, {} mm for {} % of voxels, {} mm largest"),
+    _(
+        "A point taken to moving and back must return to its place. Green: {} % of voxels come back within {} mm ({} times the smallest voxel edge); amber: within {} mm (the largest voxel edge); red: farther."
+    ),
+    _("Overlap of structures (mean Dice)"),
+    _(
+        "Outlined structures must coincide after registration ({} is full overlap). Green: at least {}; amber: less, but not worse than before; red: worse than before by more than {}."
+    ),
+    _("Distance of landmarks (target registration error)"),
+    _("{} mm before, {} mm after (mean of {}), {} mm largest"),
+    _(
+        "The same anatomical point must land in the same place. Green: mean within the largest voxel edge ({} mm) and no farther than before; amber: only one of the two; red: neither."
+    ),
+)
+_NUMBER = re.compile(rf"-?\b\d+(?:\.\d+)?(?:e[-+]?\d+)?\b|\b(?:{'|'.join(sorted(SIMILARITIES, key=len, reverse=True))})\b(?=\))")
+
+
+def template_of(sentence: str) -> tuple[str, list[str]]:
+    """A sentence with {} in the place of each number and name of a measure, and what stood there."""
+    return _NUMBER.sub("{}", sentence), _NUMBER.findall(sentence)
+
+
+def translated(sentence: str) -> str:
+    """A sentence of the worker in the language of the application; as it is where that has no words for it."""
+    template, numbers = template_of(sentence)
+    said = str(_(template))
+    return said.format(*numbers) if said.count("{}") == len(numbers) else sentence
+
+
+def verdict_of(report: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Colour ("green", "amber", "red"), words and reason: those of the report, else by the most alarming mark."""
+    if (verdict := report.get("verdict")) is not None:
+        return str(verdict["colour"]), translated(str(verdict["words"])), translated(str(verdict["reason"]))
+    marks: Mapping[str, Mapping[str, str]] = report["marks"]
+    order = list(VERDICTS)
+    worst = max((mark["colour"] for mark in marks.values()), key=order.index, default="amber")
+    reasons = [f"{translated(name)}: {translated(mark['value'])}" for name, mark in marks.items() if mark["colour"] == worst]
+    return worst, VERDICTS[worst], "" if worst == "green" else "; ".join(reasons)
 
 
 def time_left(seconds: float | None) -> str:

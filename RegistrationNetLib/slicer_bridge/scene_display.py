@@ -1,13 +1,19 @@
-"""How results look in Slicer: the Jacobian's colours and legend, the deformed grid, the table of numbers, the histogram."""
+"""How results look in Slicer: colours and legends, the deformed grid, the table of numbers, the histogram.
+
+Green, amber and red are for verdicts; a grid is drawn from blue to white, a difference in blue and orange, and of a determinant
+only its own colours are said in its legend.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
 from ..errors import OutputError
@@ -15,13 +21,18 @@ from ..io.nrrd import Volume
 from ..models.catalogue import resource_folder
 from ..quality.colours import TABLE_WINDOW, difference_colour
 from .mrml import set_voxels
-from .scene_sampling import Node
+from .scene_sampling import Node, at_once, displacements
 
 JACOBIAN_TITLE = "Jacobian determinant"
 # Which colour nodes are ours, so that a scene holds one of each.
 COLOURS_ATTRIBUTE = "RegistrationNet.Colours"
-LEGEND_LABELS = 11
+# Where legends lie: beside each other as a share of a view, so narrow and short that they fit a small one.
+LEGEND_POSITION, LEGEND_SIZE, LEGEND_FONT_PX = (0.98, 0.45), (0.09, 0.45), 11
 GRID_LINES = 24
+# From where nothing moves to where the most does.
+GRID_COLOURS = ((0.22, 0.42, 0.72), (0.30, 0.66, 0.86), (0.72, 0.90, 0.96), (1.0, 1.0, 1.0))
+# Displacements are looked at on so many points along each axis; the colours end where all but one in a hundred lie below.
+GRID_SAMPLES, GRID_PERCENTILE = 24, 99.0
 CHECKERS = 8
 DIFFERENCE_COLOURS = 255
 
@@ -66,19 +77,45 @@ def show_as_jacobian(node: Node) -> None:
     # A hair higher, so that a determinant of exactly 0 has the colour of what is folded.
     low, high = (bound + 1e-5 for bound in TABLE_WINDOW)
     _show_window(node, (low, high), jacobian_colours(node.GetScene()))
-    legend_of(node).SetVisibility(False)
+    legend_of(node, "jacobian")
 
 
-def legend_of(node: Node) -> Node:
-    """The legend of a determinant volume; made if there is none, or none any more."""
+@dataclass(frozen=True)
+class Legend:
+    """What a legend says: its title, how many numbers, and how they are written."""
+
+    title: str
+    labels: int
+    number: str = "%.1f"
+
+
+# By the role of the node that a legend explains. What lies beyond an end has the colour of the end.
+LEGENDS: Mapping[str, Legend] = {
+    "jacobian": Legend(_("Volume change\n≤ 0: folded\n≥ 4"), 6),
+    "difference": Legend(_("Warped − fixed\norange: warped\nis brighter"), 5),
+    "grid": Legend(_("Deformation,\nmm\n≥"), 5),
+}
+
+
+def legend_of(node: Node, role: str) -> Node:
+    """The legend of a volume or grid; made if there is none, or none any more."""
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
     if legend is not None:
         return legend
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
-    legend.SetTitleText(f"{JACOBIAN_TITLE}\n(below 0: folded)")
-    legend.SetLabelFormat("%.1f")
-    legend.SetNumberOfLabels(LEGEND_LABELS)
-    legend.SetMaxNumberOfColors(jacobian_colours(node.GetScene()).GetNumberOfColors())
+    words = LEGENDS[role]
+    legend.SetTitleText(words.title)
+    legend.SetLabelFormat(words.number)
+    legend.SetNumberOfLabels(words.labels)
+    legend.SetPosition(*LEGEND_POSITION)
+    legend.SetSize(*LEGEND_SIZE)
+    for text in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
+        text.SetFontSize(LEGEND_FONT_PX)
+    if role == "jacobian":
+        legend.SetMaxNumberOfColors(jacobian_colours(node.GetScene()).GetNumberOfColors())
+    if role == "grid":
+        legend.SetSaveWithScene(False)
+    legend.SetVisibility(False)
     return legend
 
 
@@ -95,17 +132,47 @@ def show_like(node: Node, other: Node) -> None:
 
 
 def show_as_grid(node: Node, lattice: Volume) -> None:
-    """Let a transform be drawn as a deformed grid over a lattice (not yet visible)."""
+    """Let a transform that is not saved be drawn as a deformed grid over a lattice (not yet visible), coloured by how far it moves."""
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
+    display.SetSaveWithScene(False)
     steps = np.linalg.norm(lattice.world_from_index[:3, :3], axis=0)
     spacing_mm = float((steps * lattice.size).max()) / GRID_LINES
     display.SetVisualizationMode(display.VIS_MODE_GRID)
     display.SetGridSpacingMm(spacing_mm)
     display.SetGridResolutionMm(spacing_mm / 5)
     display.SetGridLineDiameterMm(spacing_mm / 20)
+    display.SetAndObserveColorNodeID(_grid_colours(node, _largest_mm(node, lattice)).GetID())
     display.SetVisibility2D(False)
     display.SetVisibility(False)
+
+
+def _largest_mm(node: Node, lattice: Volume) -> float:
+    """How far a transform moves the points of a lattice, but for the last hundredth of them."""
+    sizes = [max(2, min(GRID_SAMPLES, size)) for size in lattice.size]
+    coarse = lattice.world_from_index.copy()
+    for axis, (size, all_of_them) in enumerate(zip(sizes, lattice.size, strict=True)):
+        coarse[:3, axis] *= max(1, all_of_them - 1) / (size - 1)
+    points = Volume(np.empty((*sizes[::-1], 0)), coarse)
+    moved: Volume = at_once(displacements(node, points))
+    return float(np.percentile(np.linalg.norm(moved.values, axis=-1), GRID_PERCENTILE))
+
+
+def _grid_colours(node: Node, largest_mm: float) -> Node:
+    """Colours for displacements from 0 to about `largest_mm`, as a node that is neither listed nor saved."""
+    step = 10.0 ** np.floor(np.log10(max(largest_mm, 0.1)))
+    end = float(np.ceil(max(largest_mm, 0.1) / step) * step)
+    colours = node.GetScene().CreateNodeByClass("vtkMRMLProceduralColorNode")
+    colours.UnRegister(None)
+    colours.SetName("Deformation")
+    colours.SetHideFromEditors(True)
+    colours.SetSaveWithScene(False)
+    node.GetScene().AddNode(colours)
+    function = vtk.vtkDiscretizableColorTransferFunction()
+    for index, colour in enumerate(GRID_COLOURS):
+        function.AddRGBPoint(end * index / (len(GRID_COLOURS) - 1), *colour)
+    colours.SetAndObserveColorTransferFunction(function)
+    return colours
 
 
 def set_quality(node: Node, report: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..choices import SMALLEST_SIDE_VOX
 from ..errors import InputError
 from ..io.nrrd import Volume
 from .mrml import labels_of, mask_of, points_of, segment_times, transform_of, volume_of
@@ -44,6 +45,8 @@ class Inputs:
             raise InputError(
                 f"Fixed and moving are the same volume ({self.fixed.GetName()}); registration needs two. Choose another one."
             )
+        for side, node in (("fixed", self.fixed), ("moving", self.moving)):
+            _check_is_image(node, side)
         for what in ("labels", "landmarks"):
             given = [getattr(self, f"{side}_{what}") is not None for side in ("fixed", "moving")]
             if any(given) and not all(given):
@@ -105,6 +108,22 @@ class Inputs:
     def initial_on(self, fixed: Volume) -> Steps[list[list[float]] | Volume | None]:
         """The initial transform, in steps: a matrix, or displacements on the lattice of fixed."""
         return None if self.initial is None else (yield from transform_of(self.initial, fixed))
+
+
+def _check_is_image(node: Node, side: str) -> None:
+    """Refuse early, with what can be done in Slicer, a volume that is too thin, or that is itself a result of comparing."""
+    if node is None or not node.IsA("vtkMRMLVolumeNode") or node.GetImageData() is None:
+        return
+    if node.GetAttribute("RegistrationNet.Role") in ("jacobian", "difference", "checkerboard"):
+        raise InputError(
+            f"{side} ({node.GetName()}) is made by a registration and shows no anatomy; an image is needed. Choose another volume."
+        )
+    size = node.GetImageData().GetDimensions()
+    if min(size) < SMALLEST_SIDE_VOX:
+        raise InputError(
+            f"{side} ({node.GetName()}) is {'×'.join(map(str, size))} voxels; every side needs at least {SMALLEST_SIDE_VOX}. "
+            "Choose a volume of more slices. Single slices are registered outside Slicer, by the command registrationnet register."
+        )
 
 
 def _times(node: Node) -> Iterator[int]:

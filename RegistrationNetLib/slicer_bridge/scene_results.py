@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import slicer
+import vtk
 
+from ..errors import InputError
 from .client import Result
 from .mrml import set_displacements, set_matrix, set_voxels
-from .scene_display import set_chart, set_histogram, set_quality, show_as_grid, show_as_jacobian, show_like
+from .scene_display import set_chart, set_histogram, set_quality, show_as_jacobian, show_like
 from .scene_sampling import Node
+
+# What a node is of a result (an attribute), on whose lattice it lies (a reference), and the affine part (an attribute, LPS).
+ROLE = "RegistrationNet.Role"
+FIXED = "RegistrationNet.fixed"
+ALIGNMENT = "RegistrationNet.Alignment"
+# Volumes that show no anatomy.
+NO_IMAGES = ("jacobian", "difference", "checkerboard")
+# What comes first in the names tells the nodes apart, also where a list cuts them off.
+TITLES: Mapping[str, str] = {
+    "transform": "Transform",
+    "inverse": "Inverse transform",
+    "warped": "Warped",
+    "jacobian": "Jacobian",
+    "table": "Quality",
+    "histogram": "Histogram",
+    "series": "Plot series",
+    "chart": "Chart",
+    "affine": "Affine part",
+    "deformable": "Deformable part",
+}
+# What may be written into a node that is there already, and the kinds of node that can take it.
+REPLACEABLE: Mapping[str, tuple[str, ...]] = {
+    "transform": ("vtkMRMLGridTransformNode",),
+    "inverse": ("vtkMRMLGridTransformNode",),
+    "warped": ("vtkMRMLScalarVolumeNode",),
+    "jacobian": ("vtkMRMLScalarVolumeNode",),
+    "table": ("vtkMRMLTableNode",),
+}
 
 
 @dataclass(frozen=True)
 class ResultNodes:
-    """The nodes of one registered pair.
+    """The nodes of one registered pair; None for what is not there (any more).
 
     Moving placed under `transform` lies on fixed; `inverse` takes fixed onto moving. `warped` and `jacobian` lie on the lattice of
     fixed. Where the parts were asked for, moving under `affine`, which lies under `deformable`, lies where it does under `transform`.
@@ -28,6 +59,7 @@ class ResultNodes:
     jacobian: Node
     table: Node
     histogram: Node
+    series: Node
     chart: Node
     affine: Node | None = None
     deformable: Node | None = None
@@ -48,48 +80,116 @@ def all_or_none(scene: Node) -> Iterator[None]:
         raise
 
 
-def placed(scene: Node, result: Result, *, fixed: Node, moving: Node) -> ResultNodes:
-    """The results (displacements along `mrml.DISPLACEMENT_AXES`) as nodes, in one folder of the subject hierarchy named after the pair."""
+def check_outputs(outputs: Mapping[str, Node], inputs: Mapping[str, Node]) -> None:
+    """Refuse nodes that cannot take a result.
+
+    Args:
+        outputs: the nodes to write into, by the names of `REPLACEABLE`.
+        inputs: what the registration reads, which must stay as it is.
+
+    Raises:
+        InputError: a node is of another kind, is read by the registration, or is named twice.
+    """
+    for name, node in outputs.items():
+        if node.GetClassName() not in REPLACEABLE[name]:
+            kinds = " or ".join(REPLACEABLE[name])
+            raise InputError(
+                f"{node.GetName()} ({node.GetClassName()}) cannot take the {TITLES[name].lower()}; it must be a {kinds}. "
+                "Choose another node, or none for a new one."
+            )
+        for other, given in inputs.items():
+            if node is given:
+                raise InputError(
+                    f"{node.GetName()} is {other.replace('_', ' ')}, which must stay as it is; the {TITLES[name].lower()} would "
+                    "be written over it. Choose another node, or none for a new one."
+                )
+        twice = [one for one, given in outputs.items() if given is node and one != name]
+        if twice:
+            raise InputError(
+                f"{node.GetName()} is chosen for two outputs, {name} and {twice[0]}; each needs its own. Choose another."
+            )
+
+
+def placed(scene: Node, result: Result, *, fixed: Node, moving: Node, outputs: Mapping[str, Node] | None = None) -> ResultNodes:
+    """The results (displacements along `mrml.DISPLACEMENT_AXES`) as nodes, in one folder of the subject hierarchy named after the pair.
+
+    `outputs` are nodes to write into instead of new ones, by the names of `REPLACEABLE`.
+    """
     pair = f"{moving.GetName()} to {fixed.GetName()}"
     with all_or_none(scene):
-        transform = _grid_transform(scene, result, "moving_from_fixed", f"{pair}: transform", (moving, fixed))
-        inverse = _grid_transform(scene, result, "fixed_from_moving", f"{pair}: inverse transform", (fixed, moving))
-        table = _added(scene, "vtkMRMLTableNode", f"{pair}: quality")
+        table = _added(scene, "vtkMRMLTableNode", "table", pair)
         set_quality(table, result.report)
-        histogram, chart = _chart(scene, result, pair)
+        histogram, series, chart = _chart(scene, result, pair)
         nodes = ResultNodes(
-            transform,
-            inverse,
+            _grid_transform(scene, result, "moving_from_fixed", ("transform", pair), (moving, fixed)),
+            _grid_transform(scene, result, "fixed_from_moving", ("inverse", pair), (fixed, moving)),
             _warped(scene, result, pair, moving),
             _jacobian(scene, result, pair),
             table,
             histogram,
+            series,
             chart,
             *(_parts(scene, result, pair, (moving, fixed)) if "deformable" in result.volumes else ()),
         )
         _filed(scene, pair, [node for node in vars(nodes).values() if node is not None])
+    nodes = ResultNodes(**{**vars(nodes), **{name: _moved(vars(nodes)[name], node) for name, node in (outputs or {}).items()}})
+    for one in fields(nodes):
+        if (node := getattr(nodes, one.name)) is not None:
+            mark(node, one.name, fixed)
+    nodes.transform.SetAttribute(ALIGNMENT, json.dumps([list(map(float, row)) for row in result.alignment]))
     return nodes
+
+
+def mark(node: Node, role: str, fixed: Node) -> None:
+    """Note what a node is of a result, and on whose lattice it lies."""
+    node.SetAttribute(ROLE, role)
+    node.SetNodeReferenceID(FIXED, fixed.GetID())
+
+
+def role_of(node: Node) -> str:
+    """What a node is of a result: a name of `ResultNodes`, of a comparison, or "grid"; "" where it is none."""
+    return str(node.GetAttribute(ROLE) or "")
+
+
+def _moved(new: Node, existing: Node) -> Node:
+    """`existing` with what `new` holds, which goes. Nothing here can fail half-way."""
+    if new.IsA("vtkMRMLTransformNode"):
+        existing.SetAndObserveTransformFromParent(new.GetTransformFromParent())
+        _refer(
+            existing,
+            (new.GetNodeReference(new.GetMovingNodeReferenceRole()), new.GetNodeReference(new.GetFixedNodeReferenceRole())),
+        )
+    elif new.IsA("vtkMRMLTableNode"):
+        existing.SetAndObserveTable(new.GetTable())
+    else:
+        matrix = vtk.vtkMatrix4x4()
+        new.GetIJKToRASMatrix(matrix)
+        existing.SetAndObserveTransformNodeID(None)
+        existing.SetIJKToRASMatrix(matrix)
+        existing.SetAndObserveImageData(new.GetImageData())
+        show_like(existing, new)
+    new.GetScene().RemoveNode(new)
+    return existing
 
 
 def _ids(scene: Node) -> list[str]:
     return [scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())]
 
 
-def _added(scene: Node, kind: str, name: str) -> Node:
-    return scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(name))
+def _added(scene: Node, kind: str, role: str, pair: str) -> Node:
+    return scene.AddNewNodeByClass(kind, scene.GenerateUniqueName(f"{TITLES[role]}: {pair}"))
 
 
-def _grid_transform(scene: Node, result: Result, field: str, name: str, pair: tuple[Node, Node]) -> Node:
-    node = _added(scene, "vtkMRMLGridTransformNode", name)
-    show_as_grid(node, result.volumes[field])
+def _grid_transform(scene: Node, result: Result, field: str, title: tuple[str, str], pair: tuple[Node, Node]) -> Node:
+    node = _added(scene, "vtkMRMLGridTransformNode", *title)
     set_displacements(node, result.volumes[field])
     _refer(node, pair)
     return node
 
 
 def _parts(scene: Node, result: Result, pair: str, nodes: tuple[Node, Node]) -> tuple[Node, Node]:
-    deformable = _grid_transform(scene, result, "deformable", f"{pair}: deformable part", nodes)
-    affine = _added(scene, "vtkMRMLLinearTransformNode", f"{pair}: affine part")
+    deformable = _grid_transform(scene, result, "deformable", ("deformable", pair), nodes)
+    affine = _added(scene, "vtkMRMLLinearTransformNode", "affine", pair)
     set_matrix(affine, result.alignment)
     affine.SetAndObserveTransformNodeID(deformable.GetID())
     _refer(affine, nodes)
@@ -104,26 +204,26 @@ def _refer(node: Node, pair: tuple[Node, Node]) -> None:
 
 
 def _warped(scene: Node, result: Result, pair: str, moving: Node) -> Node:
-    node = _added(scene, "vtkMRMLScalarVolumeNode", f"{pair}: warped")
+    node = _added(scene, "vtkMRMLScalarVolumeNode", "warped", pair)
     show_like(node, moving)
     set_voxels(node, result.volumes["warped"])
     return node
 
 
 def _jacobian(scene: Node, result: Result, pair: str) -> Node:
-    node = _added(scene, "vtkMRMLScalarVolumeNode", f"{pair}: Jacobian")
+    node = _added(scene, "vtkMRMLScalarVolumeNode", "jacobian", pair)
     show_as_jacobian(node)
     set_voxels(node, result.volumes["jacobian"])
     return node
 
 
-def _chart(scene: Node, result: Result, pair: str) -> tuple[Node, Node]:
-    histogram = _added(scene, "vtkMRMLTableNode", f"{pair}: Jacobian histogram")
+def _chart(scene: Node, result: Result, pair: str) -> tuple[Node, Node, Node]:
+    histogram = _added(scene, "vtkMRMLTableNode", "histogram", pair)
     set_histogram(histogram, result.histogram)
-    series = _added(scene, "vtkMRMLPlotSeriesNode", f"{pair}: determinants")
-    chart = _added(scene, "vtkMRMLPlotChartNode", f"{pair}: Jacobian chart")
+    series = _added(scene, "vtkMRMLPlotSeriesNode", "series", pair)
+    chart = _added(scene, "vtkMRMLPlotChartNode", "chart", pair)
     set_chart(chart, series, histogram)
-    return histogram, chart
+    return histogram, series, chart
 
 
 def _filed(scene: Node, name: str, nodes: list[Node]) -> None:

@@ -20,14 +20,15 @@ from numpy.typing import NDArray
 from ..devices import memory_kept, threads_for
 from ..errors import InputError, OutputError
 from ..geometry.space import Array, Grid, affine_matrix, affine_transform, displacements_mm, grid_of, image_on
-from ..io.inputs import read_image
+from ..io.image_files import read_image
 from ..io.native_messages import native_messages_dropped
+from ..io.native_paths import native_path
 from ..io.nrrd import write_slabs
 from ..models.catalogue import card_named
 from ..models.checkpoint import check
-from ..models.loading import untrained_network
 from ..models.weights import download, import_file, listed_models, weights_state
 from ..progress import ProgressCallback
+from ..registration.methods import untrained_network
 from ..registration.pipeline import Registration, register
 from .messages import Message
 
@@ -164,8 +165,8 @@ def _written(result: Registration, request: Message, folder: Path) -> dict[str, 
 
 def _write_image(image: sitk.Image, path: Path) -> None:
     try:
-        with native_messages_dropped():
-            sitk.WriteImage(image, str(path), useCompression=False)
+        with native_messages_dropped(), native_path(path.parent) as parent:
+            sitk.WriteImage(image, str(Path(parent) / path.name), useCompression=False)
     except RuntimeError as error:
         raise OutputError(
             f"The results cannot be written into {path.parent}; they travel as files. Free some disk space."

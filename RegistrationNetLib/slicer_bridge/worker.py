@@ -30,6 +30,8 @@ Service = Callable[[Message, ProgressCallback], Any]
 # Work that has not reported by then is interrupted where it stands.
 POLITE_SECONDS = 0.3
 PROGRESS_SECONDS = 0.05
+# How far the worker stands back behind other programs, on a system that has that.
+NICENESS = 5
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Work:
 
 
 @dataclass
-class Desk:
+class Dispatcher:
     """Where requests arrive (in a thread of their own) and are worked on, one after the other (in the main thread)."""
 
     out: BinaryIO
@@ -145,9 +147,12 @@ class Desk:
 def main(arguments: Sequence[str]) -> None:
     """Serve until stdin closes."""
     folder = Path(arguments[0]) if arguments else None
-    desk = Desk(_own_stdout())
-    threading.Thread(target=desk.listen, args=(sys.stdin.buffer, lambda: _end(folder)), daemon=True).start()
-    desk.serve(_services)
+    if hasattr(os, "nice"):
+        # The work takes every core there is; the application, which answers its user, comes first.
+        os.nice(NICENESS)
+    dispatcher = Dispatcher(_own_stdout())
+    threading.Thread(target=dispatcher.listen, args=(sys.stdin.buffer, lambda: _end(folder)), daemon=True).start()
+    dispatcher.serve(_services)
 
 
 def _own_stdout() -> BinaryIO:

@@ -11,7 +11,9 @@ import torch
 
 from ..errors import InputError, RegistrationNetError
 from ..geometry.space import Grid, grid_of
-from ..io.inputs import checked_image, checked_labels, checked_mask, read_image
+from ..io.image_files import read_image
+from ..io.inputs import checked_image
+from ..io.label_images import checked_labels, checked_mask
 from ..registration.network_pair import as_seen
 from ..registration.prepare import Preparation, on_lattice, prepared
 from .cohort_files import Cohort, Source

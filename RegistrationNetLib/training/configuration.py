@@ -40,8 +40,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import InputError
-from ..models.carl import PRETRAINING_STEPS
-from ..models.catalogue import CARL, DIRECT, Card, card_named, check_own_name
+from ..models.catalogue import Card, card_named, check_own_name
+from ..registration.methods import method_of
 from .augmentation import AugmentationOptions
 from .data import DataOptions
 from .learning import LearningOptions
@@ -114,7 +114,7 @@ class Configuration:
     record: RecordOptions = RecordOptions()
 
     def __post_init__(self) -> None:
-        if card_named(self.model).method == DIRECT:
+        if not method_of(card_named(self.model)).has_network:
             raise InputError(
                 f"{self.model} has no network; training needs one. Choose another model: see registrationnet models."
             )
@@ -130,7 +130,7 @@ class Configuration:
         """With how many steps of `DiffusionLoss` the training begins."""
         if self.loss.diffusion_steps is not None:
             return self.loss.diffusion_steps
-        return PRETRAINING_STEPS if self.card.method == CARL and self.start == "nothing" else 0
+        return method_of(self.card).diffusion_steps if self.start == "nothing" else 0
 
     @property
     def card(self) -> Card:

@@ -86,8 +86,8 @@ class LearningOptions:
             )
 
 
-class Lesson(nn.Module):
-    """A network with its loss, as one module: pairs in, terms of the loss out, so that it can be spread over devices."""
+class Objective(nn.Module):
+    """The training objective of a network, as one module: pairs in, terms of the loss out, so that it can be spread over devices."""
 
     def __init__(self, network: nn.Module, loss: TrainingLoss, dice_weight: float = 1.0) -> None:
         super().__init__()
@@ -137,11 +137,11 @@ def learning(
     """
     network = trainee.network
     device = next(network.parameters()).device
-    lesson = Lesson(network, loss, options.dice_weight)
+    objective = Objective(network, loss, options.dice_weight)
     with ExitStack() as stack:
         stack.enter_context(unets_in(network, options.precision))
         stack.enter_context(_learning_mode(network, is_training=not options.keep_statistics))
-        spread = processes.spread(lesson)
+        spread = processes.spread(objective)
         while trainee.steps < options.steps:
             start, number = time.monotonic(), trainee.steps
             random = step_random(options.seed, number, processes.rank)

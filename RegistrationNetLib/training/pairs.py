@@ -28,6 +28,7 @@ class Example:
     labels: Tensor | None = None
 
     def to(self, device: torch.device) -> Example:
+        """The same on another device."""
         mask, labels = (None if one is None else one.to(device) for one in (self.mask, self.labels))
         return Example(self.values.to(device), mask, labels)
 
@@ -40,6 +41,7 @@ class Pair:
     moving: Example
 
     def to(self, device: torch.device) -> Pair:
+        """The same on another device."""
         return Pair(self.fixed.to(device), self.moving.to(device))
 
     def sides(self) -> tuple[Side, Side]:

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..geometry.deformation import jacobian_determinant, sample
 from ..io.outputs import staged
 from ..models.composition import BothWays, both_ways
-from .learning import Lesson, Step
+from .learning import Objective, Step
 from .pairs import Pair
 from .validation import Look, mapped_points
 
@@ -85,16 +85,18 @@ class Record:
         self.looks = Curves(folder / "validation.csv", after=after)
 
     def step(self, step: Step) -> None:
+        """The row of one step in `steps.csv`."""
         self._add(self.steps, "train", {"step": step.number, **{k: v for k, v in asdict(step).items() if k != "number"}})
 
-    def look(self, number: int, seen: Look, lesson: Lesson, pair: Pair) -> None:
+    def look(self, number: int, seen: Look, objective: Objective, pair: Pair) -> None:
         """The look after step `number`, and the picture of one pair."""
         self._add(self.looks, "validation", {"step": number, **asdict(seen)})
         if self.draws:
             draw_curves(self.steps.rows, self.looks.rows, self.folder / "curves.png")
-            draw_pair(lesson, pair, self.folder / f"pair_{number:07d}.png")
+            draw_pair(objective, pair, self.folder / f"pair_{number:07d}.png")
 
     def close(self) -> None:
+        """Ends the writing for TensorBoard, if there is any."""
         if self.board is not None:
             self.board.close()
 
@@ -119,12 +121,12 @@ def draw_curves(steps: Sequence[Row], looks: Sequence[Row], path: Path) -> None:
 
 
 @torch.no_grad()
-def draw_pair(lesson: Lesson, pair: Pair, path: Path) -> None:
+def draw_pair(objective: Objective, pair: Pair, path: Path) -> None:
     """What `draw_maps` shows, by the network as it predicts."""
-    was_training = lesson.network.training
-    lesson.network.eval()
-    maps = both_ways(lesson.network, pair.moving.values, pair.fixed.values)
-    lesson.network.train(was_training)
+    was_training = objective.network.training
+    objective.network.eval()
+    maps = both_ways(objective.network, pair.moving.values, pair.fixed.values)
+    objective.network.train(was_training)
     draw_maps(maps, pair, path)
 
 

@@ -22,16 +22,16 @@ from ..io.outputs import check_folder_name, staged
 from ..models.carl import DiffusionLoss
 from ..models.catalogue import Card
 from ..models.checkpoint import load_into
-from ..models.loading import untrained_network
 from ..models.weights import weights_file
 from ..progress import ProgressCallback, Stages, silent
+from ..registration.methods import untrained_network
 from ..registration.network_refinement import NetworkOptions, network_options
 from .checkpoints import load_checkpoint, save_checkpoint
 from .cohort_images import Skipped
 from .configuration import Configuration
 from .data import pairs_of
 from .export import own_card, write_model
-from .learning import Lesson, Step, TrainingLoss, learning_in_turn
+from .learning import Objective, Step, TrainingLoss, learning_in_turn
 from .pairs import Pair
 from .processes import Processes, launched
 from .record import Record
@@ -95,7 +95,7 @@ class _Run:
         self.saved_at = -1
         self.options = _loss_options(description)
         self.trainee = Trainee(starting_network(description).to(device))
-        self.lesson = Lesson(self.trainee.network, self.loss, description.learning.dice_weight)
+        self.objective = Objective(self.trainee.network, self.loss, description.learning.dice_weight)
         self.card = own_card(
             description.card, description.name, shape=description.lattice,
             refine=_changed_loss(description), trained_on=_described(description),
@@ -141,7 +141,7 @@ class _Run:
                 record.step(step)
                 is_last = step.number == options.steps
                 if self.looked_at and (is_last or step.number % wanted.validate_every == 0):
-                    record.look(step.number, look(self.lesson, self.looked_at), self.lesson, self.looked_at[0])
+                    record.look(step.number, look(self.objective, self.looked_at), self.objective, self.looked_at[0])
                 if step.number % wanted.checkpoint_every == 0:
                     self._save()
                 yield step

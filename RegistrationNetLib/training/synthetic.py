@@ -48,6 +48,7 @@ class ShapePairs:
         return Pair(fixed, moving)
 
     def first(self, count: int) -> list[Pair]:
+        """The pairs of the seeds 0, 1, …"""
         return [self.draw(torch.Generator().manual_seed(seed)) for seed in range(count)]
 
     def _example(self, shape: str, random: torch.Generator) -> Example:
@@ -123,9 +124,11 @@ class AnatomyPairs:
             require_in_range(name, getattr(self, name), minimum=0, is_minimum_allowed=True)
 
     def draw(self, random: torch.Generator) -> Pair:
+        """A pair of one anatomy, in contrasts that are drawn; labels are its classes."""
         return self.known(random).pair
 
     def first(self, count: int) -> list[Pair]:
+        """The pairs of the seeds 0, 1, …"""
         return [self.draw(torch.Generator().manual_seed(seed)) for seed in range(count)]
 
     def known(self, random: torch.Generator) -> KnownExamples:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..geometry.deformation import identity_points, jacobian_determinant, sample, vector_length
 from ..losses.direction import TargetOptions, both_targets
 from ..models.composition import BothWays, both_ways, mapped_lattice
-from .learning import Lesson
+from .learning import Objective
 from .pairs import Pair
 
 
@@ -39,23 +39,23 @@ class Look:
 
 
 @torch.no_grad()
-def look(lesson: Lesson, pairs: Sequence[Pair]) -> Look:
-    """How the network of `lesson`, as it predicts, does on `pairs`."""
-    was_training = lesson.network.training
-    lesson.network.eval()
-    rows = [torch.tensor(_looked_at(lesson, pair)) for pair in pairs]
-    lesson.network.train(was_training)
+def look(objective: Objective, pairs: Sequence[Pair]) -> Look:
+    """How the network of `objective`, as it predicts, does on `pairs`."""
+    was_training = objective.network.training
+    objective.network.eval()
+    rows = [torch.tensor(_looked_at(objective, pair)) for pair in pairs]
+    objective.network.train(was_training)
     return Look(*torch.stack(rows).nanmean(0).tolist())
 
 
-def _looked_at(lesson: Lesson, pair: Pair) -> list[float]:
-    maps = both_ways(lesson.network, pair.moving.values, pair.fixed.values)
-    terms = lesson.terms(maps, pair, torch.Generator().manual_seed(0))
+def _looked_at(objective: Objective, pair: Pair) -> list[float]:
+    maps = both_ways(objective.network, pair.moving.values, pair.fixed.values)
+    terms = objective.terms(maps, pair, torch.Generator().manual_seed(0))
     points, back = mapped_points(maps, pair)
     still = identity_points(points.shape[2:], points)
     return [
         float(terms.total), float(terms.regularity),
-        _similarity_loss(lesson, pair, points, back), _similarity_loss(lesson, pair, still, still),
+        _similarity_loss(objective, pair, points, back), _similarity_loss(objective, pair, still, still),
         overlap(pair, points), overlap(pair, still), folded_percent(points), inverse_error(maps, points),
     ]  # fmt: skip
 
@@ -68,8 +68,8 @@ def mapped_points(maps: BothWays, pair: Pair) -> tuple[Tensor, Tensor]:
     )
 
 
-def _similarity_loss(lesson: Lesson, pair: Pair, points: Tensor, back: Tensor) -> float:
-    options = TargetOptions(lesson.loss.similarity, lesson.dice_weight, lesson.loss.outside)
+def _similarity_loss(objective: Objective, pair: Pair, points: Tensor, back: Tensor) -> float:
+    options = TargetOptions(objective.loss.similarity, objective.dice_weight, objective.loss.outside)
     to_fixed, to_moving = both_targets(*pair.sides(), options)
     return float(to_fixed.loss(points) + to_moving.loss(back))
 

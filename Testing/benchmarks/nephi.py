@@ -40,7 +40,6 @@ from RegistrationNetLib.losses.direction import Side, both_targets
 from RegistrationNetLib.models.catalogue import card_named
 from RegistrationNetLib.models.layers.implicit import LocalMLP
 from RegistrationNetLib.models.layers.latent import random_codes
-from RegistrationNetLib.models.loading import untrained_network
 from RegistrationNetLib.models.nephi import ImplicitMap, slabs
 from RegistrationNetLib.quality.known_pair import AppearanceOptions, known_pair
 from RegistrationNetLib.quality.known_warp import WarpOptions, error_mm
@@ -48,9 +47,12 @@ from RegistrationNetLib.quality.phantom import head_phantom
 from RegistrationNetLib.registration.alignment import align
 from RegistrationNetLib.registration.field_refinement import FieldOptions, refine_field
 from RegistrationNetLib.registration.initial_transform import initial_of
+from RegistrationNetLib.registration.measures import FIELD_MEASURES
+from RegistrationNetLib.registration.method import Settings
+from RegistrationNetLib.registration.methods import untrained_network
 from RegistrationNetLib.registration.nephi_fit import ImplicitOptions, implicit_options, refine_implicit
 from RegistrationNetLib.registration.network_refinement import network_options, refine_network
-from RegistrationNetLib.registration.options import FIELD_MEASURES, checked_options
+from RegistrationNetLib.registration.options import checked_options
 from RegistrationNetLib.registration.prepare import Prepared, prepared, prepared_pair
 from Testing.benchmarks.known_warps import case, data_folder
 from Testing.models.layers.published import randomize
@@ -83,7 +85,8 @@ def accuracy(arguments: argparse.Namespace) -> None:
         aligned = replace(moving.carried(fixed.grid.moved(matrix)), grid=fixed.grid)
         counted = replace(fixed, mask=aligned.mask)
 
-        def by_direct(counted: Prepared = counted, aligned: Prepared = aligned, options: FieldOptions = options.field) -> Fields:
+        def by_direct(counted: Prepared = counted, aligned: Prepared = aligned, options: Settings = options.settings) -> Fields:
+            assert isinstance(options, FieldOptions)
             return refine_field(counted, aligned, options, silent)
 
         def by_nephi(fixed: Prepared = fixed, moving: Prepared = moving, matrix: np.ndarray = matrix) -> Fields:

@@ -42,8 +42,9 @@ def main() -> None:
     found = {
         "open_ms": milliseconds,
         "processor_ms": seconds_of_processor,
+        "library": sorted(name.partition(".")[2] for name in sys.modules if name.startswith("RegistrationNetLib.")),
         "heavy": sorted({"torch", "SimpleITK", "scipy"} & sys.modules.keys()),
-        "has_worker": module.widget.logic.client._life is not None,
+        "has_worker": module.widget.logic.client._worker is not None,
     }
     module.widget.cleanup()
     sys.stdout.write(json.dumps(found) + "\n")

@@ -26,7 +26,7 @@ def random_weights(file: Path) -> None:
     import torch
 
     from RegistrationNetLib.models.catalogue import card_named
-    from RegistrationNetLib.models.loading import untrained_network
+    from RegistrationNetLib.registration.methods import untrained_network
     from Testing.models.layers.published import randomize
 
     network = untrained_network(card_named("unigradicon"))

@@ -16,7 +16,7 @@ import torch
 
 from RegistrationNetLib.losses.similarity import LNCC
 from RegistrationNetLib.models.gradicon import GradICONLoss, gradicon_network
-from RegistrationNetLib.training.learning import LearningOptions, Lesson, learning
+from RegistrationNetLib.training.learning import LearningOptions, Objective, learning
 from RegistrationNetLib.training.state import Trainee
 from RegistrationNetLib.training.synthetic import AnatomyPairs
 from RegistrationNetLib.training.validation import Look, look
@@ -40,7 +40,7 @@ def trained(minutes: float, size: int) -> Look:
     trainee = Trainee(gradicon_network(3, has_last_step=False))
     pairs = AnatomyPairs((size,) * 3, one_contrast=True)
     loss, held_out = GradICONLoss(LNCC(sigma_vox=3)), pairs.first(HELD_OUT)
-    lesson = Lesson(trainee.network, loss, dice_weight=0.0)
+    objective = Objective(trainee.network, loss, dice_weight=0.0)
     start = looked = time.process_time()
     step = None
     for step in learning(trainee, loss, pairs, LearningOptions(steps=10**9, learning_rate=3e-4, dice_weight=0.0)):
@@ -49,8 +49,8 @@ def trained(minutes: float, size: int) -> Look:
             break
         if now - looked > LOOK_EVERY_SECONDS:
             looked = now
-            print(told(step.number, now - start, look(lesson, held_out)), flush=True)
-    seen = look(lesson, held_out)
+            print(told(step.number, now - start, look(objective, held_out)), flush=True)
+    seen = look(objective, held_out)
     print(told(step.number if step else 0, time.process_time() - start, seen))
     return seen
 

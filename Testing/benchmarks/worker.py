@@ -3,7 +3,7 @@
     python -m Testing.benchmarks.worker --size 256 --runs 5
 
 Nodes of a scene go in and nodes come out, by the module's logic on the real MRML, on the stand-in for Slicer's Qt side. The registration
-itself is left out (`answering_worker`), so that all the time from start to result is what the road adds to a direct call.
+itself is left out (`answering_worker`), so that all the time from start to result is what the way through the worker adds to a direct call.
 Seconds are the best of the runs, standstills the longest of all. "Lock kept" is as in Slicer, where PythonQt holds Python's lock
 whenever the application waits for events, here for 20 ms between two polls.
 """
@@ -66,8 +66,8 @@ def run(logic: Any, pair: list[Any], wait: Callable[[Any], None]) -> dict[str, f
 
 def processor_seconds(logic: Any) -> tuple[float, float]:
     """Of this process, and of the worker."""
-    life = logic.client._life
-    used = [psutil.Process().cpu_times(), *([psutil.Process(life._process.pid).cpu_times()] if life else [])]
+    worker = logic.client._worker
+    used = [psutil.Process().cpu_times(), *([psutil.Process(worker._process.pid).cpu_times()] if worker else [])]
     here, there = ([one.user + one.system for one in used] + [0.0])[:2]
     return here, there
 

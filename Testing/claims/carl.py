@@ -114,11 +114,11 @@ def carl(setting: Setting) -> Claim:
 @torch.no_grad()
 def dice_where(run: Learnt, change: Callable[[Tensor], Tensor]) -> float:
     """Mean Dice of the held-out pairs where moving is changed."""
-    run.lesson.network.eval()
+    run.objective.network.eval()
     scores = []
     for pair in run.held_out:
         changed = _changed(pair, change)
-        maps = both_ways(run.lesson.network, changed.moving.values, changed.fixed.values)
+        maps = both_ways(run.objective.network, changed.moving.values, changed.fixed.values)
         scores.append(overlap(changed, mapped_lattice(maps.moving_from_fixed, pair.fixed.values.shape[2:], pair.fixed.values)))
     return fmean(scores)
 
@@ -129,7 +129,7 @@ def folded_in_body(run: Learnt) -> float:
     folded = []
     for pair in run.held_out:
         assert pair.fixed.labels is not None
-        maps = both_ways(run.lesson.network, pair.moving.values, pair.fixed.values)
+        maps = both_ways(run.objective.network, pair.moving.values, pair.fixed.values)
         points = mapped_lattice(maps.moving_from_fixed, pair.fixed.values.shape[2:], pair.fixed.values)
         folded.append((jacobian_determinant(points) <= 0)[pair.fixed.labels > 0])
     return 100 * float(torch.cat(folded).float().mean())
@@ -139,7 +139,7 @@ def folded_in_body(run: Learnt) -> float:
 def _shown(setting: Setting, run: Learnt, name: str, change: str) -> tuple[str, str]:
     """A picture of the first held-out pair where moving is changed; after `dice_where`, which leaves the network as it predicts."""
     pair = _changed(run.held_out[0], CHANGES[change])
-    maps = both_ways(run.lesson.network, pair.moving.values, pair.fixed.values)
+    maps = both_ways(run.objective.network, pair.moving.values, pair.fixed.values)
     return setting.picture_of(pair, maps, f"carl_{name.lower()}_{SHOWN[change]}", f"{name}, moving {change}")
 
 

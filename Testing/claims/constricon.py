@@ -78,11 +78,11 @@ def _gradicon(setting: Setting, weight: float) -> Learnt:
 
 def finer_error(run: Learnt) -> float:
     """The inverse-consistency error of the same network where its exponentials are worked out more finely."""
-    steps = [one for one in run.lesson.network.modules() if isinstance(one, VelocityExponential)]
+    steps = [one for one in run.objective.network.modules() if isinstance(one, VelocityExponential)]
     before = [one.squarings for one in steps]
     for one in steps:
         one.squarings = MANY_SQUARINGS
-    error = look(run.lesson, run.held_out).inverse_error
+    error = look(run.objective, run.held_out).inverse_error
     for one, squarings in zip(steps, before, strict=True):
         one.squarings = squarings
     return error

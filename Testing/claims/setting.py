@@ -18,7 +18,7 @@ from RegistrationNetLib.models.composition import BothWays, Downsample, Function
 from RegistrationNetLib.models.layers.unet import TallUNet
 from RegistrationNetLib.registration.network_refinement import NetworkOptions, refine_network
 from RegistrationNetLib.training.augmentation import AugmentationOptions
-from RegistrationNetLib.training.learning import LearningOptions, Lesson, TrainingLoss, learning_in_turn
+from RegistrationNetLib.training.learning import LearningOptions, Objective, TrainingLoss, learning_in_turn
 from RegistrationNetLib.training.pairs import Example, Pair, Pairs
 from RegistrationNetLib.training.record import draw_maps, draw_pair
 from RegistrationNetLib.training.state import Trainee
@@ -115,7 +115,7 @@ class Setting:
         options = LearningOptions(
             steps=self.steps(steps), batch=batch, learning_rate=rate, seed=seed, dice_weight=0.0, augmentation=augmentation
         )
-        lesson, held_out = Lesson(trainee.network, loss, dice_weight=0.0), pairs.first(max(2, round(self.share * HELD_OUT)))
+        objective, held_out = Objective(trainee.network, loss, dice_weight=0.0), pairs.first(max(2, round(self.share * HELD_OUT)))
         course = Course(self.runs / name.replace(" ", "_"), options)
         if self.goes_on:
             course.take_up(trainee)
@@ -124,15 +124,15 @@ class Setting:
         losses = [*([] if begin is None else [(begin[0], self.steps(begin[1]))]), (loss, options.steps)]
         for step in learning_in_turn(trainee, losses, Unlabelled(pairs), options):
             if step.number % every == 0:
-                course.curve.append((step.number, look(lesson, held_out)))
+                course.curve.append((step.number, look(objective, held_out)))
             if step.number % KEEP_EVERY == 0 or step.number == options.steps:
                 course.keep(trainee)
-        seen, seconds = look(lesson, held_out), course.seconds
+        seen, seconds = look(objective, held_out), course.seconds
         self.said(
             f"  {name}: {options.steps} steps, {seconds:.0f} s of processor time, "
             f"Dice {seen.dice_before:.3f} → {seen.dice:.3f}, folds {seen.folded_percent:.3f} %"
         )
-        return Learnt(lesson, seen, course.curve, held_out)
+        return Learnt(objective, seen, course.curve, held_out)
 
     def picture_of(self, pair: Pair, maps: BothWays, name: str, caption: str) -> tuple[str, str]:
         """A drawn pair."""
@@ -143,7 +143,7 @@ class Setting:
     def picture(self, learnt: Learnt, name: str, caption: str, place: int = 0) -> tuple[str, str]:
         """A drawn held-out pair."""
         self.pictures.mkdir(parents=True, exist_ok=True)
-        draw_pair(learnt.lesson, learnt.held_out[place], self.pictures / f"{name}.png")
+        draw_pair(learnt.objective, learnt.held_out[place], self.pictures / f"{name}.png")
         return f"{name}.png", caption
 
     def brains(self) -> BrainPairs:
@@ -162,7 +162,7 @@ class Setting:
 class Learnt:
     """A network after training, how it does on held-out pairs, and how it came there."""
 
-    lesson: Lesson
+    objective: Objective
     seen: Look
     curve: Sequence[tuple[int, Look]]
     held_out: Sequence[Pair]
@@ -170,10 +170,10 @@ class Learnt:
 
 def refined_maps(setting: Setting, run: Learnt, pair: Pair) -> BothWays:
     """The maps of a pair after the network's weights were fitted to it (IO)."""
-    loss = run.lesson.loss
+    loss = run.objective.loss
     options = NetworkOptions(loss, learning_rate=IO_RATE, steps=setting.steps(IO_STEPS))
     targets = both_targets(*unlabelled(pair).sides(), TargetOptions(loss.similarity, outside=loss.outside))
-    return refine_network(run.lesson.network, targets, options, report=lambda _: None).maps
+    return refine_network(run.objective.network, targets, options, report=lambda _: None).maps
 
 
 def still_points(pair: Pair) -> Tensor:

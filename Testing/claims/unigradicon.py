@@ -77,8 +77,8 @@ def _dice(run: Learnt, pairs: Pairs) -> tuple[float, float]:
 
 
 def _both(run: Learnt, pair: Pair) -> tuple[float, float]:
-    run.lesson.network.eval()
-    maps = both_ways(run.lesson.network, pair.moving.values, pair.fixed.values)
+    run.objective.network.eval()
+    maps = both_ways(run.objective.network, pair.moving.values, pair.fixed.values)
     return overlap(pair, still_points(pair)), overlap(pair, mapped_points(maps, pair)[0])
 
 

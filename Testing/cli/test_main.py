@@ -1,5 +1,6 @@
 """The command line: what it gives, and how it fails."""
 
+import hashlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,17 +23,12 @@ import SimpleITK as sitk
 import torch
 
 from RegistrationNetLib.cli import commands
-from RegistrationNetLib.cli import main as cli
 from RegistrationNetLib.cli.main import main, parser
-from RegistrationNetLib.devices import DEVICES
 from RegistrationNetLib.errors import Cancelled, OutputError
-from RegistrationNetLib.io.inputs import MODALITIES
 from RegistrationNetLib.io.outputs import write_image
 from RegistrationNetLib.models.catalogue import card_named
-from RegistrationNetLib.models.loading import untrained_network
 from RegistrationNetLib.registration import pipeline as registration
-from RegistrationNetLib.registration.alignment import STAGES
-from RegistrationNetLib.registration.options import REFINEMENTS
+from RegistrationNetLib.registration.methods import untrained_network
 
 from ..loopback import Answer, Server, stalled, status, whole
 
@@ -160,10 +157,6 @@ def test_each_flag_reaches_the_road(flag: str, tmp_path: Path, monkeypatch: pyte
     assert (asked["fixed"], asked["moving"], asked[name]) == ("F", "M", value)
 
 
-def test_the_choices_of_the_command_line_are_those_of_the_library() -> None:
-    assert (cli.MODALITIES, cli.REFINEMENTS, cli.DEVICES, cli.ALIGNMENTS) == (MODALITIES, REFINEMENTS, DEVICES, STAGES)
-
-
 def test_the_initial_transform_and_the_landmarks_reach_the_road(
     place: Place, monkeypatch: pytest.MonkeyPatch, status_of: Status
 ) -> None:
@@ -185,7 +178,7 @@ def test_the_initial_transform_and_the_landmarks_reach_the_road(
 
 
 def test_every_flag_of_register_has_a_test_above(status_of: Status) -> None:
-    flags = set(re.findall(r"--[a-z-]+", status_of("register", "--help")[1])) - {"--help", "--debug", "--quiet"}
+    flags = set(re.findall(r"--[a-z-]+", status_of("register", "--help")[1])) - {"--help", "--debug", "--quiet", "--anonymous"}
     assert flags - set(FLAGS) == {"--initial", "--fixed-landmarks", "--moving-landmarks"}
 
 
@@ -204,7 +197,7 @@ def test_warp_keeps_the_pixel_type_and_lays_moving_on_fixed(place: Place, status
 def test_warp_of_labels_makes_no_new_label(place: Place, status_of: Status) -> None:
     sitk.WriteTransform(sitk.TranslationTransform(3, (0.9, 0.3, 0.4)), place / "half.h5")
     arguments = ["--transform", place / "half.h5", "--like", place / "fixed.nii.gz"]
-    for flags, values in (([], "more"), (["--labels"], "same")):
+    for flags, values in ((["--no-labels"], "more"), (["--labels"], "same")):
         assert status_of("warp", place / "moving_labels.nii.gz", place / "warped.nrrd", *arguments, *flags)[0] == 0
         seen = set(np.unique(sitk.GetArrayFromImage(sitk.ReadImage(place / "warped.nrrd"))).tolist())
         assert (seen == {0, 7}) == (values == "same")
@@ -307,7 +300,10 @@ def test_weights_are_downloaded_used_and_removed(
 ) -> None:
     server = mirror(whole(published.read_bytes()))
     code, out, err = status_of("models", "download", "unigradicon")
-    assert (code, out, err) == (0, f"unigradicon is ready: {cache / 'unigradicon.trch'}\n", "")
+    sha256 = hashlib.sha256(published.read_bytes()).hexdigest()
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == f"unigradicon is ready: {cache / 'unigradicon.trch'}"
+    assert out.splitlines()[1].startswith(f"SHA-256 {sha256}; ")
     assert [address for address, _ in server.seen] == ["/unigradicon.trch"]
     assert state_of("unigradicon", status_of) == "ready"
     assert re.search(r"^unigradicon +ready, \d+ kB", status_of("models")[1], re.MULTILINE)
@@ -323,7 +319,10 @@ def test_weights_are_downloaded_used_and_removed(
 
 def test_weights_are_imported(status_of: Status, cache: Path, published: Path) -> None:
     code, out, err = status_of("models", "import", "unigradicon", str(published))
-    assert (code, out, err) == (0, f"unigradicon is ready: {cache / 'unigradicon.trch'}\n", "")
+    sha256 = hashlib.sha256(published.read_bytes()).hexdigest()
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == f"unigradicon is ready: {cache / 'unigradicon.trch'}"
+    assert out.splitlines()[1].startswith(f"SHA-256 {sha256}; ")
     assert state_of("unigradicon", status_of) == "ready"
     assert status_of("models", "import", "unigradicon", str(published), "--quiet") == (0, "", "")
 
@@ -406,7 +405,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[], sitk.Image], str]] = {
     "2-D": (lambda: blob((12, 12)), "dimension|2-D"),
     "4-D": (lambda: sitk.JoinSeries([blob((12, 12, 12))] * 2), "dimension|4-D"),
     "RGB": (lambda: image_of(np.zeros((24, 24, 24, 3), np.uint8), is_vector=True), "values per voxel|channel"),
-    "NaN": (lambda: with_hole(np.nan), "NaN"),
+    "NaN": (lambda: with_hole(np.nan) * np.nan, "NaN"),
     "inf": (lambda: with_hole(np.inf), "infinite"),
     "constant": (lambda: image_of(np.full((24, 24, 24), 5, np.int16)), "one value everywhere"),
     "one slice": (lambda: blob((12, 12, 12))[:, :, 12:13], "voxels"),
@@ -433,9 +432,9 @@ def test_a_bad_image_is_refused_in_one_line(what: str, side: str, place: Place, 
         (["--fixed-labels", "{}/fixed_labels.nii.gz"], "Labels came for one image only"),
         (["--fixed-mask", "{}/missing.nii.gz"], "no file .*missing.nii.gz"),
         (["--fixed-mask", "{}/empty.nii.gz"], "mask is empty"),
-        (["--fixed-mask", "{}/small.nii.gz"], "mask .*grid"),
-        (["--moving-mask", "{}/elsewhere.nii.gz"], "mask .*(grid|away)"),
-        (["--fixed-labels", "{}/small.nii.gz", "--moving-labels", "{}/moving_labels.nii.gz"], "labels .*grid"),
+        (["--moving-mask", "{}/elsewhere.nii.gz"], "moving mask does not overlap its image"),
+        (["--fixed-labels", "{}/elsewhere.nii.gz", "--moving-labels", "{}/moving_labels.nii.gz"], "labels does not overlap"),
+        (["--fixed-mask", "{}/flat.nii.gz"], "fixed mask has 2 dimensions and its image 3"),
         (["--initial", "{}/missing.h5"], "no transform file .*missing.h5"),
         (["--initial", "{}/fixed.nii.gz"], "cannot be read as an ITK transform"),
         (["--fixed-landmarks", "{}/points.csv"], "Add --moving-landmarks"),
@@ -444,15 +443,16 @@ def test_a_bad_image_is_refused_in_one_line(what: str, side: str, place: Place, 
         (["--smoothness", "nan"], "--smoothness: 'nan' is not a number above 0"),
         (["--seed", "1.5"], "--seed: '1.5' is not a whole number"),
         (["--align", "rigid,warp"], "--align: 'warp' is not one of centre, pose, rigid, similarity, affine"),
-        (["--device", "tpu"], "--device: invalid choice: 'tpu'"),
+        (["--device", "tpu"], "--device: 'tpu' is not one of auto, cpu"),
         (["--refine", "all"], "--refine: invalid choice: 'all'"),
         (["--fixed-modality", "pet"], "--fixed-modality: invalid choice: 'pet'"),
         (["--what"], "unrecognized arguments: --what"),
+        (["--smothness", "2"], r"unrecognized arguments: --smothness 2 \(did you mean --smoothness\?\)"),
+        (["--fixed-mask-file=a"], r"did you mean --fixed-mask\?"),
     ],
 )
 def test_a_bad_option_is_refused_in_one_line(flags: list[str], message: str, place: Place, status_of: Status) -> None:
-    small = sitk.Image([4, 4, 4], sitk.sitkUInt8) + 1
-    sitk.WriteImage(small, place / "small.nii.gz")
+    sitk.WriteImage(sitk.Image([24, 24], sitk.sitkUInt8) + 1, place / "flat.nii.gz")
     sitk.WriteImage(sitk.ReadImage(place / "fixed_labels.nii.gz") * 0, place / "empty.nii.gz")
     elsewhere = sitk.ReadImage(place / "moving_labels.nii.gz")
     elsewhere.SetOrigin((500, 500, 500))
@@ -669,3 +669,178 @@ def test_help_of_every_command_is_there(status_of: Status) -> None:
         assert (code, err) == (0, "")
         assert out.startswith(f"usage: registrationnet {name}")
     assert status_of("--version")[0] == 0
+
+
+# files that people bring: read with a word about it, or refused before the work
+
+
+def test_warnings_are_printed_once_and_stand_in_the_report(place: Place, status_of: Status) -> None:
+    labels = sitk.ReadImage(place / "fixed_labels.nii.gz")
+    sitk.WriteImage(sitk.Crop(labels, (3, 3, 3), (3, 3, 3)), place / "cropped.seg.nrrd")
+    given = ["register", place / "fixed.nii.gz", place / "moving.nii.gz", place / "out", *QUICK]
+    code, _, err = status_of(*given, "--fixed-mask", place / "cropped.seg.nrrd")
+    assert code == 0
+    (line,) = err.splitlines()
+    assert re.match("registrationnet: warning: fixed mask lies on another grid than fixed .* by the nearest voxel", line)
+    assert json.loads((place.folder / "out" / "report.json").read_text())["warnings"] == [line.partition("warning: ")[2]]
+    assert status_of(*given, "--fixed-mask", place / "cropped.seg.nrrd", "--quiet") == (0, "", "")
+
+
+def test_reports_name_files_without_their_folders_or_not_at_all(place: Place, status_of: Status) -> None:
+    given = [place / "fixed.nii.gz", place / "moving.nii.gz", place / "out", *QUICK, "--quiet"]
+    assert status_of("register", *given)[0] == 0
+    page = (place.folder / "out" / "report.html").read_text(encoding="utf-8")
+    assert "fixed.nii.gz" in page
+    assert place.folder.name not in page
+    assert status_of("register", *given, "--anonymous")[0] == 0
+    for name in ("report.html", "report.json"):
+        text = (place.folder / "out" / name).read_text(encoding="utf-8")
+        assert "fixed.nii.gz" not in text
+        assert place.folder.name not in text
+
+
+def warp(place: Place, image: str, out: str, *flags: str) -> list[str]:
+    return ["warp", place / image, place / out, "--transform", place / "shift.h5", "--like", place / "fixed.nii.gz", *flags]
+
+
+@pytest.mark.parametrize("name", ["warped.png", "warped.TIF", "warped.tiff"])
+def test_a_format_that_cannot_hold_the_result_is_refused_before_the_work(place: Place, status_of: Status, name: str) -> None:
+    before = place.names
+    refused(status_of(*warp(place, "moving.nii.gz", name)), f"{name} would be a picture.*Take one of .nii.gz")
+    jacobian = ["jacobian", place / name, "--transform", place / "shift.h5", "--like", place / "fixed.nii.gz"]
+    refused(status_of(*jacobian), f"{name} would be a picture")
+    assert place.names == before
+
+
+@pytest.mark.parametrize("name", ["warped.NII.GZ", "warped.Nrrd", "warped.MHA", "warped.MHD"])
+def test_a_suffix_in_capitals_is_a_suffix(place: Place, status_of: Status, name: str) -> None:
+    assert status_of(*warp(place, "moving.nii.gz", name)) == (0, "", "")
+    small = {"warped.NII.GZ": "a.nii.gz", "warped.Nrrd": "a.nrrd", "warped.MHA": "a.mha", "warped.MHD": "a.mhd"}[name]
+    os.rename(place / name, place / small)  # noqa: PTH104
+    assert sitk.ReadImage(place / small).GetSize() == (24, 24, 24)
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_work(
+    place: Place, status_of: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    refused(status_of(*warp(place, "moving.nii.gz", "warped.nii.gz")), "cannot be written; outputs go into one that can")
+    given = ["register", place / "fixed.nii.gz", place / "moving.nii.gz", place / "out", *QUICK]
+    refused(status_of(*given), "cannot be written; outputs go into one that can")
+
+
+def test_a_full_disk_is_noticed_before_the_work(place: Place, status_of: Status, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nearly_full(_: object) -> SimpleNamespace:
+        return SimpleNamespace(free=2**20)
+
+    monkeypatch.setattr("RegistrationNetLib.io.outputs.shutil.disk_usage", nearly_full)
+    code, out, err = status_of("register", place / "fixed.nii.gz", place / "moving.nii.gz", place / "out", *QUICK)
+    assert (code, out) == (1, "")
+    assert "The results need about 9 MB; the disk of" in err
+
+
+def test_a_label_map_is_asked_about(place: Place, status_of: Status) -> None:
+    refused(status_of(*warp(place, "moving_labels.nii.gz", "w.nrrd")), "looks like a label map .* Add --labels, or --no-labels")
+    assert status_of(*warp(place, "moving_labels.nii.gz", "w.nrrd", "--labels"))[0] == 0
+
+
+@pytest.mark.parametrize("order", [["models", "--json", "show", "direct"], ["models", "show", "direct", "--json"]])
+def test_json_is_json_wherever_it_is_asked_for(status_of: Status, cache: Path, order: list[str]) -> None:
+    assert cache
+    assert json.loads(status_of(*order)[1])["name"] == "direct"
+
+
+def test_an_own_model_with_a_bad_card_is_removed_and_stands_in_nobodys_way(status_of: Status, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    for name in ("bad.card.json", "bad.trch", "bad.trch.json"):
+        (cache / name).write_text("{")
+    code, out, err = status_of("models", "list")
+    assert (code, len(err.splitlines())) == (0, 1)
+    assert re.match(r"registrationnet: warning: An own model is left out\. .*bad\.card\.json is not the card of a model", err)
+    assert "unigradicon" in out
+    assert status_of("models", "show", "direct")[0] == 0
+    assert status_of("models", "remove", "bad") == (0, "bad: 0 kB freed\n", "")
+    assert list(cache.iterdir()) == []
+    code, _, err = status_of("models", "remove", "bad")
+    assert code == 2
+    assert "no model 'bad'" in err
+
+
+def test_weights_with_another_checksum_than_asked_are_refused(
+    status_of: Status, cache: Path, mirror: Callable[..., Server], published: Path
+) -> None:
+    right, wrong = hashlib.sha256(published.read_bytes()).hexdigest(), 64 * "a"
+    importing = ["models", "import", "unigradicon", str(published)]
+    refused(
+        status_of(*importing, "--sha256", wrong), f"must have the checksum {wrong}, as you asked; .*{published.name} has {right}"
+    )
+    refused(status_of(*importing, "--sha256", "abc"), "--sha256: 'abc' is not a SHA-256 checksum of 64 hexadecimal digits")
+    mirror(whole(published.read_bytes()))
+    downloading = ["models", "download", "unigradicon", "--quiet"]
+    code, _, err = status_of(*downloading, "--sha256", wrong)
+    assert (code, "as you asked" in err) == (1, True)
+    assert list(cache.iterdir()) == []
+    assert status_of(*importing, "--sha256", right.upper(), "--quiet") == (0, "", "")
+    assert json.loads(status_of("models", "show", "unigradicon", "--json")[1])["state"]["sha256"] == right
+    refused(status_of(*downloading, "--sha256", wrong), "as you asked")
+    assert status_of(*downloading, "--sha256", right) == (0, "", "")
+
+
+def test_a_bad_file_of_weights_is_named_by_the_users_own_name(status_of: Status, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.trch").write_bytes(b"junk")
+    _, _, err = status_of("models", "import", "unigradicon", str(tmp_path / "mine.trch"))
+    assert str(tmp_path / "mine.trch") in err
+    assert str(cache) not in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system has no such names")
+def test_a_folder_whose_name_is_no_unicode_is_a_folder(place: Place) -> None:
+    folder = Path(os.fsdecode(os.fsencode(place.folder) + b"/K\xe4se"))
+    folder.mkdir()
+    for name in ("fixed.nii.gz", "moving.nii.gz"):
+        (place.folder / name).rename(folder / name)
+    done = run("register", str(folder / "fixed.nii.gz"), str(folder / "moving.nii.gz"), str(folder / "out"), *QUICK)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in (folder / "out").iterdir()} == RESULTS
+    assert json.loads((folder / "out" / "report.json").read_text())["inputs"]["fixed"]["file"].endswith("K?se/fixed.nii.gz")
+
+
+NAMELESS = """
+import pwd, sys
+
+def nobody(*_):
+    raise KeyError("uid not found")
+
+pwd.getpwuid = pwd.getpwnam = nobody
+from RegistrationNetLib.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="user numbers without a name are a POSIX notion")
+def test_a_user_without_a_name_and_a_home_registers_and_is_told_where_weights_go(place: Place) -> None:
+    env = {name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH", "OMP_NUM_THREADS")}
+
+    def nameless(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", NAMELESS, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=README.parent, timeout=120, env=env, check=False)
+
+    done = nameless("register", place / "fixed.nii.gz", place / "moving.nii.gz", place / "out", *QUICK, "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = nameless("models", "download", "unigradicon")
+    assert done.returncode == 2
+    assert "There is no home folder for the weights of models" in done.stderr
+
+
+def test_memory_that_runs_out_is_told_in_our_words(place: Place, status_of: Status, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(registration, "solve", greedy)
+    code, _, err = status_of("register", place / "fixed.nii.gz", place / "moving.nii.gz", place / "out", *QUICK)
+    assert code == 1
+    assert "The memory of this machine is not enough for these images. Crop the images" in err
+    monkeypatch.setattr(commands, "warp_series", greedy)
+    code, _, err = status_of(*warp(place, "moving.nii.gz", "w.nrrd"))
+    assert code == 1
+    assert err == "registrationnet: Out of memory; close other programs or use smaller images.\n"

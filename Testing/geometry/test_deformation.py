@@ -434,3 +434,14 @@ def test_jacobian_determinant_is_negative_exactly_where_the_map_mirrors(dim: int
 def test_jacobian_determinant_of_each_batch_entry_is_its_own() -> None:
     both = torch.cat([scaling(2.0, 2)(identity_points((4, 4), DOUBLE)), scaling(3.0, 2)(identity_points((4, 4), DOUBLE))])
     torch.testing.assert_close(jacobian_determinant(both)[:, 0, 0, 0], torch.tensor([4.0, 9.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_a_newton_step_where_the_map_mirrors_goes_straight_by_what_is_missing(dim: int) -> None:
+    """Its Jacobian is taken as the identity there, as everywhere where the map (nearly) folds."""
+    lattice = identity_points((5, 6, 7)[:dim], DOUBLE)
+    mirrored = torch.cat([1 - lattice[:, :1], lattice[:, 1:]], dim=1)
+    missing = 0.01 * noise(*lattice.shape)
+    torch.testing.assert_close(deformation._newton_step(lattice, mirrored, missing), missing)
+    scaled = 0.5 * lattice
+    torch.testing.assert_close(deformation._newton_step(lattice, scaled, missing), 2 * missing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from RegistrationNetLib.geometry import pyramid as room
+from RegistrationNetLib.geometry import pyramid as module
 from RegistrationNetLib.geometry.pyramid import coarsened, pyramid
 from RegistrationNetLib.geometry.separable import apply_along_axes, coarsening_matrix, on
 
@@ -15,7 +15,7 @@ from RegistrationNetLib.geometry.separable import apply_along_axes, coarsening_m
 def test_a_coarser_image_is_that_of_the_whole_operator(
     shape: tuple[int, ...], layers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "LAYERS_AT_A_TIME", layers)
+    monkeypatch.setattr(module, "LAYERS_AT_A_TIME", layers)
     values = torch.rand(1, 2, *shape)
     coarse = [max(8, size // 2) for size in shape]
     matrices = on([coarsening_matrix(new, old) for new, old in zip(coarse, shape, strict=True)], values)

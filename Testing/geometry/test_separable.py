@@ -16,6 +16,7 @@ from RegistrationNetLib.geometry.separable import (
     coarsening_matrix,
     interpolation_matrix,
     on,
+    replicating_blur_matrix,
     resize_matrix,
 )
 
@@ -177,3 +178,13 @@ def test_splines_on_twice_the_intervals_keep_the_curve(intervals: int) -> None:
     coefficients = noise(intervals + 3).numpy()
     finer = bspline_change_matrix(2 * intervals, intervals) @ coefficients
     np.testing.assert_allclose(bspline_matrix(41, 2 * intervals) @ finer, bspline_matrix(41, intervals) @ coefficients, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 2, 9])
+@pytest.mark.parametrize("sigma_vox", [0.4, 1.3])
+def test_a_replicating_blur_is_that_of_the_line_with_its_ends_repeated(size: int, sigma_vox: float) -> None:
+    line, reach = np.random.default_rng(0).random(size), 30
+    offsets = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (offsets / sigma_vox) ** 2)
+    expected = np.convolve(np.pad(line, reach, mode="edge"), weights / weights.sum(), mode="valid")
+    np.testing.assert_allclose(replicating_blur_matrix(size, sigma_vox) @ line, expected, atol=1e-4)

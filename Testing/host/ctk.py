@@ -42,6 +42,12 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         size = self.fontMetrics().size(QtCore.Qt.TextFlag.TextShowMnemonic, self.text or "Mg")
         return QtCore.QSize(size.width() + 30, max(size.height(), 16) + 6)
 
+    def changeEvent(self, event):
+        super().changeEvent(event)
+        if event.type() == QtCore.QEvent.Type.FontChange and hasattr(self, "_hidden"):
+            self.setContentsMargins(0, self._head().height(), 0, 0)
+            self.setMaximumHeight(16777215 if self.checked else self._head().height())
+
     def _onToggled(self, isOpen):
         self._collapsing = True
         for child in self.children():

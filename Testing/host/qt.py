@@ -2,6 +2,7 @@
 
 import ctypes
 import enum
+import functools
 import inspect
 import sys
 
@@ -150,13 +151,20 @@ def registerCustomWidget(cls):
     return cls
 
 
+@functools.cache
+def _properties(cls):
+    """Looked up once: PySide forgets a class's description when the last of its widgets goes."""
+    described = cls.staticMetaObject
+    return frozenset(described.property(index).name() for index in range(described.propertyCount()))
+
+
 def _checkProperties(tree):
     """A property that the class does not have is set all the same, and has no effect."""
     for widget in tree.iter("widget"):
         kind = widget.get("class")
         known = _customWidgets.get(kind) or getattr(_this, kind, QtWidgets.QFrame)
         for given in widget.findall("property"):
-            if given.get("stdset") != "0" and known.staticMetaObject.indexOfProperty(given.get("name")) < 0:
+            if given.get("stdset") != "0" and given.get("name") not in _properties(known):
                 raise RuntimeError(f"{kind} {widget.get('name')!r} has no property {given.get('name')!r}")
 
 

@@ -45,13 +45,27 @@ class qSlicerWidget(qMRMLWidget):
     pass
 
 
+class _SortFilterProxyModel(QtCore.QObject):
+    """As much of qMRMLSortFilterProxyModel as hides single nodes."""
+
+    def _setHiddenNodeIDs(self, value):
+        self._hiddenNodeIDs = tuple(value)
+        self.parent()._refresh()
+
+    hiddenNodeIDs = Property("QStringList", lambda s: getattr(s, "_hiddenNodeIDs", ()), _setHiddenNodeIDs)
+
+
 class _SceneCombo(QtWidgets.QWidget):
     """What the node selectors share: the nodes of a scene that pass the filters, by ID, live."""
 
     def __init__(self, parent=None):
         super().__init__(parent)
         self._scene, self._tags, self._attributes = None, [], []
+        self._proxy = _SortFilterProxyModel(self)
         self.setEnabled(False)
+
+    def sortFilterProxyModel(self):
+        return self._proxy
 
     def mrmlScene(self):
         return self._scene
@@ -91,7 +105,7 @@ class _SceneCombo(QtWidgets.QWidget):
         self._refresh()
 
     def _accepts(self, node):
-        if node.GetHideFromEditors() and not self.showHidden:
+        if (node.GetHideFromEditors() and not self.showHidden) or node.GetID() in self._proxy.hiddenNodeIDs:
             return False
         for nodeType in self.nodeTypes:
             if node.IsA(nodeType) if self.showChildNodeTypes else node.GetClassName() == nodeType:
@@ -175,7 +189,10 @@ class qMRMLNodeComboBox(_SceneCombo):
         self._filling = False
         ids = [n.GetID() for n in nodes]
         if self._currentID not in ids:
-            self._select("")  # Slicer's own test: nodes that are added are not selected by themselves
+            # Nodes that are added are not selected by themselves, but where one that was chosen goes and there is no entry for
+            # "none", the list stands on another node, as every list of Qt does.
+            isGone = bool(self._currentID) and not self.noneEnabled and ids
+            self._select(ids[0] if isGone else "")
         else:
             self._combo.setCurrentIndex(self._combo.findData(self._currentID))
 
@@ -334,6 +351,32 @@ for _cls in (
 ):
     qt.registerCustomWidget(_cls)
     setattr(slicer, _cls.__name__, _cls)
+
+
+class ModulePanel(QtWidgets.QScrollArea):
+    """What a module's widget lies in: below its help, in an area that scrolls, of which a screen shows only a part."""
+
+    def __init__(self, representation):
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setHorizontalScrollBarPolicy(QtCore.Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setFrameShape(QtWidgets.QFrame.Shape.NoFrame)
+        inside = QtWidgets.QWidget()
+        layout = QtWidgets.QVBoxLayout(inside)
+        layout.setContentsMargins(0, 0, 0, 0)
+        help_ = ctk.ctkCollapsibleButton("Help & Acknowledgement")
+        help_.setCollapsed(True)
+        layout.addWidget(help_)
+        layout.addWidget(representation)
+        layout.addStretch(1)
+        self.setWidget(inside)
+
+    def isInSight(self, widget):
+        """Whether all of a widget lies within what is visible."""
+        if not widget.isVisible():
+            return False
+        top = widget.mapTo(self.viewport(), QtCore.QPoint(0, 0)).y()
+        return top >= 0 and top + widget.height <= self.viewport().height
 
 
 # --- application -----------------------------------------------------------------------------

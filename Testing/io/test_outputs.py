@@ -3,13 +3,26 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from RegistrationNetLib.errors import InputError, OutputError
-from RegistrationNetLib.io.outputs import check_file_name, check_folder_name, check_image_name, staged, staged_folder, write_image
+from RegistrationNetLib.errors import InputError, OutputError, ResourceError
+from RegistrationNetLib.io.outputs import (
+    check_disk_space,
+    check_file_name,
+    check_folder_name,
+    check_image_name,
+    check_picture,
+    result_bytes,
+    staged,
+    staged_folder,
+    write_image,
+    write_transform,
+)  # fmt: skip
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = sitk.Image([4, 5, 6], sitk.sitkInt16)
@@ -152,3 +165,60 @@ def test_names_are_checked_before_the_work(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "b"):
         with pytest.raises(InputError, match="is a file"):
             check_folder_name(path)
+
+
+# before the work
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "A.TIFF"])
+def test_a_volume_is_no_picture(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} would be a picture, which holds a single plane .*the result has 3 dimensions"):
+        check_image_name(tmp_path / name, dim=3)
+    check_image_name(tmp_path / name, dim=2)
+
+
+def test_a_picture_keeps_a_plane_of_small_whole_numbers_without_a_place(tmp_path: Path) -> None:
+    plane = sitk.Image([9, 9], sitk.sitkUInt8)
+    check_picture(tmp_path / "a.png", plane, plane.GetPixelID())
+    check_picture(tmp_path / "a.nrrd", plane, sitk.sitkFloat32)
+    with pytest.raises(InputError, match="whole numbers from 0 to 255 or 65535; the result has pixels of 32-bit float"):
+        check_picture(tmp_path / "a.png", plane, sitk.sitkFloat32)
+    plane.SetSpacing((2, 2))
+    with pytest.raises(InputError, match="keeps neither spacing nor origin"):
+        check_picture(tmp_path / "a.png", plane, plane.GetPixelID())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions of folders are a POSIX notion")
+@pytest.mark.parametrize("check", [check_file_name, check_image_name, check_folder_name])
+def test_a_folder_that_cannot_be_written_is_refused(
+    tmp_path: Path, check: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: Path(path) != tmp_path or not mode & os.W_OK
+    )  # as for other users than root
+    with pytest.raises(InputError, match="cannot be written; outputs go into one that can"):
+        check(tmp_path / "a.nii.gz")
+
+
+def test_space_on_the_disk_is_asked_for(tmp_path: Path) -> None:
+    check_disk_space(tmp_path / "missing" / "deep", 1)
+    with pytest.raises(ResourceError, match=r"The results need about 1099511627776 MB; the disk of .* has \d+ MB free"):
+        check_disk_space(tmp_path, 2.0**60)
+
+
+def test_the_space_that_results_take_is_about_what_is_estimated(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((12, 13, 14, 3))
+    field = sitk.GetImageFromArray(values, isVector=True)
+    write_transform(sitk.DisplacementFieldTransform(field), tmp_path / "t.h5")
+    voxels = values[..., 0].size
+    for suffix, bytes_each in (("float32", 4), ("float64", 8)):
+        write_image(sitk.GetImageFromArray(values[..., 0].astype(suffix)), tmp_path / f"{suffix}.nii.gz")
+        assert (tmp_path / f"{suffix}.nii.gz").stat().st_size < voxels * bytes_each + 1000
+    size = (tmp_path / "t.h5").stat().st_size
+    assert size < 24 * voxels + 10_000
+    assert result_bytes(voxels, voxels) > 2 * size + 12 * voxels
+
+
+def test_a_transform_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"The transform t\.unknown cannot be written"):
+        write_transform(sitk.Transform(3, sitk.sitkIdentity), tmp_path / "t.unknown")

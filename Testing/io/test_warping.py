@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from RegistrationNetLib.errors import InputError
-from RegistrationNetLib.io.warping import warp_image
+from RegistrationNetLib.io.warping import warp_image, warp_series
 
 WHOLE = [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64]
 
@@ -92,3 +92,37 @@ def test_complex_pixels_are_refused() -> None:
     image = sitk.GetImageFromArray(np.zeros((2, 2, 2), dtype=np.complex64))
     with pytest.raises(InputError, match="complex"):
         warp_image(image, image, shift(0))
+
+
+# series and metadata
+
+
+def test_each_volume_of_a_series_is_warped_and_its_times_stay() -> None:
+    volumes = [ramp(np.int16), ramp(np.int16) + 7]
+    series = sitk.JoinSeries(volumes, 5.0, 2.0)
+    for like in (volumes[0], series):
+        warped = warp_series(series, like, shift(1.0))
+        assert (warped.GetSize(), warped.GetSpacing()[3], warped.GetOrigin()[3]) == (series.GetSize(), 2.0, 5.0)
+        for moment, volume in enumerate(volumes):
+            assert row(warped[..., moment]) == row(warp_image(volume, volumes[0], shift(1.0)))
+
+
+def test_names_of_segments_come_along_with_the_extent_of_the_new_grid() -> None:
+    image = ramp(np.uint8)
+    told = {
+        "Segment0_Name": "Liver", "Segment0_LabelValue": "10", "Segment0_Extent": "1 2 0 1 0 2", "Segmentation_ReferenceImageExtentOffset": "3 4 5",
+        "mine": "kept",
+    }  # fmt: skip
+    for key, value in {**told, "ITK_InputFilterName": "NrrdImageIO", "NRRD_kinds[0]": "domain"}.items():
+        image.SetMetaData(key, value)
+    large = sitk.Resample(image, (9, 8, 7))
+    warped = warp_series(image, large, shift(0.0), labels=True)
+    changed = {"Segment0_Extent": "0 8 0 7 0 6", "Segmentation_ReferenceImageExtentOffset": "0 0 0"}
+    assert {key: warped.GetMetaData(key) for key in warped.GetMetaDataKeys()} == {**told, **changed}
+
+
+@pytest.mark.parametrize("key", ["nifti_type", "0008|0060"])
+def test_headers_that_speak_of_the_old_grid_do_not_come_along(key: str) -> None:
+    image = ramp(np.uint8)
+    image.SetMetaData(key, "1")
+    assert warp_series(image, image, shift(0.0)).GetMetaDataKeys() == ()

@@ -422,3 +422,24 @@ def test_an_unknown_measure_is_refused_with_the_choices() -> None:
 def test_an_unknown_option_is_refused_with_the_choices(name: str, takes: str) -> None:
     with pytest.raises(InputError, match=rf"{name} has no option bins\. It takes {takes}"):
         measure_named(name, bins=3)
+
+
+@pytest.mark.parametrize(("faintness", "is_clamped"), [(0.08, False), (0.01, True)])
+def test_the_descriptor_is_blind_to_contrast_down_to_a_thousandth_of_the_mean_variance(
+    faintness: float, is_clamped: bool
+) -> None:
+    image = uniform(1, 1, 40, 24)
+    faint = image.clone()
+    faint[:, :, 20:] *= faintness
+    away_from_the_seam = (slice(None), slice(None), slice(30, None))
+    found, expected = (MINDSSC().descriptor(one)[away_from_the_seam] for one in (faint, image))
+    assert torch.allclose(found, expected, atol=1e-6) is not is_clamped
+
+
+def test_intensities_outside_the_range_of_mutual_information_have_no_gradient() -> None:
+    warped = (1.4 * uniform(1, 1, 20, 20) - 0.2).requires_grad_()
+    (gradient,) = torch.autograd.grad(MutualInformation(8).loss(warped, uniform(1, 1, 20, 20, seed=1)), warped)
+    is_outside = (warped < 0) | (warped > 1)
+    assert is_outside.any()
+    assert not gradient[is_outside].any()
+    assert (gradient[~is_outside] != 0).double().mean() > 0.9

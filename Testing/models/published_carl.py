@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import importlib.util
 import sys
 import types
 import warnings
@@ -26,6 +27,9 @@ UNUSED = ("torchvision", "torchvision.utils", "footsteps")
 def available(name: str) -> Any:
     """The module `name` of the published package, with empty ones in place of what it imports for pictures and records."""
     stubs = {unused: types.ModuleType(unused) for unused in UNUSED if unused not in sys.modules}
+    if importlib.util.find_spec("itk") is None:
+        stubs["itk"] = types.ModuleType("itk")
+        stubs["itk"].Image = object  # type: ignore[attr-defined]
     sys.modules.update(stubs)
     try:
         with warnings.catch_warnings():

@@ -6,17 +6,27 @@ import json
 import re
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from RegistrationNetLib.errors import InputError
-from RegistrationNetLib.io.inputs import MODALITIES
+from RegistrationNetLib.io.image_sources import MODALITIES
+from RegistrationNetLib.io.warning import DataWarning
 from RegistrationNetLib.losses.similarity import measure_named
 from RegistrationNetLib.models import catalogue
-from RegistrationNetLib.models.catalogue import Card, card_named, cards, check_own_name, own_card_path, resource_folder
-from RegistrationNetLib.models.loading import untrained_network
+from RegistrationNetLib.models.catalogue import (
+    Card,
+    card_named,
+    cards,
+    check_own_name,
+    models_folder,
+    own_card_path,
+    resource_folder,
+)  # fmt: skip
 from RegistrationNetLib.registration.alignment import STAGES
+from RegistrationNetLib.registration.methods import untrained_network
 from RegistrationNetLib.registration.network_refinement import LOSSES, network_options
 
 KEYS = {
@@ -165,7 +175,7 @@ def test_a_change_to_what_a_card_gave_does_not_reach_the_catalogue() -> None:
 def test_the_cards_of_an_installed_package_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "RegistrationNetLib"
     (package / "Resources").mkdir(parents=True)
-    monkeypatch.setattr(catalogue, "__file__", str(package / "catalogue.py"))
+    monkeypatch.setattr(catalogue, "__file__", str(package / "models" / "catalogue.py"))
     assert resource_folder() == package / "Resources"
     (package / "Resources").rmdir()
     assert resource_folder() == tmp_path / "Resources"
@@ -176,14 +186,21 @@ def test_a_card_under_a_wrong_name_is_noticed(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "Models" / "other.json").write_text(FILES[0].read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr(catalogue, "resource_folder", lambda: tmp_path)
     with pytest.raises(AssertionError, match="names itself"):
-        catalogue._published_cards.__wrapped__()
+        catalogue.published_cards.__wrapped__()
+
+
+def own_content(name: str, **weights: object) -> dict[str, Any]:
+    """The content of a card of an own model."""
+    base = card_named("unigradicon")
+    told = {**(base.weights or {}), "url": None, "file": f"{name}.trch", **weights}
+    return json.loads(json.dumps(replace(base, name=name, weights=told).as_dict()))  # type: ignore[no-any-return]
 
 
 def own_card_file(name: str, text: str | None = None) -> Path:
     """A card among the user's own models."""
     file = own_card_path(name)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(replace(card_named("unigradicon"), name=name).as_dict()) if text is None else text)
+    file.write_text(json.dumps(own_content(name)) if text is None else text)
     return file
 
 
@@ -195,25 +212,91 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("own_folder")
 def test_a_card_beside_the_weights_is_a_model_as_long_as_it_lies_there() -> None:
     file = own_card_file("our-knees")
-    assert card_named("our-knees") == replace(card_named("unigradicon"), name="our-knees")
+    assert json.loads(json.dumps(card_named("our-knees").as_dict())) == own_content("our-knees")
     assert list(cards())[-1] == "our-knees"
     file.unlink()
     assert "our-knees" not in cards()
 
 
+def without(section: str, key: str) -> str:
+    content = own_content("broken")
+    del content[section][key]
+    return json.dumps(content)
+
+
+def with_entry(key: str, value: object) -> str:
+    return json.dumps({**own_content("broken"), key: value})
+
+
+BROKEN = {
+    "cut": "{",
+    "empty": "{}",
+    "a list": "[]",
+    "a number": "3",
+    "another name": json.dumps({"name": "another"}),
+    "nested": "[" * 100_000,
+    "no alignment": without("prepare", "align"),
+    "no similarity": without("refine", "similarity"),
+    "no address": without("weights", "url"),
+    "text as parameters": with_entry("parameters", "many"),
+    "a number as method": with_entry("method", 3),
+    "a huge shape": with_entry("input_shape", [10**9] * 3),
+    "a flat shape": with_entry("input_shape", [175]),
+    "negative bytes": json.dumps(own_content("broken", bytes=-1)),
+    "text as bytes": json.dumps(own_content("broken", bytes="many")),
+}
+
+
 @pytest.mark.usefixtures("own_folder")
-@pytest.mark.parametrize("text", ["{", "{}", "[]", json.dumps({"name": "another"})])
-def test_a_file_that_is_no_card_is_named(text: str) -> None:
-    own_card_file("broken", text)
-    with pytest.raises(InputError, match=r"broken\.card\.json is not the card of a model .*Remove it, or copy it again"):
-        cards()
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_file_that_is_no_card_is_named_and_stands_in_nobodys_way(what: str) -> None:
+    own_card_file("broken", BROKEN[what])
+    own_card_file("whole")
+    assert card_named("direct").name == "direct"
+    assert card_named("whole").name == "whole"
+    message = r"broken\.card\.json is not the card of a model .*Remove it, or copy it again"
+    with pytest.raises(InputError, match=message):
+        card_named("broken")
+    heard: list[str] = []
+    found = cards(heard.append)
+    assert "whole" in found
+    assert "broken" not in found
+    assert len(heard) == 1
+    assert re.search(f"An own model is left out. .*{message}", heard[0])
+
+
+@pytest.mark.usefixtures("own_folder")
+@pytest.mark.parametrize(
+    "file", ["/tmp/victim", "../../victim", "unigradicon.trch", "other.trch", "sub/ours.trch", "ours", "ours.json", "", 3, None]
+)
+def test_a_card_names_no_file_but_its_own(file: object) -> None:
+    own_card_file("ours", json.dumps(own_content("ours", file=file)))
+    with pytest.raises(
+        InputError, match="names its weights .*; they must be called as the model, ours.trch, so that no other file is touched"
+    ):
+        card_named("ours")
+    with pytest.warns(DataWarning, match="An own model is left out"):
+        assert "ours" not in cards()
 
 
 @pytest.mark.usefixtures("own_folder")
 def test_an_own_model_takes_no_published_name() -> None:
-    own_card_file("unigradicon")
-    with pytest.raises(InputError, match="The name unigradicon is that of a published model"):
-        cards()
+    own_card_file("unigradicon", json.dumps(own_content("unigradicon")))
+    with pytest.warns(DataWarning, match="The name unigradicon is that of a published model"):
+        assert cards()["unigradicon"].weights["url"]  # type: ignore[index]
+
+
+def test_without_a_home_folder_the_published_models_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("REGISTRATIONNET_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert card_named("direct").name == "direct"
+    assert "unigradicon" in cards()
+    with pytest.raises(InputError, match="no home folder for the weights of models.*REGISTRATIONNET_CACHE"):
+        models_folder()
 
 
 @pytest.mark.parametrize("name", ["", "../up", "A", "a b", ".hidden"])

@@ -22,7 +22,7 @@ from RegistrationNetLib.errors import OutputError, WeightsError
 from RegistrationNetLib.models import checkpoint
 from RegistrationNetLib.models.catalogue import Card, card_named
 from RegistrationNetLib.models.checkpoint import load_into, save_as_published
-from RegistrationNetLib.models.loading import untrained_network
+from RegistrationNetLib.registration.methods import untrained_network
 
 CARD = replace(card_named("unigradicon"), name="tiny")
 ROOT = Path(__file__).resolve().parents[2]
@@ -344,7 +344,7 @@ import resource, torch
 from pathlib import Path
 from RegistrationNetLib.models.catalogue import card_named
 from RegistrationNetLib.models.checkpoint import check, load_into, save_as_published
-from RegistrationNetLib.models.loading import untrained_network
+from RegistrationNetLib.registration.methods import untrained_network
 import psutil
 card, path = card_named("unigradicon"), Path({str(tmp_path / "a")!r})
 with torch.device("meta"):

@@ -15,7 +15,7 @@ from RegistrationNetLib.cli.main import main
 from RegistrationNetLib.models.carl import COMPOSITIONS
 from RegistrationNetLib.models.catalogue import Card, card_named
 from RegistrationNetLib.models.constricon import VelocityExponential
-from RegistrationNetLib.models.loading import untrained_network
+from RegistrationNetLib.registration.methods import untrained_network
 
 from .layers.published import randomize
 

@@ -15,9 +15,12 @@ HOST = ROOT / "Testing" / "host"
 collect_ignore_glob: list[str] = []
 try:
     import PySide6  # noqa: F401
-    import slicer  # noqa: F401
+    import slicer
 except ImportError:
     collect_ignore_glob = ["test_*.py"]
+else:
+    # What of Slicer's own Python the library imports: `slicer.i18n`.
+    slicer.__path__.append(os.environ.get("REGISTRATIONNET_SLICER_LAYER") or str(HOST / "slicer_layer"))
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,12 @@ from .test_logic import LONG, module  # noqa: F401, a fixture
 def test_quitting_the_application_ends_the_worker(scene: Any, module: Any) -> None:  # noqa: F811
     one = module.RegistrationNetLogic()
     one.devices()
-    life = one.client._life
-    assert life.folder.exists()
+    worker = one.client._worker
+    assert worker.folder.exists()
     job = one.startRegistration(*pair_nodes(scene), **LONG)
     slicer.app.aboutToQuit.emit()
-    assert not life.is_running
-    assert not life.folder.exists()
+    assert not worker.is_running
+    assert not worker.folder.exists()
     assert job.state is module.JobState.CANCELLED
     with pytest.raises(WorkerError, match="This client is closed"):
         one.devices()

@@ -141,10 +141,10 @@ def test_determinants_have_their_colours_exactly(scene: Any, nodes: ResultNodes)
 
 def test_the_legend_names_what_it_shows(scene: Any, nodes: ResultNodes) -> None:
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(nodes.jacobian)
-    assert legend.GetTitleText() == "Jacobian determinant\n(below 0: folded)"
+    assert legend.GetTitleText() == "Volume change\n≤ 0: folded\n≥ 4"
     low, high = TABLE_WINDOW
     marks = np.linspace(low, high, legend.GetNumberOfLabels())
-    assert {0.0, 0.5, 1.0, 2.0} <= set(marks)
+    assert {-1.0, 0.0, 1.0, 2.0, 4.0} <= set(marks)
     assert not legend.GetVisibility()
 
 
@@ -168,11 +168,9 @@ def test_a_table_of_colours_that_is_missing_is_told(scene: Any, monkeypatch: pyt
     assert scene.GetNumberOfNodes() == before
 
 
-def test_the_grid_is_ready_and_hidden(scene: Any, nodes: ResultNodes) -> None:
-    display = nodes.transform.GetDisplayNode()
-    assert display.GetVisualizationMode() == display.VIS_MODE_GRID
-    assert not display.GetVisibility2D()
-    assert display.GetGridSpacingMm() == pytest.approx(24 * 3 / 24)
+def test_no_transform_is_drawn_before_anybody_asks_for_it(scene: Any, nodes: ResultNodes) -> None:
+    for node in (nodes.transform, nodes.inverse, nodes.affine, nodes.deformable):
+        assert node.GetDisplayNode() is None or not node.GetDisplayNode().GetVisibility()
 
 
 def test_the_table_says_what_was_measured(scene: Any, nodes: ResultNodes) -> None:
@@ -214,7 +212,7 @@ def content(scene: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "stage", ["show_as_grid", "set_quality", "show_as_jacobian", "set_voxels", "set_chart", "set_matrix", "_filed"]
+    "stage", ["set_displacements", "set_quality", "show_as_jacobian", "set_voxels", "set_chart", "set_matrix", "_filed"]
 )
 def test_a_failure_at_any_stage_leaves_the_scene_as_it_was(
     scene: Any, pair: tuple[Any, Any], stage: str, monkeypatch: pytest.MonkeyPatch
@@ -226,7 +224,7 @@ def test_a_failure_at_any_stage_leaves_the_scene_as_it_was(
     items = hierarchy.GetNumberOfItems()
 
     def fail(*_: object) -> None:
-        raise MemoryError("no room")
+        raise MemoryError("not enough")
 
     monkeypatch.setattr(scene_results, stage, fail)
     with pytest.raises(MemoryError):

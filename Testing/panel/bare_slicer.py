@@ -21,7 +21,7 @@ LACKING = ("torch", "jinja2", "psutil", "tqdm", "platformdirs", "matplotlib", "s
 class Lacking:
     """Finds nothing of what is lacking, before any other finder finds it."""
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:  # noqa: ARG002
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
         if name.partition(".")[0] in LACKING:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return None

@@ -16,6 +16,10 @@ if not collect_ignore_glob:
     from ..module.nodes import pair_nodes
 
 
+# What a screen shows of the panel: Slicer's module panel at its usual width, on a small window.
+SIZE = (320, 600)
+
+
 class Panel:
     """The open module, and a user in front of it."""
 
@@ -24,9 +28,12 @@ class Panel:
 
         self.qt = qt
         self.module = module
+        import slicer_host
+
         self.top = module.widgetRepresentation()
-        self.top.resize(350, 2400)
-        self.top.show()
+        self.area = slicer_host.ModulePanel(self.top)
+        self.area.resize(*SIZE)
+        self.area.show()
         module.enter()
 
     @property
@@ -50,6 +57,7 @@ class Panel:
 
         button = getattr(self.ui, name)
         self._reveal(button)
+        self.area.ensureWidgetVisible(button)
         assert button.isEnabled(), f"{name} is disabled"
         assert button.isVisibleTo(self.top), f"{name} is hidden"
         centre = button.rect.center()
@@ -104,6 +112,15 @@ class Panel:
             QTest.keyClick(combo, self.qt.Qt.Key_Down)
         assert combo.currentText == words, f"{name} offers no {words!r}"
 
+    def pick(self, name: str, words: str) -> None:
+        """One entry of a list, as by the mouse: without those before it."""
+        combo = getattr(self.ui, name)
+        self._reveal(combo)
+        index = combo.findText(words)
+        assert index >= 0, f"{name} offers no {words!r}"
+        combo.setCurrentIndex(index)
+        combo.activated.emit(index)
+
     def type(self, name: str, text: str) -> None:
         from PySide6.QtTest import QTest
 
@@ -120,7 +137,8 @@ class Panel:
 
         deadline = time.monotonic() + seconds
         while not is_true():
-            assert time.monotonic() < deadline, f"never so; the panel says {self.ui.progressLabel.text!r} {self.message!r}"
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"never so; the panel says {self.ui.progressLabel.text!r} {self.message!r}")
             slicer.app.processEvents()
             time.sleep(0.005)
 
@@ -131,11 +149,22 @@ class Panel:
 
     @property
     def is_running(self) -> bool:
-        return bool(self.ui.cancelButton.isEnabled())
+        return bool(self.ui.cancelButton.isVisibleTo(self.top))
+
+    def sees(self, name: str) -> bool:
+        """Whether the user sees all of a widget without scrolling, once everything has settled."""
+        self.settle()
+        return bool(self.area.isInSight(getattr(self.ui, name)))
+
+    def settle(self) -> None:
+        deadline = time.monotonic() + 0.15
+        while time.monotonic() < deadline:
+            self.qt.QApplication.processEvents()
+            time.sleep(0.01)
 
     def close(self) -> None:
         self.widget.cleanup()
-        self.top.close()
+        self.area.close()
         # Python keeps the widgets a while, and selectors that nobody sees would follow the scene of the next tests.
         for one in self.top.findChildren(self.qt.QWidget):
             if hasattr(one, "setMRMLScene"):

@@ -16,6 +16,8 @@ class FakeClient:
     def __init__(self) -> None:
         self.jobs: list[Job] = []
         self.is_closed = False
+        self.python: str | None = None
+        self.packages: str | None = None
         self._events: list[tuple[Job, Callable[[Job], None]]] = []
 
     def register(
@@ -40,6 +42,9 @@ class FakeClient:
 
     def import_weights(self, model: str, file: str, watch: Callable[[Job], None]) -> Job:
         return self._begun({"do": "import", "model": model, "file": file}, lambda answer: answer, watch)
+
+    def use(self, python: str | None, packages: str | None) -> None:
+        self.python, self.packages = python, packages
 
     @property
     def unfinished(self) -> Sequence[Job]:

@@ -1,13 +1,16 @@
 """Pictures of the panel in every state, for people to look at: python -m Testing.panel.screenshots FOLDER [STATE…]
 
-Each state at 350 and 500 pixels, on light and on dark; the result is that of a real registration of the phantom.
+Each state as it stands in Slicer's module panel, 600 pixels high: at 320 and 500 pixels of width, on light and on dark, with text at
+100 % and 150 %; "whole" states are as high as the panel is. The result is that of a real registration of the phantom.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import itertools
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,14 +29,17 @@ import SimpleITK as sitk  # noqa: E402
 from RegistrationNetLib.errors import ResourceError  # noqa: E402
 from RegistrationNetLib.io.nrrd import Volume  # noqa: E402
 from RegistrationNetLib.quality.phantom import demo_pair  # noqa: E402
+from RegistrationNetLib.slicer_bridge import mrml  # noqa: E402
 from RegistrationNetLib.slicer_bridge.client import Client  # noqa: E402
 
 from ..module.nodes import points_node, segmentation_node, volume_node  # noqa: E402
 from .conftest import Panel  # noqa: E402
 from .fake_client import FakeClient  # noqa: E402
 
-WIDTHS = (350, 500)
-SECTIONS = ("inputs", "moreInputs", "network", "refinement", "device", "outputs", "result", "log")
+WIDTHS, HEIGHT = (320, 500), 600
+SCALES = (100, 150)
+FONT_POINTS = 9.0
+SECTIONS = ("moreInputs", "refinement", "device", "outputs")
 
 
 def main(folder: Path, *only: str) -> None:
@@ -41,32 +47,36 @@ def main(folder: Path, *only: str) -> None:
     slicer = slicer_host.slicer
     slicer.mrmlScene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())
     slicer.util.setSliceViewerLayers = lambda **_: None
-    for theme in ("light", "dark"):
-        _use(theme)
-        for name, state in STATES.items():
-            if only and name not in only:
-                continue
+    for name, state in STATES.items():
+        if only and name not in only:
+            continue
+        for scale in SCALES:
+            _use("light", scale)
             slicer.mrmlScene.Clear(0)
-            with _panel(is_real=name.startswith("result")) as (panel, client):
+            with _panel() as (panel, client):
                 state(panel, client)
-                for width in WIDTHS:
-                    _grab(panel, width, folder / f"{name}-{theme}-{width}.png")
+                for theme, width in itertools.product(("light", "dark"), WIDTHS):
+                    _use(theme, scale)
+                    _grab(panel, width, folder / f"{name}-{theme}-{scale}-{width}.png", is_whole="whole" in name)
 
 
 @contextmanager
-def _panel(*, is_real: bool) -> Iterator[tuple[Panel, Any]]:
+def _panel() -> Iterator[tuple[Panel, FakeClient]]:
     loaded = slicer_host.loadModule(ROOT / "RegistrationNet" / "RegistrationNet.py")
-    client = Client() if is_real else FakeClient()
+    client = FakeClient()
     sys.modules["RegistrationNet"].Client = lambda: client  # type: ignore[attr-defined]
     panel = Panel(loaded)
     yield panel, client
     panel.close()
 
 
-def _use(theme: str) -> None:
+def _use(theme: str, scale: int) -> None:
     import qt
 
     qt.QApplication.setStyle("Fusion")
+    font = qt.QApplication.font()
+    font.setPointSizeF(FONT_POINTS * scale / 100)
+    qt.QApplication.setFont(font)
     palette = qt.QPalette()
     if theme == "dark":
         roles = {
@@ -81,24 +91,21 @@ def _use(theme: str) -> None:
     qt.QApplication.setPalette(palette)
 
 
-def _grab(panel: Panel, width: int, path: Path) -> None:
-    """The whole panel, as high as it wants to be, in the scroll area that Slicer puts it in, where a bar along the bottom is a defect."""
-    import qt
-
-    panel.top.resize(width, 100)
-    for _ in range(3):
-        qt.QApplication.processEvents()
-        panel.top.resize(width, max(panel.top.minimumSizeHint().height(), panel.top.layout().heightForWidth(width)))
-    assert panel.top.minimumSizeHint().width() <= width, f"{path.name} would get a scroll bar"
-    panel.top.grab().save(str(path))
-
-
-def _until(client: Any, is_true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
-    while not is_true():
-        assert time.monotonic() < deadline
-        client.poll()
-        time.sleep(0.01)
+def _grab(panel: Panel, width: int, path: Path, *, is_whole: bool) -> None:
+    """The module panel as a small screen shows it, or the whole of it; a bar along the bottom would be a defect."""
+    for widget in panel.area.findChildren(panel.qt.QWidget):
+        if widget.styleSheet:
+            widget.setStyleSheet(widget.styleSheet)  # the colours of the theme are read once
+    panel.area.resize(width, HEIGHT)
+    panel.settle()
+    if is_whole:
+        panel.area.resize(width, panel.area.widget().sizeHint().height() + 400)
+        panel.settle()
+        bottom = panel.ui.logCollapsibleButton.mapTo(panel.area, panel.qt.QPoint(0, panel.ui.logCollapsibleButton.height)).y()
+        panel.area.resize(width, bottom + 6)
+        panel.settle()
+    assert panel.area.widget().minimumSizeHint().width() <= width, f"{path.name} would get a scroll bar"
+    panel.area.grab().save(str(path))
 
 
 def _ready(panel: Panel, client: FakeClient) -> None:
@@ -120,7 +127,7 @@ def _open_all(panel: Panel, client: FakeClient) -> None:
     segments = {name: Volume(np.ones((4, 4, 4), np.uint8), np.eye(4)) for name in ("Left lung", "Right lung")}
     segmentation_node(scene, segments, "Lungs of inspiration, by hand")
     points_node(scene, [[0, 0, 0]])
-    for name in SECTIONS[:-2]:
+    for name in SECTIONS:
         panel.open(name)
     cards = [
         ("cpu", "x86_64", 12300.0),
@@ -148,7 +155,8 @@ def _downloading(panel: Panel, client: FakeClient) -> None:
 
 def _consent(panel: Panel, client: FakeClient) -> None:
     _ready(panel, client)
-    dependencies = sys.modules["RegistrationNet"].dependencies
+    from RegistrationNetLib.slicer_bridge import dependencies
+
     missing = dependencies.missing
     dependencies.missing = lambda _: ["torch>=2.2", "psutil>=5.9", "tqdm>=4.60"]
     panel.click("registerButton")
@@ -184,35 +192,61 @@ def _gpu_absent(panel: Panel, client: FakeClient) -> None:
     client.poll()
 
 
-def _head_pair() -> None:
-    scene = slicer_host.slicer.mrmlScene
-    pair = demo_pair()
-    for name, image in (("MR head, first visit", pair.fixed), ("MR head, second visit", pair.moving)):
+def _head_pair() -> dict[str, Volume]:
+    scene, pair, volumes = slicer_host.slicer.mrmlScene, demo_pair(), {}
+    for side, name, image in (("fixed", "MR head, first visit", pair.fixed), ("moving", "MR head, second visit", pair.moving)):
         matrix = np.eye(4)
         matrix[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) @ np.diag(image.GetSpacing())
         matrix[:3, 3] = image.GetOrigin()
-        volume_node(scene, Volume(sitk.GetArrayFromImage(image), matrix), name)
+        volumes[side] = Volume(sitk.GetArrayFromImage(image), matrix)
+        volume_node(scene, volumes[side], name)
+    return volumes
 
 
-def _result(panel: Panel, client: Client) -> None:
-    """By a real worker."""
+@functools.cache
+def _answer() -> Any:
+    """Of a real worker; for all pictures of a result."""
+    with Client() as client:
+        return client.register(_head_pair(), displacement_axes=mrml.DISPLACEMENT_AXES).wait()
+
+
+def _result(panel: Panel, client: FakeClient) -> None:
+    answer = _answer()
+    slicer_host.slicer.mrmlScene.Clear(0)
     _head_pair()
     panel.module.enter()
     panel.click("registerButton")
-    _until(client, lambda: not panel.is_running)
+    client.answer(client.jobs[-1], answer)
+    client.poll()
     assert not panel.message, panel.message
 
 
-def _result_jacobian(panel: Panel, client: Client) -> None:
+def _result_amber(panel: Panel, client: FakeClient) -> None:
+    """As a verdict of the report would be shown."""
+    _result(panel, client)
+    panel.click("registerButton")
+    verdict = {"colour": "amber", "words": "Look closely before you trust it.", "reason": "Strongest growing: 6.32, more than 5."}
+    client.answer(client.jobs[-1], dataclasses.replace(_answer(), report={**_answer().report, "verdict": verdict}))
+    client.poll()
+    panel.click("gridViewButton")
+
+
+def _result_jacobian(panel: Panel, client: FakeClient) -> None:
     _result(panel, client)
     panel.click("jacobianViewButton")
+
+
+def _result_numbers(panel: Panel, client: FakeClient) -> None:
+    _result_jacobian(panel, client)
+    panel.open("numbers")
+    panel.open("use")
     panel.ui.marksTable.setCurrentCell(1, 1)
 
 
 STATES: dict[str, Callable[[Panel, Any], None]] = {
     "empty": _empty,
     "ready": _ready,
-    "all-open": _open_all,
+    "whole-all-open": _open_all,
     "weights-missing": _missing,
     "downloading": _downloading,
     "consent": _consent,
@@ -221,7 +255,9 @@ STATES: dict[str, Callable[[Panel, Any], None]] = {
     "error-details": _error_details,
     "gpu-absent": _gpu_absent,
     "result": _result,
+    "result-amber": _result_amber,
     "result-jacobian": _result_jacobian,
+    "result-numbers-whole": _result_numbers,
 }
 
 

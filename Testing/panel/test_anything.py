@@ -122,22 +122,25 @@ DEEDS = (
 
 def check(panel: Panel, scene: Any) -> None:
     """What must always be so."""
+    from RegistrationNetLib.slicer_bridge.panel_checks import what_is_missing
+
     ui, parameters = panel.ui, panel.widget._parameterNode
     is_running = panel.widget.job is not None
-    assert ui.cancelButton.isEnabled() == is_running
+    assert ui.cancelButton.isVisibleTo(panel.top) == is_running
     assert parameters is not None
     assert ui.fixedSelector.currentNode() is parameters.fixedVolume
     assert ui.movingSelector.currentNode() is parameters.movingVolume
-    can_start = not is_running and not panel.widget._whatIsMissing()
+    can_start = not is_running and not what_is_missing(parameters, panel.widget.modelPanel, panel.widget.segmentPanel)
     assert ui.registerButton.isEnabled() == can_start
     assert ui.progressBar.isVisibleTo(panel.top) == is_running
     assert ui.modelCombo.currentText == panel.widget.modelPanel.card["title"]
     assert parameters.model == panel.widget.modelPanel.card["name"]
     result = panel.widget.resultPanel.result
-    assert ui.resultCollapsibleButton.isVisibleTo(panel.top) == (result is not None)
+    assert ui.verdictFrame.isVisibleTo(panel.top) == ui.resultBox.isVisibleTo(panel.top) == (result is not None)
     if result is not None:
-        nodes = (result.warpedNode, result.jacobianNode, result.transformNode, result.tableNode, result.fixedNode)
-        assert all(scene.IsNodePresent(node) for node in nodes)
+        assert all(scene.IsNodePresent(node) for node in vars(result.nodes).values() if node is not None)
+    shown = [one.isVisibleTo(panel.top) for one in (ui.registerButton, ui.consentBox, ui.cancelButton)]
+    assert shown.count(True) == 1
     assert "It failed inside" not in panel.message
 
 

@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from RegistrationNetLib import choices
+from RegistrationNetLib.slicer_bridge.logic import ALIGNMENTS, REFINEMENTS
+
 from ..module.nodes import linear_transform, pair_nodes, points_node, segmentation_node, volume_node
 from ..worker_input import ball
 from .conftest import Panel
@@ -52,7 +55,7 @@ LANDMARKS = ["fixedLandmarks", "movingLandmarks"]
 # Those that need a test of their own.
 OTHERS = {
     "fixedSelector", "movingSelector", "modelCombo", "hasOwnStepsCheckBox", "stepsSpinBox", "smoothnessSlider",
-    "initialTransformSelector",
+    "initialTransformSelector", "outputTransformSelector", "outputVolumeSelector", "presetCombo",
 }  # fmt: skip
 
 
@@ -60,9 +63,9 @@ def test_every_control_that_chooses_is_tested_here(panel: Panel) -> None:
     bound = {widget.name for widget in panel.top.findChildren(panel.qt.QWidget) if widget.property("SlicerParameterName")}
     tested = {name for name, *_ in LISTS} | {f"{name}CheckBox" for name in BOXES}
     tested |= {f"{name}Selector" for name in SEGMENTATIONS + LANDMARKS} | OTHERS
-    assert bound | {"modelCombo", "deviceCombo"} == tested
+    assert bound | {"modelCombo", "deviceCombo", "presetCombo"} == tested
     chosen = {name for name in dir(panel.ui) if name.endswith(("Combo", "Selector")) and not name.startswith("applyTo")}
-    assert chosen - tested == {"fixedSegmentCombo", "movingSegmentCombo"}  # tested here too
+    assert chosen - tested == {"fixedSegmentCombo", "movingSegmentCombo", "resultCombo", "compareCombo"}  # tested elsewhere
 
 
 @pytest.mark.parametrize(("widget", "words", "option", "value"), LISTS)
@@ -82,19 +85,26 @@ def test_a_volume_reaches_the_logic(scene: Any, panel: Panel, asked: Any, side: 
     assert asked() == {**before, side: other}
 
 
-def test_every_choice_has_its_words_in_the_same_order(panel: Panel) -> None:
-    """The lists are bound by place."""
-    module = sys.modules["RegistrationNet"]
-    offered = {
-        "fixedModality": module.MODALITIES,
-        "movingModality": module.MODALITIES,
-        "alignment": module.ALIGNMENTS,
-        "refinement": module.REFINEMENTS,
-        "similarity": module.SIMILARITIES,
-    }
-    assert {name: list(words) for name, words in module.CHOICES.items()} == {
-        name: list(values) for name, values in offered.items()
-    }
+def test_the_panel_offers_every_value_that_the_library_takes(panel: Panel) -> None:
+    words = sys.modules["RegistrationNet"].CHOICES
+    assert set(words["refinement"]) == {"default", *choices.REFINEMENTS} == set(REFINEMENTS)
+    assert set(words["similarity"]) == {"auto", *choices.SIMILARITIES}
+    assert set(words["fixedModality"]) == set(words["movingModality"]) == set(choices.MODALITIES)
+    assert list(words["alignment"]) == list(ALIGNMENTS) == ["default", "none", *choices.ALIGNMENT_STAGES]
+    # Each stage includes those before it.
+    assert [ALIGNMENTS[name] for name in choices.ALIGNMENT_STAGES] == [choices.ALIGNMENT_STAGES[:count] for count in (1, 2, 3)]
+    assert tuple(sys.modules["RegistrationNetLib.slicer_bridge.panel_words"].DEVICES) == choices.DEVICES
+
+
+def test_a_list_offers_the_values_of_its_parameter_in_the_same_order(panel: Panel) -> None:
+    """The lists are bound by place: the words of the panel, and the values that the parameter takes by place."""
+    words = sys.modules["RegistrationNet"].CHOICES
+    for name, values in words.items():
+        combo = getattr(panel.ui, f"{name}Combo")
+        assert [combo.itemText(index) for index in range(combo.count)] == list(values.values())
+        for index, value in enumerate(values):
+            combo.setCurrentIndex(index)
+            assert getattr(panel.parameters, name) == value
 
 
 @pytest.mark.parametrize("option", BOXES)

@@ -33,7 +33,8 @@ def done(ready: Panel, fake: FakeClient) -> Panel:
 
 
 def test_before_a_registration_there_is_no_result(ready: Panel) -> None:
-    assert not ready.ui.resultCollapsibleButton.isVisibleTo(ready.top)
+    assert not ready.ui.verdictFrame.isVisibleTo(ready.top)
+    assert not ready.ui.resultBox.isVisibleTo(ready.top)
 
 
 def test_a_result_opens_on_the_warped_volume_with_its_verdict(done: Panel, layers: dict[str, Any]) -> None:
@@ -45,6 +46,8 @@ def test_a_result_opens_on_the_warped_volume_with_its_verdict(done: Panel, layer
 def test_a_measure_that_is_clicked_tells_its_rule(done: Panel) -> None:
     from PySide6.QtTest import QTest
 
+    done.open("numbers")
+    done.settle()
     table = done.ui.marksTable
     QTest.mouseClick(
         table.viewport(), done.qt.Qt.LeftButton, done.qt.Qt.NoModifier, table.visualItemRect(table.item(0, 1)).center()
@@ -53,6 +56,7 @@ def test_a_measure_that_is_clicked_tells_its_rule(done: Panel) -> None:
 
 
 def test_the_marks_need_no_scrolling(done: Panel) -> None:
+    done.open("numbers")
     table = done.ui.marksTable
     assert table.height >= sum(table.rowHeight(row) for row in range(table.rowCount))
 
@@ -60,6 +64,7 @@ def test_the_marks_need_no_scrolling(done: Panel) -> None:
 @pytest.mark.parametrize("view", [one for one in VIEWS if one != "flicker"])
 def test_a_view_button_shows_its_view_and_stays_down(done: Panel, layers: dict[str, Any], view: str) -> None:
     result = done.widget.resultPanel.result
+    done.click("movingViewButton" if view != "moving" else "fixedViewButton")
     layers.clear()
     done.click(f"{view}ViewButton")
     assert done.message == ""
@@ -70,7 +75,7 @@ def test_a_view_button_shows_its_view_and_stays_down(done: Panel, layers: dict[s
     if view in expected:
         assert layers["background"] is expected[view]
     else:
-        assert layers["background"].GetName().endswith(view)
+        assert layers["background"].GetName().startswith(view.capitalize())
     assert layers["foreground"] is (result.jacobianNode if view == "jacobian" else None)
     assert [one for one in VIEWS if getattr(done.ui, f"{one}ViewButton").checked] == [view]
 
@@ -80,19 +85,23 @@ def test_a_view_works_after_its_display_was_deleted(scene: Any, done: Panel, lay
     """As the modules Colors and Transforms let one do."""
     result = done.widget.resultPanel.result
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(result.jacobianNode)
-    displays = [node.GetDisplayNode() for node in (result.transformNode, result.fixedNode)]
+    done.click("gridViewButton")
+    grid = result.transformNode.GetNodeReference("RegistrationNet.Grid")
+    displays = [node.GetDisplayNode() for node in (grid, result.fixedNode)]
     for node in (legend, *displays):
         if node is not None:
             scene.RemoveNode(node)
+    done.widget.resultPanel.leave()
     layers.clear()
     done.click(f"{view}ViewButton")
     assert done.message == ""
     assert layers["background"] is not None
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(result.jacobianNode)
-    assert bool(legend.GetVisibility()) == (view == "jacobian")
-    grid = result.transformNode.GetDisplayNode()
-    assert bool(grid.GetVisibility2D()) == (view == "grid")
-    assert grid.GetVisualizationMode() == grid.VIS_MODE_GRID
+    assert bool(legend is not None and legend.GetVisibility()) == (view == "jacobian")
+    if view == "grid":
+        drawn = result.transformNode.GetNodeReference("RegistrationNet.Grid").GetDisplayNode()
+        assert drawn.GetVisibility2D()
+        assert drawn.GetVisualizationMode() == drawn.VIS_MODE_GRID
 
 
 def test_flicker_that_fails_stops_and_is_told_once(done: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,11 +134,12 @@ def test_flicker_stops_when_the_module_is_left(done: Panel) -> None:
 
 
 def test_the_opacity_is_that_of_the_jacobian(done: Panel, layers: dict[str, Any]) -> None:
-    assert not done.ui.opacitySlider.isEnabled()
+    assert not done.ui.opacitySlider.isVisibleTo(done.top)
     done.click("jacobianViewButton")
     done.type("opacitySlider", "0.25")
     assert layers["foregroundOpacity"] == 0.25
     done.click("warpedViewButton")
+    assert not done.ui.opacitySlider.isVisibleTo(done.top)
     done.click("jacobianViewButton")
     assert layers["foregroundOpacity"] == 0.25
 
@@ -158,7 +168,7 @@ def test_what_is_unchecked_again_stays_where_it_is(scene: Any, done: Panel) -> N
 
 def test_apply_with_nothing_checked_says_so(done: Panel) -> None:
     done.click("applyButton")
-    assert "Nothing is checked under “Apply to”" in done.message
+    assert "Nothing is checked under “Let these follow moving”" in done.message
 
 
 def test_the_report_is_saved(done: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,12 +192,15 @@ def test_a_dialogue_that_is_closed_changes_nothing(done: Panel, monkeypatch: pyt
     assert done.message == ""
 
 
-def test_a_result_whose_nodes_are_removed_goes(scene: Any, done: Panel) -> None:
+def test_a_result_of_which_nothing_is_left_goes(scene: Any, done: Panel) -> None:
     done.click("flickerViewButton")
-    scene.RemoveNode(done.widget.resultPanel.result.warpedNode)
+    for node in vars(done.widget.resultPanel.result.nodes).values():
+        if node is not None:
+            scene.RemoveNode(node)
     assert done.widget.resultPanel.result is None
-    assert not done.ui.resultCollapsibleButton.isVisibleTo(done.top)
+    assert not done.ui.verdictFrame.isVisibleTo(done.top)
     assert not done.widget.resultPanel._timer.active
+    assert "Nothing is left of the result" in done.ui.logText.toPlainText()
 
 
 def test_the_next_registration_has_names_of_its_own(done: Panel, fake: FakeClient) -> None:

@@ -2,13 +2,13 @@
 
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from RegistrationNetLib.errors import ResourceError
+from RegistrationNetLib.slicer_bridge import dependencies
 from RegistrationNetLib.slicer_bridge.client import Client
 
 from ..module.nodes import segmentation_node
@@ -89,7 +89,6 @@ def test_an_error_is_told_in_words_with_its_details_behind_a_link(ready: Panel) 
 
 def test_what_is_not_installed_is_asked_for_in_the_panel(ready: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
     """One question, and nothing is installed before its answer."""
-    dependencies = sys.modules["RegistrationNet"].dependencies
     installed: list[bool] = []
     monkeypatch.setattr(dependencies, "missing", lambda _: [] if installed else ["torch>=2.2"])
     monkeypatch.setattr(dependencies, "ensure", lambda *_, ask=True: installed.append(ask))
@@ -114,7 +113,6 @@ def test_an_installation_that_fails_is_told_and_asked_for_again(
     def fail(*_given: Any, ask: bool = True) -> None:
         raise ResourceError("PyTorch was not installed. Try again.")
 
-    dependencies = sys.modules["RegistrationNet"].dependencies
     monkeypatch.setattr(dependencies, "missing", lambda _: ["torch>=2.2"])
     monkeypatch.setattr(dependencies, "ensure", fail)
     if button == "downloadButton":
@@ -150,7 +148,7 @@ def test_from_two_volumes_to_a_saved_scene_and_back(scene: Any, ready: Panel, la
     assert ready.ui.fixedSelector.currentNode().GetName() == "fixed"
     result = ready.widget.resultPanel.result
     assert result.report == report
-    assert result.warpedNode.GetName() == "moving to fixed: warped"
+    assert result.warpedNode.GetName() == "Warped: moving to fixed"
     assert scene.GetFirstNodeByName("organs").GetParentTransformNode() is result.transformNode
     ready.click("warpedViewButton")
     assert layers["background"] is result.warpedNode
@@ -175,7 +173,7 @@ def test_a_worker_that_is_killed_is_told_and_the_next_run_has_another(ready: Pan
     ready.type("stepsSpinBox", "1000")
     ready.click("registerButton")
     ready.until(lambda: ready.ui.progressLabel.text.startswith("Refining"))
-    os.kill(ready.logic.client._life._process.pid, signal.SIGKILL)
+    os.kill(ready.logic.client._worker._process.pid, signal.SIGKILL)
     ready.until(lambda: not ready.is_running)
     assert "The worker ended before it answered" in ready.message
     ready.type("stepsSpinBox", "1")
@@ -184,9 +182,10 @@ def test_a_worker_that_is_killed_is_told_and_the_next_run_has_another(ready: Pan
     assert ready.message == ""
 
 
-@pytest.mark.parametrize("width", [350, 500])
+@pytest.mark.parametrize("width", [320, 500])
 def test_nothing_is_cut_off_at_the_width_of_a_narrow_panel(panel: Panel, width: int) -> None:
     for name in ("moreInputs", "refinement", "device", "outputs", "log"):
         panel.open(name)
-    panel.ui.resultCollapsibleButton.setVisible(True)
+    for widget in (panel.ui.resultBox, panel.ui.verdictFrame, panel.ui.consentBox, panel.ui.progressBar, panel.ui.cancelButton):
+        widget.setVisible(True)
     assert panel.top.minimumSizeHint().width() <= width

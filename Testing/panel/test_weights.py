@@ -37,7 +37,7 @@ def lacking(server: Server, panel: Panel) -> Panel:
 
 
 def test_missing_weights_are_offered_with_their_size(lacking: Panel) -> None:
-    assert lacking.ui.weightsLabel.text == "Its weights are not on this computer yet."
+    assert lacking.ui.weightsLabel.text.startswith("Its weights are not on this computer yet (283 MB).")
     assert lacking.ui.downloadButton.text == "Download 283 MB"
     assert lacking.ui.importButton.isVisibleTo(lacking.top)
     assert not lacking.ui.weightsProgressBar.isVisibleTo(lacking.top)
@@ -80,7 +80,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     import torch
 
     from RegistrationNetLib.models.catalogue import card_named
-    from RegistrationNetLib.models.loading import untrained_network
+    from RegistrationNetLib.registration.methods import untrained_network
 
     card = card_named("constricon-mouse")
     prefix = card.as_dict()["weights"]["state_dict_prefix"]

@@ -159,6 +159,21 @@ def test_a_registered_ball_shows_no_seam_and_no_difference(shifted):
     assert any(not np.array_equal(*both) for both in zip(drawn["checkerboard_before"].pixels, drawn["fixed"].pixels, strict=True))
 
 
+@pytest.mark.parametrize("panel", ["difference_before", "difference_after"])
+def test_a_difference_is_orange_where_moving_is_brighter_and_blue_where_fixed_is(panel):
+    def bright(side):
+        return lambda world: np.where((side * world[0] > 2) & (np.abs(world[1]) < 6), 100.0, 0.0)
+
+    pixels = panels(result_of(image_of(bright(-1), [24, 24, 24]), image_of(bright(1), [24, 24, 24])))[panel].pixels[0].astype(int)
+    columns = pixels.shape[1] // 2
+    redness = (pixels[..., 0] - pixels[..., 2])[20:-20]
+    # The patient's left, where x grows, is at the right of the picture.
+    assert redness[:, :columns].min() < -50
+    assert redness[:, :columns].max() < 50
+    assert redness[:, columns:].max() > 50
+    assert redness[:, columns:].min() > -50
+
+
 def test_moving_is_shown_where_it_lies_before_registration(shifted):
     def column(panel):
         pixels = panel.pixels[0][..., 0].astype(float)

@@ -193,6 +193,19 @@ def test_a_map_that_collapses_has_no_affine_part_but_the_identity() -> None:
     np.testing.assert_array_equal(affine_part(DisplacementField(0.5 - points)), np.eye(4))
 
 
+def test_a_mirrored_map_has_no_affine_part_but_the_identity() -> None:
+    points = identity_points(SHAPE, torch.zeros(()))
+    mirrored = torch.cat([1 - points[:, :1], points[:, 1:]], dim=1)
+    np.testing.assert_array_equal(affine_part(DisplacementField(mirrored - points)), np.eye(4))
+
+
+def test_the_volume_ratio_is_positive_though_the_axes_of_one_image_are_left_handed() -> None:
+    mirrored = noise((9, 11, 10), seed=1)
+    mirrored.SetDirection([-1, 0, 0, 0, 1, 0, 0, 0, 1])
+    pair = NetworkPair(one(0), prepared(mirrored, QUANTILES))
+    assert pair.moving_volume > 0
+
+
 def test_the_field_apart_from_its_affine_part_is_small() -> None:
     pair: NetworkPair = network_pair(one(0), one(1), SHAPE)
     stretched = DisplacementField(0.2 * (identity_points(SHAPE, torch.zeros(())) - 0.5))

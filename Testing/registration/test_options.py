@@ -10,18 +10,36 @@ import pytest
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.losses.similarity import LNCC, MINDSSC, NCC, SquaredLNCC
 from RegistrationNetLib.models.catalogue import card_named
+from RegistrationNetLib.registration.field_refinement import FieldOptions
+from RegistrationNetLib.registration.nephi_fit import ImplicitOptions
 from RegistrationNetLib.registration.options import Options, checked_options
+from RegistrationNetLib.registration.prediction import NetworkSettings
 
 
 def options(model: str = "unigradicon", modalities: tuple[str, str] = ("mr", "mr"), **asked: Any) -> Options:
     return checked_options(model, modalities=modalities, **asked)
 
 
+def of_network(found: Options) -> NetworkSettings:
+    assert isinstance(found.settings, NetworkSettings)
+    return found.settings
+
+
+def of_nephi(found: Options) -> ImplicitOptions:
+    assert isinstance(found.settings, ImplicitOptions)
+    return found.settings
+
+
+@pytest.mark.parametrize(("modalities", "name"), [(("mr", "mr"), "lncc"), (("ct", "mr"), "mind")])
+def test_the_similarity_of_direct_is_chosen_by_modalities(modalities: tuple[str, str], name: str) -> None:
+    found = options("direct", modalities)
+    assert isinstance(found.settings, FieldOptions)
+    assert found.measure.name == found.judge.name == found.settings.measure.name == name
+
+
 @pytest.mark.parametrize(
     ("model", "modalities", "field", "network"),
     [
-        ("direct", ("mr", "mr"), "lncc", None),
-        ("direct", ("ct", "mr"), "mind", None),
         ("unigradicon", ("mr", "mr"), "lncc", "lncc"),
         ("unigradicon", ("ct", "mr"), "mind", "mind"),
         ("multigradicon", ("mr", "mr"), "lncc2", "lncc2"),
@@ -29,27 +47,24 @@ def options(model: str = "unigradicon", modalities: tuple[str, str] = ("mr", "mr
     ],
 )
 def test_the_similarity_is_chosen_by_card_and_modalities(
-    model: str, modalities: tuple[str, str], field: str, network: str | None
+    model: str, modalities: tuple[str, str], field: str, network: str
 ) -> None:
-    found = options(model, modalities)
-    assert found.field.measure.name == field
-    assert (found.network.measure.name if found.network else None) == network
+    found = of_network(options(model, modalities))
+    assert (found.field.measure.name, found.network.measure.name) == (field, network)
 
 
 @pytest.mark.parametrize("refine", ["field", "network"])
 def test_a_similarity_that_was_asked_for_is_that_of_both_refinements(refine: str) -> None:
     found = options(refine=refine, similarity="mind")
-    assert found.network is not None
-    assert found.field.measure == MINDSSC(1, 2)
-    assert found.network.measure == MINDSSC(2, 2)
-    assert found.measure == (found.field.measure if refine == "field" else found.network.measure)
+    assert of_network(found).field.measure == MINDSSC(1, 2)
+    assert of_network(found).network.measure == MINDSSC(2, 2)
+    assert found.measure == MINDSSC(1 if refine == "field" else 2, 2)
 
 
 def test_windows_are_narrow_for_the_field_and_as_published_for_the_network() -> None:
     found = options(similarity="lncc2")
-    assert found.network is not None
-    assert found.field.measure == SquaredLNCC(1.5, 1e-4, 2)
-    assert found.network.measure == SquaredLNCC(5)
+    assert of_network(found).field.measure == SquaredLNCC(1.5, 1e-4, 2)
+    assert of_network(found).network.measure == SquaredLNCC(5)
     assert found.wide_measure == SquaredLNCC(3.0, 1e-3)
     assert options().wide_measure == LNCC(3.0, 1e-3)
 
@@ -70,7 +85,7 @@ def test_windows_are_narrow_for_the_field_and_as_published_for_the_network() -> 
 def test_the_refinement_that_is_done_has_the_steps_asked_for(asked: dict[str, Any], refine: str, steps: int) -> None:
     found = options(**asked)
     assert (found.refine, found.steps) == (refine, steps)
-    assert found.field.steps == (steps if refine == "field" else 0)
+    assert of_network(found).field.steps == (steps if refine == "field" else 0)
 
 
 @pytest.mark.parametrize(
@@ -86,24 +101,20 @@ def test_the_refinement_that_is_done_has_the_steps_asked_for(asked: dict[str, An
 def test_nephi_fits_its_networks_for_the_steps_asked_for(asked: dict[str, Any], refine: str, steps: int) -> None:
     found = options("nephi", **asked)
     assert (found.refine, found.steps) == (refine, steps)
-    assert found.implicit is not None
-    assert found.implicit.steps == steps
-    assert found.network is None
+    assert of_nephi(found).steps == steps
 
 
 def test_what_is_asked_of_nephi_reaches_its_fit() -> None:
     found = options("nephi", ("ct", "ct"), similarity="ncc", smoothness=2.0, conserve_mass=True)
-    assert found.implicit is not None
-    assert (found.measure, found.implicit.measure, found.implicit.smoothness) == (NCC(), NCC(), 2.0)
-    assert found.implicit.conserve_mass
+    assert (found.measure, of_nephi(found).measure, of_nephi(found).smoothness) == (NCC(), NCC(), 2.0)
+    assert of_nephi(found).conserve_mass
     assert options("nephi").measure == LNCC(1.5, 1e-4, 2)
     assert options("nephi", ("ct", "mr")).measure == MINDSSC(1, 2)
     assert options("nephi", weights="file").weights == Path("file")
 
 
 def test_smoothness_and_mass_reach_both_refinements() -> None:
-    found = options(modalities=("ct", "ct"), smoothness=2.0, conserve_mass=True)
-    assert found.network is not None
+    found = of_network(options(modalities=("ct", "ct"), smoothness=2.0, conserve_mass=True))
     assert (found.field.smoothness, found.network.loss.weight) == (2.0, 3.0)
     assert found.field.conserve_mass
     assert found.network.conserve_mass
@@ -120,13 +131,13 @@ def test_the_alignment_is_that_of_the_card_unless_asked_for() -> None:
     [
         ("unigradicom", {}, "There is no model 'unigradicom'; the models are .*unigradicon"),
         ("unigradicon", {"refine": "twice"}, "There is no refinement 'twice'; the refinements are none, field, network"),
-        ("direct", {"refine": "network"}, "direct has no network to refine"),
+        ("direct", {"refine": "network"}, "direct has no network to refine; its refinements are none, field"),
         ("unigradicon", {"steps": -1}, "steps is -1; it must be 0"),
         ("unigradicon", {"similarity": "ncd"}, "There is no similarity measure 'ncd'"),
         ("unigradicon", {"smoothness": 0.0}, "smoothness is 0; it must be above 0"),
         ("unigradicon", {"align": ["middle"]}, "There is no alignment stage 'middle'"),
         ("unigradicon", {"device": "tpu"}, "There is no device 'tpu'"),
-        ("nephi", {"refine": "field"}, "nephi has no field to refine; it fits its networks"),
+        ("nephi", {"refine": "field"}, "nephi has no field to refine; its refinements are none, network"),
         ("direct", {"weights": "file.trch"}, "direct has no weights, but a weights file was given"),
         ("unigradicon", {"mirrored": True}, "unigradicon takes both sides of the body as they are"),
         ("unigradicon", {"conserve_mass": True}, "Mass is conserved between two CT images only.*got mr and mr"),

@@ -1,4 +1,4 @@
-"""The one road: what it finds, what it gives back, what each option does, and what it leaves alone."""
+"""The pipeline: what it finds, what it gives back, what each option does, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -350,7 +350,7 @@ def test_the_report_holds_what_the_contract_names(tmp_path: Path) -> None:
             assert inner is None or set(content[key]) == inner
         parts = [content["seconds"][stage] for stage in ("prepare", "network", "refine", "finish")]
         assert min(parts) > 0
-        assert sum(parts) <= content["seconds"]["total"] < sum(parts) + 1
+        assert sum(parts) <= content["seconds"]["total"]
         assert content["peak_memory_mb"] > 50
         assert (content["model"], content["refine"], content["device"]) == ("direct", "field", "cpu")
         assert all(set(mark) == {"colour", "value", "rule"} for mark in content["marks"].values())
@@ -753,14 +753,6 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match="no cuda device. Choose auto or cpu"):
         register(plain_case().fixed, plain_case().moving, device="cuda")
     assert quick_result().facts["device"] == "cpu"
-
-
-@pytest.mark.gpu
-def test_a_gpu_gives_the_same_within_rounding() -> None:
-    case = plain_case(3)
-    result = register(case.fixed, case.moving, device="cuda")
-    assert result.facts["device"] == "cuda"
-    assert case.error_mm(result.moving_from_fixed) == pytest.approx(case.error_mm(plain_result(3).moving_from_fixed), rel=0.2)
 
 
 def shifted(image: sitk.Image, shift_mm: float) -> sitk.Image:

@@ -101,7 +101,7 @@ def test_a_user_who_declines_is_told_what_is_missing(wanted: Path, monkeypatch: 
         raise RuntimeError("User declined")
 
     with_tool(declined, monkeypatch)
-    with pytest.raises(ResourceError, match="was not installed .User declined."):
+    with pytest.raises(ResourceError, match="was not installed: User declined.*Register again to be asked again"):
         ensure(wanted, slicer)
 
 
@@ -126,7 +126,9 @@ def test_an_installation_that_fails_is_told_as_what_it_is(wanted: Path, monkeypa
         raise subprocess.CalledProcessError(1, ["pip"])
 
     slicer.install = slicer.util.pip_install = fails
-    with pytest.raises(ResourceError, match=f"{what} was not installed .*exit status 1"):
+    with pytest.raises(
+        ResourceError, match=f"{what} was not installed: the installer failed .*exit status 1.*try again, or use another Python"
+    ):
         ensure(wanted, slicer)
 
 
@@ -154,3 +156,74 @@ def test_a_user_who_has_agreed_is_not_asked_again(wanted: Path, monkeypatch: pyt
     ensure(wanted, slicer, ask=False)
     assert slicer.asked == [dependencies.TORCH, "no-such-package>=1.0"]
     assert not any(questions)
+
+
+@pytest.mark.parametrize("what", [dependencies.TORCH, "no-such-package>=1.0"])
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ImportError("No module named 'light_the_torch'"), "package index cannot be reached .*Connect this computer"),
+        (RuntimeError("Could not find a version that satisfies the requirement"), "package index cannot be reached"),
+        (OSError("[Errno 101] Network is unreachable"), "package index cannot be reached"),
+        (
+            subprocess.CalledProcessError(1, ["pip"], stderr="SSLError: CERTIFICATE_VERIFY_FAILED"),
+            "package index cannot be reached",
+        ),
+        (OSError(28, "No space left on device"), "the disk is full .*Free some GB"),
+        (PermissionError(13, "Permission denied"), "may not be written .*administers this computer"),
+        (AttributeError("module 'slicer.util' has no attribute '_executePythonModule'"), "the installer failed .AttributeError"),
+    ],
+)
+def test_every_way_to_fail_is_told_with_its_remedy(
+    wanted: Path, monkeypatch: pytest.MonkeyPatch, what: str, error: Exception, message: str
+) -> None:
+    slicer = Slicer(monkeypatch, lacks={what})
+    with_torch(slicer, monkeypatch)
+
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    slicer.install = slicer.util.pip_install = fails
+    with pytest.raises(ResourceError, match=f"{what} was not installed: .*{message}.*or use another Python"):
+        ensure(wanted, slicer)
+
+
+@pytest.mark.parametrize(("free", "may_write", "message"), [(2**20, True, "disk is full"), (2**40, False, "may not be written")])
+def test_what_the_installer_does_not_say_is_looked_at(
+    wanted: Path, monkeypatch: pytest.MonkeyPatch, free: int, may_write: bool, message: str
+) -> None:
+    slicer = Slicer(monkeypatch, lacks={"no-such-package>=1.0"})
+    monkeypatch.setattr(dependencies.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(dependencies.os, "access", lambda *_: may_write)
+
+    def fails(*_: object, **__: object) -> None:
+        raise subprocess.CalledProcessError(1, ["pip"])
+
+    slicer.util.pip_install = fails
+    with pytest.raises(ResourceError, match=message):
+        ensure(wanted, slicer)
+
+
+def test_the_installer_cannot_import_torch_into_slicer(wanted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PyTorchUtils does at its end; torch is installed all the same, and nothing is told."""
+    slicer = Slicer(monkeypatch, lacks={dependencies.TORCH})
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    tried: list[type[Exception]] = []
+
+    class Logic:
+        def installTorch(self, **_: object) -> object:
+            slicer.install([dependencies.TORCH])
+            try:
+                import torch
+            except ImportError as error:
+                tried.append(type(error))
+                raise
+            return torch
+
+    module = ModuleType("PyTorchUtils")
+    module.PyTorchUtilsLogic = Logic  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", module)
+    slicer.modules.pytorchutils = object()
+    ensure(wanted, slicer)
+    assert tried
+    assert "torch" not in sys.modules

@@ -8,9 +8,16 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from RegistrationNetLib.errors import WorkerError
+from RegistrationNetLib.errors import InputError, WorkerError
 from RegistrationNetLib.slicer_bridge import interpreter
-from RegistrationNetLib.slicer_bridge.interpreter import started, startup_environment, worker_environment, worker_python
+from RegistrationNetLib.slicer_bridge.interpreter import (
+    examination,
+    named_python,
+    started,
+    startup_environment,
+    worker_environment,
+    worker_python,
+)
 
 ROOT = str(Path(__file__).resolve().parents[2])
 
@@ -85,3 +92,29 @@ def test_without_one_the_environment_is_that_of_this_process(monkeypatch: pytest
 def test_a_python_that_cannot_run_is_told(tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match="cannot be started with"):
         started(str(tmp_path / "python"), tmp_path, worker_environment())
+
+
+def test_a_python_is_named_by_its_program_its_environment_or_a_folder_of_packages(tmp_path: Path) -> None:
+    program = tmp_path / "environment" / "bin" / "python3"
+    program.parent.mkdir(parents=True)
+    program.write_text("")
+    assert named_python(program) == (str(program), None)
+    assert named_python(tmp_path / "environment") == (str(program), None)
+    packages = tmp_path / "packages"
+    (packages / "torch").mkdir(parents=True)
+    assert named_python(packages) == (None, str(packages))
+    for neither in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match="holds neither a Python nor PyTorch"):
+            named_python(neither)
+
+
+def test_doctor_runs_where_a_folder_of_packages_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\nprint('seen', flush=True)\nos._exit(0)\n")
+    process = examination(sys.executable, str(tmp_path), {**os.environ, "PYTHONPATH": ROOT})
+    said, _ = process.communicate(timeout=60)
+    assert said.decode().strip() == "seen"
+
+
+def test_a_program_that_cannot_be_run_is_told_before_its_examination(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match="cannot be run .*Name another Python"):
+        examination(str(tmp_path / "nowhere"), None, dict(os.environ))

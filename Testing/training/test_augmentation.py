@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.training import augmentation
 from RegistrationNetLib.training.augmentation import AugmentationOptions, augmented
 from RegistrationNetLib.training.pairs import Example, Pair
 from RegistrationNetLib.training.synthetic import AnatomyPairs
@@ -84,3 +85,20 @@ def test_affine_maps_leave_the_pair_registrable() -> None:
 def test_strengths_below_zero_are_refused(name: str, value: float) -> None:
     with pytest.raises(InputError, match=f"augmentation: {name} must be 0 or more; got"):
         AugmentationOptions(**{name: value})
+
+
+@pytest.mark.parametrize("shape", [(25, 31), (13, 17, 15)])
+def test_linear_maps_are_about_the_centre_and_shifts_are_drawn_for_each_axis(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(augmentation, "_moved", lambda example, affine: seen.append(affine.matrix) or example)
+    example = Example(torch.zeros(1, 1, *shape))
+    for seed in range(50):
+        changed(seed, Pair(example, example), affine=0.05, flips=True)
+    centre = torch.full((len(shape),), 0.5)
+    ends = torch.stack([matrix[:, :-1] @ centre + matrix[:, -1] for matrix in seen]) - centre
+    # What moves the centre is the random shift alone: a normal variable of its own for each axis.
+    assert ends.mean(0).abs().max() < 0.02
+    assert torch.allclose(ends.std(0), torch.tensor(0.05), atol=0.01)
+    assert torch.corrcoef(ends.T).fill_diagonal_(0).abs().max() < 0.3

@@ -13,7 +13,7 @@ from RegistrationNetLib.models.composition import FunctionFromVectorField, both_
 from RegistrationNetLib.models.gradicon import GradICONLoss, gradicon_network
 from RegistrationNetLib.models.icon import ICONLoss
 from RegistrationNetLib.models.layers.unet import TallUNet
-from RegistrationNetLib.training.learning import LearningOptions, Lesson, drawn_batch, learning, step_random, unets_in
+from RegistrationNetLib.training.learning import LearningOptions, Objective, drawn_batch, learning, step_random, unets_in
 from RegistrationNetLib.training.pairs import Example, Pair, stacked
 from RegistrationNetLib.training.state import Trainee
 from RegistrationNetLib.training.synthetic import AnatomyPairs
@@ -45,7 +45,7 @@ def test_the_steps_are_those_of_torchs_adam() -> None:
         random = step_random(0, number, 0)
         pair = drawn_batch(PAIRS, options, random)
         optimizer.zero_grad()
-        terms = Lesson(network, LOSS).terms(both_ways(network, pair.moving.values, pair.fixed.values), pair, random)
+        terms = Objective(network, LOSS).terms(both_ways(network, pair.moving.values, pair.fixed.values), pair, random)
         terms.total.backward()
         optimizer.step()
         assert float(terms.total.detach()) == pytest.approx(total, abs=1e-6)
@@ -58,7 +58,7 @@ def test_a_pair_without_masks_and_labels_has_the_loss_of_its_method() -> None:
     with torch.no_grad():
         maps = both_ways(tiny_network(), pair.moving.values, pair.fixed.values)
     for loss in (LOSS, ICONLoss(SSD())):
-        terms = Lesson(tiny_network(), loss).terms(maps, pair, torch.Generator().manual_seed(1))
+        terms = Objective(tiny_network(), loss).terms(maps, pair, torch.Generator().manual_seed(1))
         expected = loss(maps, pair.moving.values, pair.fixed.values, generator=torch.Generator().manual_seed(1))
         assert float(terms.total) == float(expected.total)
 
@@ -70,8 +70,8 @@ def test_labels_add_the_dice_loss_of_both_directions() -> None:
     with torch.no_grad():
         maps = both_ways(network, pair.moving.values, pair.fixed.values)
     random = torch.Generator().manual_seed(0)
-    without = Lesson(network, LOSS).terms(maps, bare, random)
-    once, twice = (Lesson(network, LOSS, weight).terms(maps, pair, random) for weight in (1.0, 2.0))
+    without = Objective(network, LOSS).terms(maps, bare, random)
+    once, twice = (Objective(network, LOSS, weight).terms(maps, pair, random) for weight in (1.0, 2.0))
     assert 0 < float(once.similarity - without.similarity) < 2
     assert float(twice.similarity - without.similarity) == pytest.approx(
         2 * float(once.similarity - without.similarity), rel=1e-4
@@ -91,7 +91,7 @@ def test_what_a_mask_leaves_out_does_not_count() -> None:
         masked = Pair(Example(values, mask), Example(pair.moving.values, mask))
         with torch.no_grad():
             maps = both_ways(network, masked.moving.values, pair.fixed.values)
-        return float(Lesson(network, loss).terms(maps, masked, torch.Generator().manual_seed(0)).total)
+        return float(Objective(network, loss).terms(maps, masked, torch.Generator().manual_seed(0)).total)
 
     assert total(spoilt) == pytest.approx(total(pair.fixed.values), abs=1e-6)
 
@@ -187,3 +187,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
 def test_options_out_of_range_are_refused(changed: dict[str, object], match: str) -> None:
     with pytest.raises(InputError, match=match):
         LearningOptions(**changed)  # type: ignore[arg-type]
+
+
+def test_every_seed_step_and_process_draws_for_itself() -> None:
+    drawn = {
+        float(torch.rand((), generator=step_random(*place))) for place in ((0, 1, 0), (0, 1, 1), (0, 2, 0), (1, 1, 0), (0, 1, 0))
+    }
+    assert len(drawn) == 4

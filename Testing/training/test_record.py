@@ -12,7 +12,7 @@ from RegistrationNetLib.losses.similarity import LNCC
 from RegistrationNetLib.models.composition import BothWays
 from RegistrationNetLib.models.gradicon import GradICONLoss
 from RegistrationNetLib.training.checkpoints import load_checkpoint, save_checkpoint
-from RegistrationNetLib.training.learning import LearningOptions, Lesson, Step, learning
+from RegistrationNetLib.training.learning import LearningOptions, Objective, Step, learning
 from RegistrationNetLib.training.record import Curves, Record
 from RegistrationNetLib.training.state import Trainee
 from RegistrationNetLib.training.synthetic import AnatomyPairs
@@ -91,22 +91,22 @@ def test_pictures_of_curves_and_of_a_pair_are_drawn(tmp_path: Path, shape: tuple
             zeros = fixed.new_zeros(moving.shape[0], moving.dim() - 2, *moving.shape[2:])
             return Composition((DisplacementField(zeros),))
 
-    pairs, lesson = AnatomyPairs(shape, classes=3), Lesson(Still(), LOSS)
+    pairs, objective = AnatomyPairs(shape, classes=3), Objective(Still(), LOSS)
     record = Record(tmp_path)
     record.step(Step(1, 1.0, 1.0, 0.0, 0.1))
-    record.look(1, look(lesson, pairs.first(1)), lesson, pairs.first(1)[0])
+    record.look(1, look(objective, pairs.first(1)), objective, pairs.first(1)[0])
     record.close()
     for name in ("curves.png", "pair_0000001.png"):
         assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_network_that_moves_nothing_looks_as_before() -> None:
-    lesson = Lesson(tiny_network().train(), LOSS)
-    seen = look(lesson, PAIRS.first(2))
+    objective = Objective(tiny_network().train(), LOSS)
+    seen = look(objective, PAIRS.first(2))
     assert seen.dice == seen.dice_before
     assert seen.similarity == pytest.approx(seen.similarity_before)
     assert (seen.folded_percent, seen.inverse_error) == (0, pytest.approx(0, abs=1e-6))
-    assert lesson.network.training, "the mode stays as it was"
+    assert objective.network.training, "the mode stays as it was"
 
 
 def test_folds_and_inconsistency_are_those_of_the_closed_form() -> None:

@@ -21,13 +21,13 @@ from RegistrationNetLib.cli.main import main
 from RegistrationNetLib.errors import Cancelled, InputError, RefinementError, WeightsError
 from RegistrationNetLib.models.catalogue import card_named, cards
 from RegistrationNetLib.models.checkpoint import save_as_published
-from RegistrationNetLib.models.loading import untrained_network
 from RegistrationNetLib.progress import Progress
+from RegistrationNetLib.registration.methods import untrained_network
 from RegistrationNetLib.slicer_bridge.client import Client
 from RegistrationNetLib.training import learning as learning_module
 from RegistrationNetLib.training.configuration import Configuration
 from RegistrationNetLib.training.data import pairs_of
-from RegistrationNetLib.training.learning import Lesson, TrainingLoss, drawn_batch, step_random
+from RegistrationNetLib.training.learning import Objective, TrainingLoss, drawn_batch, step_random
 from RegistrationNetLib.training.run import CHECKPOINT, _loss_options, starting_network, train
 from RegistrationNetLib.training.state import Trainee
 
@@ -316,11 +316,11 @@ def learnt_by_hand(description: Configuration, *, processes: int) -> dict[str, t
     options, loss = description.learning, _loss_options(description).loss
     pairs, _ = pairs_of(description.data, description.card, description.lattice)
     trainee = Trainee(starting_network(description).train())
-    lesson = Lesson(trainee.network, cast(TrainingLoss, loss), options.dice_weight)
+    objective = Objective(trainee.network, cast(TrainingLoss, loss), options.dice_weight)
     for number in range(options.steps):
         for rank in range(processes):
             random = step_random(options.seed, number, rank)
-            (lesson(drawn_batch(pairs, options, random), random)[0] / processes).backward()
+            (objective(drawn_batch(pairs, options, random), random)[0] / processes).backward()
         trainee.step(options.learning_rate)
     return {name: value.detach() for name, value in trainee.network.named_parameters()}
 

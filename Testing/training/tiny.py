@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from RegistrationNetLib.models import catalogue
 from RegistrationNetLib.models.catalogue import Card, card_named
 from RegistrationNetLib.models.composition import FunctionFromVectorField
-from RegistrationNetLib.models.loading import NETWORKS
+from RegistrationNetLib.registration.methods import METHODS
+from RegistrationNetLib.registration.trained_network import TrainedNetwork
 from RegistrationNetLib.training.configuration import Configuration, configuration
 
 SHAPE = (16, 20)
@@ -43,6 +44,15 @@ def tiny_network(_: Card | None = None) -> nn.Module:
     return FunctionFromVectorField(TinyNet())
 
 
+class Tiny(TrainedNetwork):
+    """A method whose network is small enough to learn within a test."""
+
+    name = "tiny"
+
+    def network(self, card: Card) -> nn.Module:
+        return tiny_network(card)
+
+
 def tiny_card() -> Card:
     card = card_named("unigradicon")
     network = {**card.refine["network"], "sigma_vox": 2}
@@ -51,17 +61,17 @@ def tiny_card() -> Card:
 
 def install(patch: Callable[..., None] | None = None) -> None:
     """From now on there is a model "tiny"; `patch` sets a key of a dict, or an attribute, for the length of a test."""
-    card, before = tiny_card(), catalogue.cards
+    card, before = tiny_card(), catalogue.published_cards
 
     def known() -> dict[str, Card]:
         return {**before(), card.name: card}
 
     if patch is None:
-        NETWORKS["tiny"] = tiny_network
-        catalogue.cards = known
+        METHODS["tiny"] = Tiny()
+        catalogue.published_cards = known
     else:
-        patch(NETWORKS, "tiny", tiny_network)
-        patch(catalogue, "cards", known)
+        patch(METHODS, "tiny", Tiny())
+        patch(catalogue, "published_cards", known)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from ...devices import check_memory
 from ...errors import InputError
 from ...geometry.deformation import vector_length
+from ...memory import full_precision
 from .features import CoarseFeatures, DilatedFeatures, Equivariantize
 
 # Length of every feature vector, so that scalar products lie in [-16, 16] and their exponentials need no shift against overflow.
@@ -91,7 +92,8 @@ def coordinate_attention(queries: Tensor, keys: Tensor, places: Tensor) -> Tenso
         places: coordinates of the keys, [dim, m…].
     """
     attended = attended_fused if queries.device.type == "cuda" else attended_by_tiles
-    return attended(queries.flatten(2), keys.flatten(2), places.flatten(1)).unflatten(2, queries.shape[2:])
+    with full_precision(queries.device):
+        return attended(queries.flatten(2), keys.flatten(2), places.flatten(1)).unflatten(2, queries.shape[2:])
 
 
 def attended_fused(queries: Tensor, keys: Tensor, places: Tensor) -> Tensor:
@@ -161,7 +163,7 @@ def _features_of_both(net: Features, moving: Tensor, fixed: Tensor, padding_vox:
 
 
 def _features(net: Features, image: Tensor, padding_vox: int) -> Tensor:
-    features = net(F.pad(image, (padding_vox,) * 2 * (image.dim() - 2)))
+    features = net(F.pad(image, (padding_vox,) * 2 * (image.dim() - 2))).to(image)
     # 0.001 keeps a cell without features at 0.
     return features * (FEATURE_LENGTH / (0.001 + vector_length(features)))
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...geometry.deformation import Affine, DisplacementField, Map, VelocityField
+from ...memory import full_precision
 
 SQUARINGS = 7
 
@@ -45,7 +46,8 @@ def flows(velocity: Tensor, *, squarings: int = SQUARINGS) -> tuple[Flow, Flow]:
 def matrix_exponentials(generator: Tensor) -> tuple[Affine, Affine]:
     """exp(M) and exp(-M) of `generator` M [B, dim + 1, dim + 1]."""
     dim = generator.shape[-1] - 1
-    forward, backward = (torch.linalg.matrix_exp(matrix)[:, :dim] for matrix in (generator, -generator))
+    with full_precision(generator.device):
+        forward, backward = (torch.linalg.matrix_exp(matrix)[:, :dim] for matrix in (generator, -generator))
     return Affine(forward), Affine(backward)
 
 

@@ -77,6 +77,7 @@ class FourierEmbedding(nn.Module):
         self.B = nn.Parameter(torch.randn(dim, frequencies), requires_grad=False)
 
     def forward(self, places: Tensor) -> Tensor:
+        """The embedding [..., 2 · frequencies] of `places` [..., dim]."""
         angles = 2 * math.pi * (places @ self.B)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
@@ -92,6 +93,7 @@ class SineLayer(nn.Module):
         nn.init.uniform_(self.linear.weight, -bound, bound)
 
     def forward(self, features: Tensor) -> Tensor:
+        """[..., channels_out] from `features` [..., channels_in]."""
         return torch.sin(self.omega * self.linear(features))
 
 
@@ -109,6 +111,7 @@ class GatedSines(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor, gates: Sequence[Tensor]) -> Tensor:
+        """[..., channels_out] from `features` [..., channels_in] and one gate [..., width] for each hidden layer."""
         features = self.first_layer(features)
         for index, gate in enumerate(gates):
             features = gate * self.get_submodule(f"hidden_layer_{index}")(features)
@@ -127,6 +130,7 @@ class Gates(nn.Module):
             self.add_module(f"layer_{index}", SineLayer(width, width))
 
     def forward(self, features: Tensor) -> list[Tensor]:
+        """One gate [..., width] for each hidden layer, from `features` [..., channels_in]."""
         first = self.first_layer(features)
         gates, features = [], first
         for index in range(self.hidden_layers):
@@ -145,6 +149,7 @@ class ConvolutionBlock(nn.Module):
         self.bn = batch_norm(channels_out)
 
     def forward(self, features: Tensor) -> Tensor:
+        """[B, channels_out, *ceil(shape / stride)] from `features` [B, channels_in, *shape]."""
         return nn.functional.leaky_relu(self.bn(self.conv(features)), SLOPE)
 
 
@@ -156,6 +161,7 @@ class LinearBlock(nn.Module):
         self.fc = nn.Linear(channels_in, channels_out)
 
     def forward(self, features: Tensor) -> Tensor:
+        """[B, channels_out] from `features` [B, channels_in]."""
         result: Tensor = self.fc(features)
         return result
 

@@ -32,6 +32,7 @@ class LatentCodes:
 
     @property
     def channels(self) -> int:
+        """Channels of the code at a point: G + L."""
         return self.of_pair.shape[1] + self.local.shape[1]
 
     def at(self, points: Tensor) -> Tensor:
@@ -68,11 +69,6 @@ class LatentCodes:
         else:
             matrices = [interpolation_matrix(new, old) for new, old in pairs]
         return replace(self, local=apply_along_axes(self.local, on(matrices, self.local)))
-
-    def detached(self) -> LatentCodes:
-        """The same numbers as new leaves, ready to be optimized."""
-        of_pair, local = (one.detach().clone().requires_grad_() for one in (self.of_pair, self.local))
-        return replace(self, of_pair=of_pair, local=local)
 
 
 def random_codes(

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...memory import full_precision
 from .linear_end import CONV
 
 CHANNELS = (16, 32, 64, 128, 256, 512)
@@ -45,8 +46,11 @@ class ConvolutionalMatrixNet(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
-        """The matrix for `moving` and `fixed`, [B, input_channels, *shape] each."""
-        features = torch.cat([moving, fixed], dim=1)
+        """The matrix for `moving` and `fixed`, [B, input_channels, *shape] each; always in full precision, as it places every voxel."""
+        with full_precision(moving.device):
+            return self._matrix(torch.cat([moving, fixed], dim=1))
+
+    def _matrix(self, features: Tensor) -> Tensor:
         for layer in self.convs:
             features = convolved_and_halved(F.relu(features), layer.get_parameter("weight"), layer.get_parameter("bias"))
         features = F.relu(self.dense2(features.flatten(2).mean(2)))

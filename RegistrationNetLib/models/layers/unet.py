@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InputError
+from .coarse_input import SLOPE
+from .layout import channels_last, cropped
 from .linear_end import CONV_TRANSPOSE, EndWeights, linear_end
-from .surroundings import SLOPE, channels_last, cropped
 
 DOWN_CHANNELS = (16, 32, 64, 256, 512)
 UP_CHANNELS = (16, 32, 64, 128, 256)
@@ -81,7 +82,7 @@ class TallUNet(nn.Module):
         return linear_end(coarse, skips[1], images, self._end_weights())
 
     def _encode(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The coarsest features, and what each finer level hands across: the images, then activated features."""
+        """The coarsest features, and what each finer level passes on to the way up: the images, then activated features."""
         features, skips = images, [images]
         for down in self.downConvs:
             pooled = halved(features)
@@ -103,7 +104,8 @@ class TallUNet(nn.Module):
             shortcut = _doubled(kept)
             normalized: Tensor = norm(up(_joined(coarse, below)).add_(shortcut))
             return normalized
-        scale, shift = self._normalization(depth)
+        # In half precision all features stay in it: full-sized copies in both would take more memory than single alone.
+        scale, shift = (one.to(kept.dtype) for one in self._normalization(depth))
         # The shift goes through the interpolation, which leaves a constant as it is, on an eighth of the points.
         shortcut = _doubled(kept * _per_channel(scale, self.dim) + _per_channel(shift, self.dim))
         fresh = CONV_TRANSPOSE[self.dim](_joined(coarse, below), up.get_parameter("weight"), stride=2, padding=1)

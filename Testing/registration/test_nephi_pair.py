@@ -1,4 +1,4 @@
-"""NePhi on the one road: what comes out, what each option does, and where the fit begins when there are weights."""
+"""NePhi in the pipeline: what comes out, what each option does, and where the fit begins when there are weights."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from RegistrationNetLib.errors import Cancelled, InputError, WeightsError
 from RegistrationNetLib.models.catalogue import Card, card_named
 from RegistrationNetLib.models.nephi import NePhi
 from RegistrationNetLib.progress import Progress
-from RegistrationNetLib.registration.needs import FINEST_IMPLICIT_SIDE_VOX, bounded_shape
-from RegistrationNetLib.registration.nephi import bounded
+from RegistrationNetLib.registration.aligned_pair import on_coarser
+from RegistrationNetLib.registration.nephi import FINEST_SIDE_VOX
+from RegistrationNetLib.registration.nephi import NePhi as Method
 from RegistrationNetLib.registration.prepare import Prepared
 
 from ..models.layers.published import randomize
@@ -63,8 +64,7 @@ def test_a_known_warp_is_recovered_without_folding_and_can_be_undone() -> None:
 
 def test_everything_is_written(tmp_path: Path) -> None:
     result().save(tmp_path / "out")
-    # The page comes from `report.py`, a floor above, where that was loaded.
-    assert {path.name for path in (tmp_path / "out").iterdir()} >= RESULTS - {"report.html"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= RESULTS
     assert json.loads((tmp_path / "out" / "report.json").read_text())["model"] == "nephi"
 
 
@@ -126,7 +126,7 @@ def test_it_says_how_far_it_is_and_can_be_stopped_in_every_stage() -> None:
 
 
 def test_the_field_is_not_its_to_refine() -> None:
-    with pytest.raises(InputError, match="nephi has no field to refine; it fits its networks"):
+    with pytest.raises(InputError, match="nephi has no field to refine; its refinements are none, network"):
         result(refine="field")
 
 
@@ -134,17 +134,17 @@ def test_the_field_is_not_its_to_refine() -> None:
 
 
 def test_a_large_image_gets_a_bounded_lattice_in_the_same_cube() -> None:
-    shape = (2 * FINEST_IMPLICIT_SIDE_VOX, 40)
+    shape = (2 * FINEST_SIDE_VOX, 40)
     mask = torch.zeros(1, 1, *shape, dtype=torch.bool)
     mask[..., 20:] = True
     image = Prepared(blobs(shape, (200, 20), width_vox=30.0), plain_grid(shape), mask)
-    small = bounded(image)
-    assert small.grid.shape == bounded_shape(shape) == (FINEST_IMPLICIT_SIDE_VOX, 40)
+    small = on_coarser(image, Method().judged_shape(shape))
+    assert small.grid.shape == (FINEST_SIDE_VOX, 40)
     np.testing.assert_allclose(small.grid.world_from_unit, image.grid.world_from_unit)
     assert small.mask is not None
     assert torch.equal(small.mask[..., 0, :], mask[..., 0, :])
     assert float(small.values.max()) == pytest.approx(1, abs=0.02)
-    assert bounded(small) is small
+    assert on_coarser(small, Method().judged_shape(small.grid.shape)) is small
 
 
 # weights

@@ -1,0 +1,31 @@
+"""What a registration takes: every closed list of values and the smallest image, for the library, the command line and the panel."""
+
+from __future__ import annotations
+
+MODALITIES = ("ct", "mr", "other")
+REFINEMENTS = ("none", "field", "network")
+# Beside these, "auto" takes what the model's card says for the pair of modalities.
+SIMILARITIES = ("lncc", "lncc2", "ncc", "ssd", "mind", "mi")
+# In the order in which they are done.
+ALIGNMENT_STAGES = ("centre", "pose", "rigid", "similarity", "affine")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+# Of every image, along each axis.
+SMALLEST_SIDE_VOX = 8
+
+# The options of `register` that are values, not images, points or transforms.
+OPTIONS = (
+    "model",
+    "refine",
+    "steps",
+    "similarity",
+    "fixed_modality",
+    "moving_modality",
+    "align",
+    "device",
+    "weights",
+    "smoothness",
+    "mirrored",
+    "conserve_mass",
+    "seed",
+)

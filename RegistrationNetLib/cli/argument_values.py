@@ -1,0 +1,50 @@
+"""What stands behind an option of the command line, read from its text. `argparse` tells the error."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+
+from ..choices import ALIGNMENT_STAGES, DEVICES
+
+
+def device_name(text: str) -> str:
+    """One of the devices, or a CUDA one by its number; whether this machine has it is asked later."""
+    if text not in DEVICES and not re.fullmatch(r"cuda:\d{1,3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(DEVICES)}, cuda:1 (the second GPU)")
+    return text
+
+
+def checksum(text: str) -> str:
+    """A SHA-256 checksum in hexadecimal."""
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a SHA-256 checksum of 64 hexadecimal digits")
+    return text.lower()
+
+
+def whole_number(text: str) -> int:
+    """A whole number from 0 up."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)
+
+
+def positive_number(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def alignment_stages(text: str) -> tuple[str, ...]:
+    """Stages between commas; none for none."""
+    names = () if text == "none" else tuple(text.split(","))
+    unknown = [name for name in names if name not in ALIGNMENT_STAGES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(ALIGNMENT_STAGES)}")
+    return names

@@ -1,0 +1,99 @@
+"""Images and transforms from files, each checked for what ITK's own reader does not look at."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from ..errors import InputError
+from .dicom import read_dicom_file, read_dicom_folder
+from .dicom_headers import is_dicom
+from .native_messages import NATIVE_ERRORS, native_messages_dropped, native_reason
+from .native_paths import native_path, printable
+from .nifti_headers import check_nifti
+from .nifti_missing import with_missing
+from .warning import Warn, python_warning
+from .whole_files import holds_all, image_beside, is_whole
+
+DICOM_VOXEL_BYTES = 2
+
+
+def read_image(path: str | os.PathLike[str], warn: Warn = python_warning) -> sitk.Image:
+    """Whatever SimpleITK reads; a DICOM file or folder as one volume, each slice where its header says it lies.
+
+    Args:
+        warn: hears what was read with a doubt.
+
+    Raises:
+        InputError: missing, unreadable, cut short, contradicting itself, or a folder or file that does not hold exactly one volume.
+    """
+    path = Path(path)
+    name = printable(path)
+    try:
+        if not path.exists():
+            raise InputError(f"There is no file {name}; an image file or a folder of DICOM slices is needed. Check the path.")
+        with native_messages_dropped():
+            if path.is_dir():
+                return read_dicom_folder(path, warn)
+            return read_dicom_file(path, warn) if is_dicom(path) else _read_file(path, warn)
+    except OSError as error:
+        raise InputError(f"{name} cannot be opened ({error.strerror}). Check the path and who may read it.") from error
+    except MemoryError as error:
+        raise InputError(
+            f"{name} says that it holds more voxels than this machine has memory for. Check the file, or crop the image."
+        ) from error
+    except NATIVE_ERRORS as error:
+        raise InputError(f"{name} cannot be read as an image ({native_reason(error)}). Check the file and its format.") from error
+
+
+def _read_file(path: Path, warn: Warn) -> sitk.Image:
+    if path.stat().st_size == 0:
+        raise InputError(f"{printable(path)} is empty; an image file is needed. Copy or download it again.")
+    cut = f"{printable(path)} is cut short or damaged; the file must hold all voxels of its header. Copy or download it again."
+    if not is_whole(path):
+        raise InputError(cut)
+    with native_path(path) as native:
+        image = sitk.ReadImage(native)
+    if not holds_all(path, image):
+        raise InputError(cut)
+    check_nifti(path, image, warn)
+    return with_missing(path, image_beside(path), image) if image.HasMetaDataKey("bitpix") else image
+
+
+def voxel_count(path: str | os.PathLike[str]) -> int:
+    """About how many voxels an image file or a DICOM folder holds, by headers and sizes alone; 0 where reading will fail."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return sum(one.stat().st_size for one in path.rglob("*") if one.is_file()) // DICOM_VOXEL_BYTES
+        reader = sitk.ImageFileReader()
+        with native_messages_dropped(), native_path(path) as native:
+            reader.SetFileName(native)
+            reader.ReadImageInformation()
+        return math.prod(reader.GetSize())
+    except (OSError, ValueError, RuntimeError):
+        return 0
+
+
+def read_transform(source: str | os.PathLike[str] | sitk.Transform) -> sitk.Transform:
+    """A transform from an ITK transform file (.h5, .tfm, .mat, .txt), or the transform itself.
+
+    Raises:
+        InputError: missing or unreadable.
+    """
+    if isinstance(source, sitk.Transform):
+        return source
+    path = Path(source)
+    name = printable(path)
+    try:
+        if not path.is_file():
+            raise InputError(f"There is no transform file {name}. Check the path.")
+        with native_messages_dropped(), native_path(path) as native:
+            return sitk.ReadTransform(native)
+    except OSError as error:
+        raise InputError(f"{name} cannot be opened ({error.strerror}). Check the path and who may read it.") from error
+    except NATIVE_ERRORS as error:
+        raise InputError(f"{name} cannot be read as an ITK transform ({native_reason(error)}). Check the file.") from error

@@ -1,0 +1,32 @@
+"""What a similarity means where it is used: at the resolution of the images, and where the pair is still far from aligned."""
+
+from __future__ import annotations
+
+from ..losses.similarity import LNCC, MINDSSC, Measure, MutualInformation, SquaredLNCC, measure_named
+
+# For the field: narrow windows, and an ε that keeps the noise of the background from counting.
+FIELD_MEASURES: dict[str, Measure] = {
+    "lncc": LNCC(sigma_vox=1.5, epsilon=1e-4, stride_vox=2, is_balanced=True),
+    "lncc2": SquaredLNCC(sigma_vox=1.5, epsilon=1e-4, stride_vox=2),
+    "mind": MINDSSC(radius=1, dilation=2),
+}
+# For the alignment, which comes from farther away: wide windows, or none.
+ALIGNMENT_MEASURES: dict[str, Measure] = {
+    "lncc": LNCC(sigma_vox=3.0, epsilon=1e-3),
+    "lncc2": SquaredLNCC(sigma_vox=3.0, epsilon=1e-3),
+    "mind": MutualInformation(),
+}
+
+
+def field_measure(name: str) -> Measure:
+    """The measure `name` at the resolution of the images.
+
+    Raises:
+        InputError: there is no such measure.
+    """
+    return FIELD_MEASURES.get(name) or measure_named(name)
+
+
+def alignment_measure(measure: Measure) -> Measure:
+    """What judges the alignment of a pair whose field is judged by `measure`, and the whole before and after."""
+    return ALIGNMENT_MEASURES.get(measure.name, measure)

@@ -1,0 +1,256 @@
+"""Registration for Slicer's Python console and for the panel: what `slicer.util.getModuleLogic("RegistrationNet")` can do.
+
+Names are in Slicer's style, since the console is where they are used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import slicer
+
+from ..choices import OPTIONS
+from ..errors import Cancelled, InputError
+from ..models.catalogue import card_named
+from ..models.weights import listed_models, remove
+from . import dependencies
+from .client import Client, Job
+from .interpreter import named_python
+from .job import RegistrationJob
+from .scene_inputs import Inputs
+from .scene_record import RegistrationResult
+from .scene_results import REPLACEABLE, check_outputs
+from .scene_transforms import placed_under
+from .scene_views import Views
+
+# What the panel's choice of an alignment or refinement means to `register`; None leaves it to the model.
+ALIGNMENTS: Mapping[str, tuple[str, ...] | None] = {
+    "default": None,
+    "none": (),
+    "centre": ("centre",),
+    "rigid": ("centre", "rigid"),
+    "affine": ("centre", "rigid", "affine"),
+}
+REFINEMENTS: Mapping[str, str | None] = {"default": None, "none": "none", "field": "field", "network": "network"}
+
+
+class Timer(Protocol):
+    """Calls `poll` again and again while it runs; in Slicer a qt.QTimer."""
+
+    def start(self) -> None:
+        """Begin to call."""
+
+    def stop(self) -> None:
+        """Call no more."""
+
+
+class RegistrationLogic:
+    """Registration from nodes to nodes, by one worker process that is started when it is first needed.
+
+    Args:
+        client: what talks to the worker.
+        timer: calls `poll`; it runs while there is something to wait for.
+        requirements: the file that lists what must be installed beside PyTorch.
+    """
+
+    def __init__(self, client: Client, timer: Timer, requirements: Path) -> None:
+        self.client = client
+        # Another Python than Slicer's, or an environment or folder of packages, as the user has named it; "" for Slicer's own.
+        self.python = ""
+        self._timer, self._requirements = timer, requirements
+        self._jobs: list[RegistrationJob] = []
+        self._views = Views()
+        self._scene = slicer.mrmlScene
+        self._sceneTag = self._scene.AddObserver(self._scene.StartCloseEvent, self._onSceneStartClose)
+
+    def close(self) -> None:
+        """End the worker; registrations under way are cancelled."""
+        self._timer.stop()
+        for job in self._jobs:
+            job.cancel()
+        self.client.close()
+        self._scene.RemoveObserver(self._sceneTag)
+
+    def getParameterNode(self) -> Any:
+        """What was chosen in the panel; the module says how it is kept."""
+        raise NotImplementedError
+
+    def register(self, fixedNode: Any, movingNode: Any, **keywords: Any) -> RegistrationResult:
+        """Register movingNode to fixedNode and wait for the result; the application stays responsive.
+
+        Takes what `startRegistration` takes and raises what went wrong.
+        """
+        return self.startRegistration(fixedNode, movingNode, **keywords).wait()
+
+    def startRegistration(
+        self,
+        fixedNode: Any,
+        movingNode: Any,
+        *,
+        separateParts: bool = False,
+        outputs: Mapping[str, Any] | None = None,
+        onChanged: Callable[[RegistrationJob], None] = lambda _: None,
+        **keywords: Any,
+    ) -> RegistrationJob:
+        """Start to register movingNode to fixedNode and return at once.
+
+        Args:
+            separateParts: the affine and the deformable part come as transform nodes of their own too.
+            outputs: nodes to write into instead of new ones, by name: "transform", "inverse", "warped", "jacobian", "table".
+            onChanged: called with the job when it has got on, and when it has ended.
+            keywords: nodes (fixedMask, movingMask, fixedLabels, movingLabels, fixedLandmarks, movingLandmarks, initial,
+                and the names fixedMaskSegment, movingMaskSegment), and the options of `RegistrationNetLib.register` (model,
+                refine, steps, similarity, fixedModality, movingModality, align, device, smoothness, seed).
+
+        Raises:
+            InputError: a node is none of what it should be. What shows only after some time, as masks and bent transforms are
+                sampled while the application stays responsive, is the job's `error` instead.
+            ResourceError: the user does not want what must be installed.
+        """
+        given = {_in_snake_case(name): value for name, value in keywords.items()}
+        nodes = {one.name: given.pop(one.name) for one in fields(Inputs) if one.name in given}
+        inputs = Inputs(fixedNode, movingNode, **nodes)
+        outputs = {name: node for name, node in (outputs or {}).items() if node is not None}
+        if unknown := set(outputs) - set(REPLACEABLE):
+            raise InputError(
+                f"There is no output {', '.join(sorted(unknown))}; the outputs are {', '.join(REPLACEABLE)}. Choose among them."
+            )
+        check_outputs(outputs, dict(inputs.nodes()))
+        if not self.python:
+            dependencies.ensure(self._requirements, slicer)
+        job = RegistrationJob(self, inputs, onChanged, outputs)
+        job.begin(given, separateParts)
+        self._jobs.append(job)
+        self._timer.start()
+        return job
+
+    def startFromParameters(self, **keywords: Any) -> RegistrationJob:
+        """Start what the parameter node asks for."""
+        chosen = self.getParameterNode()
+        asked = {name: getattr(chosen, name) for name in _NODES if getattr(chosen, name) is not None}
+        segments = {name: getattr(chosen, name) for name in _SEGMENTS if getattr(chosen, name)}
+        return self.startRegistration(
+            chosen.fixedVolume,
+            chosen.movingVolume,
+            **asked,
+            **segments,
+            **_options(chosen),
+            separateParts=chosen.separateParts,
+            outputs={name: getattr(chosen, parameter) for name, parameter in _OUTPUTS.items()},
+            **keywords,
+        )
+
+    def usePython(self, path: str) -> None:
+        """From the next request on run the worker by another Python; "" is Slicer's own.
+
+        Args:
+            path: a Python program, an environment that holds one (venv, conda), or a folder of packages for Slicer's Python.
+
+        Raises:
+            InputError: there is nothing of that kind.
+        """
+        self.client.use(*named_python(Path(path)) if path else (None, None))
+        self.python = path
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every model card, with the state of its weights. Starts no worker."""
+        return listed_models()
+
+    def devices(self) -> list[dict[str, Any]]:
+        """What the worker can compute on; the application stays responsive while it is asked."""
+        found: list[dict[str, Any]] = self.client.devices().wait(meanwhile=slicer.app.processEvents)
+        return found
+
+    def startDownload(self, model: str, onChanged: Callable[[Job], None] = lambda _: None) -> Job:
+        """Start to download the weights of a model; the job has progress, cancel() and error."""
+        job = self.client.download(model, onChanged)
+        self._timer.start()
+        return job
+
+    def startImport(self, model: str, file: str, onChanged: Callable[[Job], None] = lambda _: None) -> Job:
+        """Start to take a file as the weights of a model."""
+        job = self.client.import_weights(model, file, onChanged)
+        self._timer.start()
+        return job
+
+    def startDevices(self, onChanged: Callable[[Job], None] = lambda _: None) -> Job:
+        """Start to ask the worker what it can compute on."""
+        job = self.client.devices(onChanged)
+        self._timer.start()
+        return job
+
+    def applyTransform(self, nodes: Any, transformNode: Any, harden: bool = False) -> None:
+        """Place nodes (volumes, label maps, segmentations, models, markups) under a transform of the world.
+
+        What a node lies under already stays between the two, as a copy, so that nothing else moves.
+
+        Raises:
+            InputError: a node cannot be transformed.
+        """
+        placed_under(transformNode, [nodes] if isinstance(nodes, slicer.vtkMRMLNode) else list(nodes), harden=harden)
+
+    def removeWeights(self, model: str) -> int:
+        """Delete the weights of a model from this computer; how many bytes that freed.
+
+        Raises:
+            InputError: there is no such model, or it needs no weights.
+            OutputError: the file cannot be removed.
+        """
+        return remove(card_named(model))
+
+    def showResult(self, result: RegistrationResult, view: str, other: RegistrationResult | None = None) -> None:
+        """Show a result in the slice views: "fixed", "moving", "warped", "difference", "checkerboard", "jacobian" or "grid".
+
+        What another result has left there (its grid, its legend) goes. "other" shows the warped volume of the result `other`.
+
+        Raises:
+            InputError: there is no such view, or a node that it needs is gone.
+        """
+        self._views.show(result, view, other)
+
+    def leaveViews(self) -> None:
+        """Give the slice views back as they were before the first result was shown."""
+        self._views.leave()
+
+    def poll(self) -> None:
+        """Let jobs get on; called by a timer while there are any."""
+        for job in self._jobs:
+            if not job.isFinished:
+                job.endIfNodesAreGone()
+                job.getOn()
+        self.client.poll()
+        self._jobs = [job for job in self._jobs if not job.isFinished]
+        if not self._jobs and not self.client.unfinished:
+            self._timer.stop()
+
+    def _onSceneStartClose(self, *_caller: Any) -> None:
+        for job in self._jobs:
+            job.cancel(Cancelled("cancelled; the scene was closed"))
+
+
+_SIDES = ("fixed", "moving")
+_NODES = [f"{side}{what}" for what in ("Mask", "Labels", "Landmarks") for side in _SIDES]
+_OUTPUTS = {"transform": "outputTransform", "warped": "outputVolume"}
+_SEGMENTS = [f"{side}MaskSegment" for side in _SIDES]
+
+
+def _options(chosen: Any) -> dict[str, Any]:
+    """The options of `register`, by name, that a parameter node asks for; those that it leaves to the model are left out."""
+    named = {name: getattr(chosen, name, None) for name in map(_in_camel_case, OPTIONS)}
+    named["align"], named["refine"] = ALIGNMENTS[chosen.alignment], REFINEMENTS[chosen.refinement]
+    named["steps"] = chosen.steps if chosen.hasOwnSteps else None
+    return {name: value for name, value in {**named, "initial": chosen.initialTransform}.items() if value is not None}
+
+
+def _in_snake_case(name: str) -> str:
+    """fixed_mask of fixedMask."""
+    return re.sub(r"(?<=[a-z])([A-Z])", lambda letter: f"_{letter[1].lower()}", name)
+
+
+def _in_camel_case(name: str) -> str:
+    """fixedMask of fixed_mask."""
+    return re.sub(r"_([a-z])", lambda letter: letter[1].upper(), name)

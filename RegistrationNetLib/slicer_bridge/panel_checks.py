@@ -1,0 +1,95 @@
+"""What the panel says before a run: what is missing, what does not go together, and what will not fit into the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from ..choices import SMALLEST_SIDE_VOX
+from ..models.catalogue import card_named
+from ..registration.methods import METHODS
+from ..registration.size import Size, inverse_shape
+from .logic import REFINEMENTS
+from .panel_devices import DevicePanel
+from .panel_models import ModelPanel
+from .panel_segments import SegmentPanel
+from .panel_words import gigabytes
+
+Card = Mapping[str, Any]
+
+
+def refinement_of(node: Any, card: Card) -> str:
+    """What is refined: what was chosen, or what the network's card says."""
+    if node.hasOwnSteps and node.steps == 0:
+        return "none"
+    return REFINEMENTS[node.refinement] or str(card["refine"]["default"])
+
+
+def what_is_missing(node: Any, models: ModelPanel, segments: SegmentPanel) -> str:
+    """What the user must do before the run can start, "" where nothing is missing."""
+    return _about_volumes(node) or _about_model(node, models) or _about_masks(node, models.card, segments)
+
+
+def _about_volumes(node: Any) -> str:
+    if node.fixedVolume is None or node.movingVolume is None:
+        return _("Choose a fixed and a moving volume.")
+    if node.fixedVolume is node.movingVolume:
+        return _("Fixed and moving are the same volume. Choose two.")
+    for volume in (node.fixedVolume, node.movingVolume):
+        image = volume.GetImageData()
+        if image is not None and min(image.GetDimensions()) < SMALLEST_SIDE_VOX:
+            return _("{volume} has fewer than {number} voxels along a side. Choose a volume of more slices.").format(
+                volume=volume.GetName(), number=SMALLEST_SIDE_VOX
+            )
+        if volume is node.outputVolume:
+            return _("The warped volume would be written over {volume}. Choose another under Outputs.").format(
+                volume=volume.GetName()
+            )
+    return ""
+
+
+def _about_model(node: Any, models: ModelPanel) -> str:
+    card = models.card
+    if not models.is_ready:
+        return _("The weights of {title} are not here. Get them above, or choose a network that is ready.").format(
+            title=card["title"]
+        )
+    if refinement_of(node, card) not in ("none", *METHODS[card["method"]].refinements):
+        return _("{title} has nothing of that kind to refine. Choose another refinement.").format(title=card["title"])
+    return ""
+
+
+def _about_masks(node: Any, card: Card, segments: SegmentPanel) -> str:
+    if lost := segments.lost:
+        return _("{mask} has lost the segment that was chosen. Choose another under Masks, labels, landmarks.").format(
+            mask=getattr(node, f"{lost[0]}Mask").GetName()
+        )
+    if card["prepare"]["mask"] == "required" and None in (node.fixedMask, node.movingMask):
+        return _("{title} needs a mask of each volume. Choose them under Masks, labels, landmarks.").format(title=card["title"])
+    return ""
+
+
+def memory_warning(node: Any, card: Card, devices: DevicePanel) -> str:
+    """What to say of a run that will not fit, "" where it will, or nothing is known."""
+    is_on_graphics = devices.meant(node.device).startswith("cuda")
+    needed = _needed_mb(node, card, is_on_graphics=is_on_graphics)
+    free = devices.free_mb(node.device)
+    if free is None or needed <= free:
+        return ""
+    return _(
+        "This needs about {needed} of memory; {device} has {free} free. Crop the volumes, or choose another network or refinement."
+    ).format(needed=gigabytes(needed), device=devices.words_for(node.device), free=gigabytes(free))
+
+
+def _needed_mb(node: Any, card: Card, *, is_on_graphics: bool) -> float:
+    """About the memory of a run as chosen; 0 while a volume has no voxels."""
+    fixed, moving = node.fixedVolume, node.movingVolume
+    images = [volume.GetImageData() for volume in (fixed, moving)]
+    if None in images:
+        return 0.0
+    shapes = [image.GetDimensions() for image in images]
+    inverse = inverse_shape(shapes[1], moving.GetSpacing(), fixed.GetSpacing())
+    size = Size(shapes[0], inverse, card_named(card["name"]), refinement_of(node, card), on_graphics=is_on_graphics)
+    return METHODS[card["method"]].memory_mb(size)

@@ -1,0 +1,105 @@
+"""Which results a scene holds: a hidden node for each, which is saved with the scene and names the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .scene_results import TITLES, ResultNodes
+from .scene_sampling import Node
+
+_KIND = "vtkMRMLScriptedModuleNode"
+_REPORT, _ROLES = "RegistrationNet.Report", "RegistrationNet.Roles"
+_PAIR = ("fixed", "moving")
+
+
+class RegistrationResult:
+    """The nodes of a registered pair; names as in `ResultNodes` with "Node" behind them, and the two volumes.
+
+    In a result that a scene has kept, a node that was deleted is None.
+    """
+
+    def __init__(self, nodes: ResultNodes, fixed: Any, moving: Any, report: Mapping[str, Any]) -> None:
+        self.nodes = nodes
+        self.fixedNode, self.movingNode, self.report = fixed, moving, report
+        self.transformNode, self.inverseTransformNode = nodes.transform, nodes.inverse
+        self.warpedNode, self.jacobianNode = nodes.warped, nodes.jacobian
+        self.tableNode, self.histogramNode = nodes.table, nodes.histogram
+        self.seriesNode, self.chartNode = nodes.series, nodes.chart
+        self.affineNode, self.deformableNode = nodes.affine, nodes.deformable
+
+
+@dataclass(frozen=True)
+class Record:
+    """One result of the scene.
+
+    Attributes:
+        node: the node that holds it.
+        title: what lists call it.
+        result: what is left of it.
+        lost: the titles of what was deleted.
+    """
+
+    node: Node
+    title: str
+    result: RegistrationResult
+    lost: tuple[str, ...]
+
+
+def remembered(scene: Node, result: RegistrationResult) -> Record:
+    """Note a result in the scene."""
+    nodes = {role: node for role, node in _nodes_of(result).items() if node is not None}
+    # What tells results of one pair apart comes first.
+    pair = f"{result.movingNode.GetName()} to {result.fixedNode.GetName()}"
+    title = f"{len(records(scene)) + 1}. {result.report['model']}: {pair}"
+    record = scene.AddNewNodeByClass(_KIND, scene.GenerateUniqueName(title))
+    record.SetHideFromEditors(True)
+    record.SetAttribute(_REPORT, json.dumps(result.report))
+    record.SetAttribute(_ROLES, json.dumps(list(nodes)))
+    for role, node in nodes.items():
+        record.SetNodeReferenceID(role, node.GetID())
+    return _read(record)
+
+
+def records(scene: Node) -> list[Record]:
+    """The results of the scene, oldest first. One of which nothing is left goes for good."""
+    nodes = [scene.GetNthNodeByClass(index, _KIND) for index in range(scene.GetNumberOfNodesByClass(_KIND))]
+    found = [_read(node) for node in nodes if node.GetAttribute(_REPORT)]
+    for one in found:
+        if not _is_of_use(one):
+            scene.RemoveNode(one.node)
+    return [one for one in found if _is_of_use(one)]
+
+
+def record_of(scene: Node, node_id: str) -> Record | None:
+    """The result whose node has this ID; None where there is none."""
+    return next((one for one in records(scene) if one.node.GetID() == node_id), None)
+
+
+def _is_of_use(record: Record) -> bool:
+    """Whether any node is left that the registration has made."""
+    return any(node is not None for role, node in _nodes_of(record.result).items() if role not in _PAIR)
+
+
+def _nodes_of(result: RegistrationResult) -> dict[str, Node]:
+    return {**vars(result.nodes), "fixed": result.fixedNode, "moving": result.movingNode}
+
+
+def _read(record: Node) -> Record:
+    roles: list[str] = json.loads(record.GetAttribute(_ROLES))
+    found = {role: _reference(record, role) for role in roles}
+    lost = tuple(TITLES.get(role, role.capitalize()) for role in roles if found[role] is None)
+    nodes = ResultNodes(**{one.name: found.get(one.name) for one in fields(ResultNodes)})
+    report: Mapping[str, Any] = json.loads(record.GetAttribute(_REPORT))
+    result = RegistrationResult(nodes, found.get("fixed"), found.get("moving"), report)
+    return Record(record, record.GetName(), result, lost)
+
+
+def _reference(record: Node, role: str) -> Node | None:
+    """The node of that role. What is gone is forgotten, as another node may get its ID."""
+    node = record.GetNodeReference(role)
+    if node is None:
+        record.SetNodeReferenceID(role, None)
+    return node
