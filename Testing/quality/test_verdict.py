@@ -97,7 +97,8 @@ def test_too_few_landmarks_for_a_pose_can_only_make_it_worse() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "words"), [(0.5, 0.9, "fits"), (0.5, 0.7, "look closely"), (0.8, 0.7, "does not fit"), (0.1, 0.2, "does not fit")]
+    ("before", "after", "words"),
+    [(0.5, 0.9, "fits"), (0.5, 0.7, "look closely"), (0.8, 0.7, "does not fit"), (0.1, 0.2, "does not fit")],
 )
 def test_labels_that_do_not_coincide_make_it_worse(before, after, words) -> None:
     assert verdict(replace(BARE, labels=LabelOverlap({1: BeforeAfter(before, after)}))).words == words

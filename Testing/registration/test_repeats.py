@@ -153,7 +153,9 @@ def test_a_network_is_asked_again_by_the_same_code(refine, monkeypatch: pytest.M
     install(monkeypatch, card)
     weights = random_weights(card, tmp_path / "weights.trch")
     made = pair()
-    result = register(made.fixed, made.moving, model="small", weights=weights, refine=refine, steps=None if refine == "none" else 2)
+    result = register(
+        made.fixed, made.moving, model="small", weights=weights, refine=refine, steps=None if refine == "none" else 2
+    )
     assert len(result.evidence.repeats_off_mm) == result.evidence.repeats_asked == 1
     assert result.verdict.words in ("fits", "look closely", "does not fit")
     assert result.error_mm.GetSize() == made.fixed.GetSize()
