@@ -7,7 +7,7 @@ REFINEMENTS = ("none", "field", "network")
 # Beside these, "auto" takes what the model's card says for the pair of modalities.
 SIMILARITIES = ("lncc", "lncc2", "ncc", "ssd", "mind", "mi")
 # In the order in which they are done.
-ALIGNMENT_STAGES = ("centre", "rigid", "affine")
+ALIGNMENT_STAGES = ("centre", "pose", "rigid", "similarity", "affine")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # What can be required of a registration, the best first.
 VERDICTS = ("fits", "look-closely")

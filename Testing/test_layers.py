@@ -30,8 +30,9 @@ PLAN: dict[str, str] = {
     """,
     "quality": "assessment marks likeness evidence error_map verdict known_warp known_pair truth phantom slices colours pictures film report",
     "registration": """
-        argument_types size prepare method aligned_pair optimizer network_pair initial_transform alignment measures
-        field_refinement velocity_refinement network_refinement prediction nephi_fit nephi_pair
+        argument_types size foreground prepare method aligned_pair optimizer network_pair initial_transform
+        overlap_score pose_search affine_steps alignment contrast measures
+        field_refinement deforming velocity_refinement network_refinement prediction nephi_fit nephi_pair
         direct trained_network constricon nephi methods options solution perturbation repeats pipeline
     """,
     "training": """

@@ -19,11 +19,11 @@ from ..io.label_images import looks_like_labels
 from ..io.landmarks import Points, mapped, paired, read_points, write_points
 from ..io.native_paths import printable
 from ..io.outputs import (
+    check_disk_space,
     check_file_name,
     check_folder_name,
     check_image_name,
     check_picture,
-    check_room,
     result_bytes,
     staged_folder,
     write_image,
@@ -62,7 +62,7 @@ WORSE_THAN_REQUIRED = 3
 def run_register(options: Namespace, interruption: Interruption) -> int:
     check_folder_name(options.out_dir)
     warn = _printed(options)
-    check_room(options.out_dir, result_bytes(voxel_count(options.fixed), voxel_count(options.moving)))
+    check_disk_space(options.out_dir, result_bytes(voxel_count(options.fixed), voxel_count(options.moving)))
     initial = read_transform(options.initial) if options.initial else None
     landmarks = _landmarks(options, warn) or (None, None)
     with progress_bar(is_wanted=not options.quiet) as callback:

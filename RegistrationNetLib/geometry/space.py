@@ -24,7 +24,8 @@ Array = NDArray[np.floating]
 
 # Wider than what `prepare` lets in, so that no image that came in is refused on its way out.
 ORTHOGONAL_WITHIN = 2e-3
-INVERSION_TOLERANCE_MM = 0.01
+# Of the longest edge: 0.01 mm of a head.
+INVERSION_TOLERANCE = 5e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,5 +357,6 @@ def inverse_transform_from_map(
             known = DisplacementField(estimate - identity_points(moving.shape, like))
             return transform_from_map(known, moving, moving.moved(back), like=like)
     conjugate = Composition((moving_from_fixed, field, fixed_from_moving))
-    inverse = invert(conjugate, moving.shape, like=like, start=estimate, scale=moving.extent_mm, tolerance=INVERSION_TOLERANCE_MM)
+    tolerance = INVERSION_TOLERANCE * max(moving.extent_mm)
+    inverse = invert(conjugate, moving.shape, like=like, start=estimate, scale=moving.extent_mm, tolerance=tolerance)
     return transform_from_map(inverse.field, moving, moving.moved(back), like=like)

@@ -47,7 +47,7 @@ def as_image(source: ImageLike, what: str, warn: Warn = python_warning) -> sitk.
         return source
     if isinstance(source, str | os.PathLike):
         # Reports name images by what they are, not by their paths, which may tell of patients.
-        return _one_moment(read_image(source, lambda text: warn(text.replace(printable(source), what))))
+        return _one_moment(read_image(source, lambda text: warn(text.replace(printable(Path(source)), what))))
     if interop.is_itk_image(source):
         return interop.simpleitk_from_itk(source)
     package = type(source).__module__.partition(".")[0]

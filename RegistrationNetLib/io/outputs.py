@@ -98,12 +98,12 @@ def _check_writable(folder: Path) -> None:
 
 
 def result_bytes(fixed_voxels: int, moving_voxels: int) -> int:
-    """About how much room the results of a registration take at most."""
+    """About how many bytes the results of a registration take at most."""
     return fixed_voxels * FIXED_BYTES + moving_voxels * MOVING_BYTES + REPORT_BYTES
 
 
-def check_room(path: Path, needed_bytes: float) -> None:
-    """Before the work: is there room on the disk of `path` for about so much?
+def check_disk_space(path: Path, needed_bytes: float) -> None:
+    """Before the work: has the disk of `path` space for about so much?
 
     Raises:
         ResourceError: there is not.

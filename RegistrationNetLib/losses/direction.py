@@ -24,6 +24,7 @@ class Target:
         volume_ratio: None, or, where mass is conserved, the volume of the cube of `sampled` over that of the points: sampled
             values are densities then, multiplied by the determinant of the map in mm, so that air which is breathed in dilutes
             the tissue (intensity conservation, for CT of lungs).
+        weight: of the comparison.
     """
 
     comparison: Comparison
@@ -33,13 +34,14 @@ class Target:
     dice_weight: float = 1.0
     outside: Outside = "border"
     volume_ratio: float | None = None
+    weight: float = 1.0
 
     def loss(self, points: Tensor) -> Tensor:
         """Of the map that takes the lattice of the comparison to `points` [1, dim, *shape], unit-cube coordinates; a scalar."""
         warped = sample(self.sampled, points, outside=self.outside)
         if self.volume_ratio is not None:
             warped = warped * jacobian_determinant(points) * self.volume_ratio
-        loss = self.comparison.loss(warped)
+        loss = self.weight * self.comparison.loss(warped)
         if self.classes is not None and self.sampled_classes is not None:
             loss = loss + self.dice_weight * dice_loss(sample(self.sampled_classes, points), self.classes)
         return loss
@@ -62,6 +64,7 @@ class TargetOptions:
     dice_weight: float = 1.0
     outside: Outside = "border"
     moving_volume: float | None = None
+    weight: float = 1.0
 
 
 def both_targets(fixed: Side, moving: Side, options: TargetOptions) -> tuple[Target, Target]:
@@ -70,7 +73,14 @@ def both_targets(fixed: Side, moving: Side, options: TargetOptions) -> tuple[Tar
     def one(compared: Side, sampled: Side, volume_ratio: float | None) -> Target:
         comparison = options.measure.against(compared.values, compared.mask)
         return Target(
-            comparison, sampled.values, compared.classes, sampled.classes, options.dice_weight, options.outside, volume_ratio
+            comparison,
+            sampled.values,
+            compared.classes,
+            sampled.classes,
+            options.dice_weight,
+            options.outside,
+            volume_ratio,
+            options.weight,
         )
 
     volume = options.moving_volume

@@ -43,6 +43,9 @@ class LNCC(Measure):
     As in GradICON (Tian et al., CVPR 2023), whose ε is 1e-5; that of uniCARL is 1e-4. `stride_vox` takes the
     outer mean over every so many voxels along each axis (there: all of them).
 
+    With `is_balanced`, ε is added to the covariance too. Equal images then have similarity 1, and none is more alike; without,
+    an image that varies more than its equal is, by up to ε, which draws images apart that are in place.
+
     Raises:
         InputError: sigma_vox is below 0.5, epsilon is not positive, or stride_vox is below 1 or not a whole number.
     """
@@ -50,6 +53,7 @@ class LNCC(Measure):
     sigma_vox: float = 5.0
     epsilon: float = 1e-5
     stride_vox: int = 1
+    is_balanced: bool = False
     name: ClassVar[str] = "lncc"
     highest: ClassVar[float] = 1.0
     squared: ClassVar[bool] = False
@@ -74,7 +78,8 @@ class LNCC(Measure):
             weight = normalized_weight(pool(weight, self.stride_vox, ceil_mode=True), fixed)
         with torch.no_grad():
             moments = _local_moments(fixed, blur)
-        return _LocalCorrelation(fixed, weight, moments, blur, self.epsilon, self.squared)
+        added = self.epsilon if self.is_balanced else 0.0
+        return _LocalCorrelation(fixed, weight, moments, blur, self.epsilon, added, self.squared)
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,7 @@ class _LocalCorrelation:
     moments: _Moments
     blur: _Blur
     epsilon: float
+    added: float
     squared: bool
 
     def __call__(self, warped: Tensor) -> Tensor:
@@ -130,7 +136,8 @@ class _LocalCorrelation:
     def _evaluate(self, warped: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor, Gradients]:
         moments = _local_moments(warped, self.blur)
         scale = (moments.variance + self.epsilon).mul_(self.moments.variance + self.epsilon).rsqrt_()
-        lncc = self.blur(warped * self.fixed).addcmul_(moments.mean, self.moments.mean, value=-1).mul_(scale)
+        covariance = self.blur(warped * self.fixed).addcmul_(moments.mean, self.moments.mean, value=-1)
+        lncc = covariance.add_(self.added).mul_(scale)
         value = spatial_mean(lncc.square() if self.squared else lncc, self.weight).mean()
         if not any(wanted):
             return value, (None, None)

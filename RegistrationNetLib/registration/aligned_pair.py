@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..errors import GeometryError
 from ..geometry.pyramid import coarsened
 from ..geometry.separable import coarsening_matrix, on
-from ..geometry.space import Array, Grid, is_inside
+from ..geometry.space import Array, Grid
 from .prepare import Prepared, coarse_mask
 
 
@@ -16,27 +16,27 @@ def seen_on_fixed(moving: Prepared, fixed: Grid, alignment: Array) -> Prepared:
     return replace(moving.carried(fixed.moved(alignment)), grid=fixed)
 
 
-def counted_in_moving(fixed: Prepared, moving: Grid, alignment: Array) -> Prepared:
-    """Fixed, counted only where moving has voxels.
+def counted_in_both(fixed: Prepared, aligned: Prepared) -> tuple[Prepared, Prepared]:
+    """Two images on one lattice, counted only where both are.
 
     Raises:
         GeometryError: that is nowhere.
     """
-    inside = is_inside(moving, fixed.grid.moved(alignment), fixed.values)
-    if not bool(inside.any()):
+    masks = [one.mask for one in (fixed, aligned) if one.mask is not None]
+    if not masks:
+        return fixed, aligned
+    both = masks[0] & masks[-1]
+    if not bool(both.any()):
+        if aligned.mask is not None and not bool(aligned.mask.any()) and fixed.mask is None:
+            raise GeometryError(
+                "fixed and moving do not overlap; at least one voxel of fixed must fall into moving, and into its mask. "
+                "Align the centres (stage centre) or give an initial transform."
+            )
         raise GeometryError(
-            "fixed and moving do not overlap; at least one voxel of fixed must fall into moving. "
-            "Align the centres (stage centre) or give an initial transform."
+            "The fixed mask lies where moving has no voxels, or none that count; at least one voxel of it must fall into moving "
+            "and its mask. Widen the masks, or give an initial transform."
         )
-    if bool(inside.all()):
-        return fixed
-    mask = inside if fixed.mask is None else inside & fixed.mask
-    if not bool(mask.any()):
-        raise GeometryError(
-            "The fixed mask lies where moving has no voxels; at least one voxel of it must fall into moving. "
-            "Widen the mask, or give an initial transform."
-        )
-    return replace(fixed, mask=mask)
+    return replace(fixed, mask=both), replace(aligned, mask=both)
 
 
 def on_coarser(image: Prepared, shape: tuple[int, ...]) -> Prepared:

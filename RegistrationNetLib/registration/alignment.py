@@ -1,35 +1,44 @@
-"""Initial alignment: centre of mass, rigid, affine. What it finds is one matrix of the world, moving_from_fixed.
+"""Alignment before the deformation: centre, pose, rigid, similarity, affine. What it finds is one matrix, moving_from_fixed.
 
-Each stage can be left out; the first optimizing stage explores rotations and translations around its start, so that it finds
-its way from ±15° and ±30 mm (of a head; all lengths scale with the image) without the others.
+Each stage can be left out, and each is kept only where it gains: an image that lies in place stays. Everything is judged where both
+images have voxels (`overlap_score`). Exchanged images give the inverse matrix, as one order of the two is always the one worked in.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..choices import ALIGNMENT_STAGES as STAGES
 from ..devices import threads_for
-from ..errors import InputError
-from ..geometry.deformation import Affine, identity_points, sample
+from ..errors import GeometryError, InputError
+from ..geometry.deformation import identity_points
 from ..geometry.space import Array
-from ..losses.similarity import Comparison, Measure
+from ..losses.measure import Measure
 from ..progress import StageReport
-from .optimizer import descend
-from .prepare import Prepared, resized
+from .affine_steps import Placement, improved, losses
+from .overlap_score import SMALLEST_SHARE, Overlap, View, spacing_for
+from .pose_search import Pose, PoseSearch, batches, edges_of
+from .prepare import Prepared
 
-COARSE_SIDE_VOX, FINE_SIDE_VOX = 24, 48
-EXPLORED_DEGREES = 15.0
-EXPLORED_FRACTION_OF_EXTENT = 1 / 7
-STARTS_FOLLOWED = 4
-COARSE_STEPS, FINE_STEPS = 40, 50
+OPTIMIZING = ("rigid", "similarity", "affine")
+SEARCH_SIDE_VOX, COARSE_SIDE_VOX, FINE_SIDE_VOX = 16, 24, 40
+# Candidates of the search that are followed, and how many of them on the finer lattice.
+FOLLOWED, FOLLOWED_FINER = 12, 3
+SEARCH_STEPS, COARSE_STEPS, FINE_STEPS = 18, 24, 24
+# Without the stage pose: how far around its start an alignment looks, a share being of the longest edge, and what it follows.
+EXPLORED_DEGREES, EXPLORED_SHARE, EXPLORED_FOLLOWED = 15.0, 1 / 7, 6
+# By how much of the loss that is left another pose must be better than the images as they lie, and a stage than the one before.
+CLEAR_GAIN, STAGE_GAIN = 0.1, 0.02
+# A loss so low that no other pose needs to be looked for.
+FITS = 0.05
+# Where intensities find no pose with a lower loss than this, edges are asked too.
+FOUND = 0.5
+# Measures that take it that bright in one image is bright in the other.
+OF_ONE_CONTRAST = ("lncc", "ncc", "ssd")
 
 
 def checked_stages(stages: Sequence[str]) -> tuple[str, ...]:
@@ -49,40 +58,60 @@ def align(
 ) -> Array:
     """Homogeneous world matrix moving_from_fixed [dim + 1, dim + 1], from `start` through the `stages`.
 
-    `measure` judges the overlap on lattices of at most 24 and 48 voxels a side; where moving has no voxels it counts as 0.
+    `measure` says whether both images have one contrast ("lncc", "ncc", "ssd"); with every other one, local correlation counts by
+    its square.
+
+    Raises:
+        InputError: an unknown stage, or nothing to take the centre of.
+        GeometryError: no pose was found in which enough of the images overlap.
     """
     stages = checked_stages(stages)
-    starts = [start]
-    if "centre" in stages:
-        centred = _centred(fixed, moving, start)
-        starts = [centred, start]
-    optimizing = [stage for stage in stages if stage != "centre"]
-    if not optimizing:
-        return starts[0]
+    if not stages:
+        return start
+    if is_exchanged(fixed, moving):
+        found = align(moving, fixed, start=np.linalg.inv(start), stages=stages, measure=measure, report=report)
+        return np.linalg.inv(found)
+    starts = [start, _centred(fixed, moving, start)] if "centre" in stages else [start]
+    if stages == ("centre",):
+        return starts[-1]
     with threads_for(COARSE_SIDE_VOX**fixed.grid.dim):
-        return _followed(fixed, moving, starts, optimizing, measure=measure, report=report)
+        return _Aligning(fixed, moving, measure.name not in OF_ONE_CONTRAST, _Ticks(report, stages, fixed.grid.dim)).found(
+            starts, stages
+        )
 
 
-def _followed(
-    fixed: Prepared, moving: Prepared, starts: Sequence[Array], stages: Sequence[str], *, measure: Measure, report: StageReport
-) -> Array:
-    """The best of `starts` and of what the optimizing `stages` make of the best places around them."""
-    coarse, fine = (_Overlap.of(fixed, moving, side, measure) for side in (COARSE_SIDE_VOX, FINE_SIDE_VOX))
-    total = (STARTS_FOLLOWED + len(stages) - 1) * COARSE_STEPS + FINE_STEPS
-    counter = itertools.count(1)
+def is_exchanged(fixed: Prepared, moving: Prepared) -> bool:
+    """Whether the two are worked in the other order; of two images one always comes first, whichever is fixed."""
+    return _rank(fixed) > _rank(moving)
 
-    def tick() -> None:
-        report(next(counter) / total)
 
-    # The first stage explores on the coarse lattice, where every other follows, and the last one sharpens on the fine one.
-    followed = _most_alike(coarse, [moved for one in starts for moved in _explored(coarse, one)])[:STARTS_FOLLOWED]
-    found = [_optimized(coarse, one, is_rigid=stages[0] == "rigid", steps=COARSE_STEPS, tick=tick) for one in followed]
-    best = _most_alike(coarse, found)[0]
-    for stage in stages[1:]:
-        best = _optimized(coarse, best, is_rigid=stage == "rigid", steps=COARSE_STEPS, tick=tick)
-    best = _optimized(fine, best, is_rigid=stages[-1] == "rigid", steps=FINE_STEPS, tick=tick)
-    # Images that lie well already stay where they are.
-    return _most_alike(fine, [*starts, best])[0]
+def _rank(image: Prepared) -> tuple[float, ...]:
+    """A number of an image that neither the order of its axes nor the place of the other image changes."""
+    values = image.values.double()
+    return (float(image.values.numel()), round(float(values.mean()), 9), round(float(values.square().mean()), 9))
+
+
+def check_direction(fixed: Prepared, moving: Prepared, start: Array) -> None:
+    """Refuse an initial transform whose inverse fits while it does not fit itself.
+
+    Raises:
+        GeometryError: fewer than the smallest share of the objects overlap as it is, and more the other way round.
+    """
+    if np.allclose(start, np.eye(len(start))):
+        return
+    overlap, _ = _coarse(fixed, moving, SEARCH_SIDE_VOX, is_squared=True)
+    there, back = overlap.score(torch.as_tensor(np.stack([start, np.linalg.inv(start)]))).share.tolist()
+    if there < SMALLEST_SHARE <= back:
+        raise GeometryError(
+            f"The initial transform fits the other way round; it must map points of fixed to points of moving. {there:.0%} of the "
+            f"smaller object overlap as it is, and {back:.0%} under its inverse. Give its inverse."
+        )
+
+
+def _coarse(fixed: Prepared, moving: Prepared, side_vox: int, *, is_squared: bool) -> tuple[Overlap, View]:
+    """Both images on a coarse lattice, ready to be compared, and fixed there."""
+    views = [View.of(one, spacing_for((fixed, moving), side_vox)) for one in (fixed, moving)]
+    return Overlap(*views, is_squared=is_squared), views[0]
 
 
 def centre_of_mass_mm(prepared: Prepared) -> Array:
@@ -111,87 +140,120 @@ def _centred(fixed: Prepared, moving: Prepared, start: Array) -> Array:
     return centred
 
 
+class _Ticks:
+    """Counts the steps of the work and reports their share."""
+
+    def __init__(self, report: StageReport, stages: Sequence[str], dim: int) -> None:
+        searching = 2 * batches(dim) if "pose" in stages else 0
+        self._total = searching + SEARCH_STEPS + COARSE_STEPS * (2 + len(stages)) + FINE_STEPS
+        self._report, self._done = report, 0
+
+    def __call__(self) -> None:
+        self._done = min(self._done + 1, self._total)
+        self._report(self._done / self._total)
+
+    def finish(self) -> None:
+        self._report(1.0)
+
+
 @dataclass(frozen=True)
-class _Overlap:
-    """Both images on coarse lattices, ready to be compared under many matrices."""
+class _Aligning:
+    """One alignment at work, in the order in which it is done."""
 
     fixed: Prepared
     moving: Prepared
-    comparison: Comparison
-    points: Tensor
+    is_squared: bool
+    tick: _Ticks
 
-    @staticmethod
-    def of(fixed: Prepared, moving: Prepared, side_vox: int, measure: Measure) -> _Overlap:
-        spacing = max(fixed.grid.extent_mm) / (side_vox - 1)
-        fixed, moving = resized(fixed, spacing), resized(moving, spacing)
-        return _Overlap(fixed, moving, measure.against(fixed.values, fixed.mask), identity_points(fixed.grid.shape, fixed.values))
+    def found(self, starts: Sequence[Array], stages: Sequence[str]) -> Array:
+        placement, last = self._followed(starts, search="pose" in stages), "rigid"
+        coarse, _ = self._overlap(COARSE_SIDE_VOX)
+        for stage in (one for one in OPTIMIZING if one in stages):
+            moved = improved(coarse, placement, stage, steps=COARSE_STEPS, first_step=0.3, tick=self.tick)
+            before, after = (float(losses(coarse, one)[0]) for one in (placement, moved))
+            if before - after > STAGE_GAIN * before:
+                placement, last = moved, stage
+        fine, view = self._overlap(FINE_SIDE_VOX)
+        freest = [one for one in OPTIMIZING if one in stages][-1:] or ["rigid"]
+        for stage in dict.fromkeys((*freest, last)):
+            moved = improved(fine, placement, stage, steps=FINE_STEPS, first_step=0.2, tick=self.tick)
+            before, after = (float(losses(fine, one)[0]) for one in (placement, moved))
+            if before - after > STAGE_GAIN * before or stage == last:
+                placement = moved
+                break
+        self.tick.finish()
+        # Images that lie well already stay where they are.
+        start = self._placed(starts[:1], view)
+        before, after = (float(losses(fine, one)[0]) for one in (start, placement))
+        best = placement if before - after > STAGE_GAIN * before else start
+        _check_overlap(float(fine.score(best.matrices()).share[0]))
+        return np.asarray(best.matrices()[0].numpy())
 
-    def loss(self, moving_from_fixed: Tensor) -> Tensor:
-        """Loss under a homogeneous world matrix [dim + 1, dim + 1], float64 on the CPU, where all matrices stay."""
-        unit_from_world, world_from_unit = (
-            torch.as_tensor(m) for m in (self.moving.grid.unit_from_world, self.fixed.grid.world_from_unit)
+    def _overlap(self, side_vox: int) -> tuple[Overlap, View]:
+        return _coarse(self.fixed, self.moving, side_vox, is_squared=self.is_squared)
+
+    def _placed(self, matrices: Sequence[Array], view: View) -> Placement:
+        middle, radius_mm = view.spread()
+        unit_mm = float(np.mean(view.grid.spacing_mm))
+        return Placement.at(np.stack(matrices), middle, unit_mm=unit_mm, radius_mm=radius_mm)
+
+    def _followed(self, starts: Sequence[Array], *, search: bool) -> Placement:
+        """The best rigid place near one of the `starts`, or near what the search finds."""
+        overlap, view = self._overlap(COARSE_SIDE_VOX)
+        near = starts if search else [*starts, *self._explored(starts)]
+        placement = improved(overlap, self._placed(near, view), "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick)
+        found = losses(overlap, placement)
+        best = placement.only([int(found.argmin())])
+        if not search or found.min() < FITS:
+            return best
+        far = self._placed(self._searched(starts[0]), view)
+        far = improved(overlap, far, "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick)
+        farther = losses(overlap, far)
+        if found.min() - farther.min() < CLEAR_GAIN * found.min():
+            return best
+        return far.only([int(farther.argmin())])
+
+    def _explored(self, starts: Sequence[Array]) -> list[Array]:
+        """The best of every combination of a rotation about and a shift along one axis, from each of the `starts`."""
+        overlap, view = self._overlap(SEARCH_SIDE_VOX)
+        dim = len(starts[0]) - 1
+        planes = dim * (dim - 1) // 2
+        turns = EXPLORED_DEGREES * np.pi / 180 * np.concatenate([np.zeros((1, planes)), np.eye(planes), -np.eye(planes)])
+        shifts = EXPLORED_SHARE * max(view.grid.extent_mm) * np.concatenate([np.zeros((1, dim)), np.eye(dim), -np.eye(dim)])
+        placement = self._placed([one for one in starts for _ in turns for _ in shifts], view)
+        parameters = torch.zeros_like(placement.parameters)
+        parameters[:, :planes] = torch.as_tensor(np.tile(np.repeat(turns, len(shifts), 0), (len(starts), 1)))
+        parameters[:, :planes] *= placement.radius_mm / placement.unit_mm
+        parameters[:, dim * dim :] = torch.as_tensor(np.tile(shifts, (len(starts) * len(turns), 1))) / placement.unit_mm
+        explored = placement.with_parameters(parameters)
+        order = losses(overlap, explored).argsort(kind="stable")[:EXPLORED_FOLLOWED]
+        return list(explored.only(order.tolist()).matrices().numpy())
+
+    def _searched(self, start: Array) -> list[Array]:
+        """Places that the search over all poses finds, improved on its lattice, the best ones."""
+        overlap, view = self._overlap(SEARCH_SIDE_VOX)
+        moving = overlap.moving
+        best: list[tuple[float, Array]] = []
+        for channels in (lambda one: one.values, lambda one: edges_of(one.values)):
+            poses: list[Pose] = []
+            for some in PoseSearch(view, moving, channels, start[:-1, :-1]).best(keep=2):
+                poses += some
+                self.tick()
+            candidates = [pose.matrix for pose in sorted(poses, key=lambda pose: -pose.score)[:FOLLOWED]]
+            placement = self._placed(candidates, view)
+            placement = improved(overlap, placement, "rigid", steps=SEARCH_STEPS, first_step=0.5, tick=self.tick)
+            found = losses(overlap, placement)
+            best += zip(found.tolist(), placement.matrices().numpy(), strict=True)
+            if found.min() < FOUND:
+                break
+        best.sort(key=lambda pair: pair[0])
+        return [matrix for _, matrix in best[:FOLLOWED_FINER]]
+
+
+def _check_overlap(share: float) -> None:
+    if share < SMALLEST_SHARE:
+        raise GeometryError(
+            f"fixed and moving overlap too little; at least {SMALLEST_SHARE:.0%} of the smaller object must lie in both images. "
+            f"The best alignment has {share:.0%}. Check that the images show one part of the body, use the stage pose, "
+            "or give an initial transform."
         )
-        unit = (unit_from_world @ moving_from_fixed @ world_from_unit)[:-1].to(self.points)
-        return self.comparison.loss(sample(self.moving.values, Affine(unit)(self.points), outside="zeros"))
-
-
-def _most_alike(overlap: _Overlap, matrices: Sequence[Array]) -> list[Array]:
-    """The matrices, those with the least loss first."""
-    with torch.no_grad():
-        losses = [float(overlap.loss(torch.as_tensor(matrix))) for matrix in matrices]
-    return [matrices[k] for k in np.argsort(losses, kind="stable")]
-
-
-def _explored(overlap: _Overlap, start: Array) -> list[Array]:
-    """`start` with every combination of a rotation about and a shift along one axis of the world."""
-    dim = overlap.fixed.grid.dim
-    planes = list(itertools.combinations(range(dim), 2))
-    angles = [np.zeros(len(planes))] + [
-        sign * math.radians(EXPLORED_DEGREES) * axis for axis in np.eye(len(planes)) for sign in (-1, 1)
-    ]
-    step_mm = EXPLORED_FRACTION_OF_EXTENT * max(overlap.fixed.grid.extent_mm)
-    shifts = [np.zeros(dim)] + [sign * step_mm * axis for axis in np.eye(dim) for sign in (-1, 1)]
-    centre = overlap.fixed.grid.centre_mm
-    explored = []
-    for angle, shift in itertools.product(angles, shifts):
-        parameters = torch.as_tensor(np.concatenate([angle, shift]))
-        explored.append(_moved(start, centre, parameters, dim, is_rigid=True).numpy())
-    return explored
-
-
-def _moved(start: Array, centre: Array, parameters: Tensor, dim: int, *, is_rigid: bool) -> Tensor:
-    """`start` followed by exp(generator) about the image of `centre` and a shift in mm.
-
-    Rigid parameters are the entries of the generator above the diagonal (it is skew), affine ones all its entries; the last
-    `dim` parameters are the shift.
-    """
-    generator = torch.zeros(dim, dim, dtype=parameters.dtype)
-    if is_rigid:
-        rows, columns = torch.triu_indices(dim, dim, 1)
-        generator = generator.index_put((rows, columns), parameters[:-dim])
-        generator = generator - generator.T
-    else:
-        generator = parameters[:-dim].reshape(dim, dim)
-    linear = torch.linalg.matrix_exp(generator)
-    before = torch.as_tensor(start)
-    pivot = (before @ torch.as_tensor(np.append(centre, 1.0)))[:-1]
-    top = torch.cat([linear @ before[:-1, :-1], (linear @ (before[:-1, -1] - pivot) + pivot + parameters[-dim:])[:, None]], dim=1)
-    return torch.cat([top, before[-1:]])
-
-
-def _optimized(overlap: _Overlap, start: Array, *, is_rigid: bool, steps: int, tick: Callable[[], None]) -> Array:
-    """`start` improved by Adam; a step of the generator moves the image's rim as far as a step of the shift."""
-    dim = overlap.fixed.grid.dim
-    count = dim * (dim - 1) // 2 if is_rigid else dim * dim
-    radius_mm = 0.5 * max(overlap.fixed.grid.extent_mm)
-    spacing_mm = max(overlap.fixed.grid.spacing_mm)
-    scale = torch.tensor([1.0 / radius_mm] * count + [1.0] * dim, dtype=torch.float64)
-    parameters = torch.zeros(count + dim, dtype=torch.float64, requires_grad=True)
-    centre = overlap.fixed.grid.centre_mm
-
-    def loss() -> Tensor:
-        return overlap.loss(_moved(start, centre, parameters * scale, dim, is_rigid=is_rigid))
-
-    for _ in descend(parameters, [loss], steps=steps, first_step=0.2 * spacing_mm):
-        tick()
-    return _moved(start, centre, (parameters * scale).detach(), dim, is_rigid=is_rigid).numpy()

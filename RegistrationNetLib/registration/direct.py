@@ -23,8 +23,10 @@ class Direct(Method):
         return field_options(asked)
 
     def solve(self, task: Task) -> Solution:
-        from .field_refinement import FieldOptions, refine_aligned
+        from .deforming import deformed
+        from .field_refinement import FieldOptions
 
         assert isinstance(task.settings, FieldOptions)
-        fields = refine_aligned(task.fixed, task.moving, task.alignment, task.settings, task.stages.begin("refine"))
-        return Solution(task.alignment, fields)
+        report = task.stages.begin("refine")
+        fields, warnings = deformed(task.fixed, task.moving, task.alignment, task.settings, report)
+        return Solution(task.alignment, fields, warnings=tuple(warnings))

@@ -22,6 +22,7 @@ from ..geometry.deformation import DisplacementField, identity_points, sample
 from ..geometry.field_pair import Fields
 from ..geometry.regularity import gradicon_on_lattice
 from ..geometry.separable import (
+    Matrix,
     apply_along_axes,
     bspline_change_matrix,
     bspline_matrix,
@@ -35,17 +36,20 @@ from ..losses.direction import Side, Target, TargetOptions, both_targets
 from ..losses.measure import Measure
 from ..losses.overlap import one_hot
 from ..progress import StageReport
-from .aligned_pair import counted_in_moving, seen_on_fixed
+from .aligned_pair import counted_in_both, seen_on_fixed
 from .method import Asked
 from .optimizer import descend
 from .prepare import Prepared, coarse_mask
 from .size import COARSEST_SIDE_VOX
 
 SMALLEST_SIDE_VOX = 8
-# Loss per mm, shared out among the knots, below which Adam does not stretch a gradient to a full step: without it an image
-# in place would be pushed about by rounding, and background by noise.
-FLAT_GRADIENT = 0.005
+# Loss per length of the image's longest edge, shared out among the knots, below which Adam does not stretch a gradient to a full
+# step: without it an image in place would be pushed about by rounding, and background by noise.
+FLAT_GRADIENT = 1.0
 START_SIGMA_VOX = 1.5
+# Blur of both images on their own lattice. Interpolation blurs noise where an image is moved by half a voxel, which would look
+# like a gain in similarity; noise that is blurred already has nothing to gain.
+FINEST_SIGMA_VOX = 0.6
 
 
 @dataclass(frozen=True)
@@ -142,10 +146,8 @@ def refine_aligned(
         GeometryError: the images do not overlap.
         RefinementError: the loss is not finite.
     """
-    return refine_field(
-        counted_in_moving(fixed, moving.grid, alignment), seen_on_fixed(moving, fixed.grid, alignment), options, report,
-        start=start, moving_volume=float(abs(np.linalg.det(alignment))),
-    )  # fmt: skip
+    sides = counted_in_both(fixed, seen_on_fixed(moving, fixed.grid, alignment))
+    return refine_field(*sides, options, report, start=start, moving_volume=float(abs(np.linalg.det(alignment))))
 
 
 def refine_field(
@@ -156,12 +158,14 @@ def refine_field(
     *,
     start: Fields | None = None,
     moving_volume: float = 1.0,
+    weight: float = 1.0,
 ) -> Fields:
     """The deformation between two images on one lattice; both directions at the lattice's own resolution.
 
     Args:
         start: what to begin with; None is the identity.
         moving_volume: how much larger the lattice is where moving was sampled, which counts where mass is conserved.
+        weight: of the similarity, beside the regularity.
 
     Raises:
         RefinementError: the loss is not finite.
@@ -169,7 +173,8 @@ def refine_field(
     grid = fixed.grid
     assert moving.grid.shape == grid.shape, "fixed and moving must lie on one lattice"
     begun = None if start is None else _smoothed(start.on(grid).displacements())
-    shared = TargetOptions(options.measure, options.dice_weight, moving_volume=moving_volume if options.conserve_mass else None)
+    volume = moving_volume if options.conserve_mass else None
+    shared = TargetOptions(options.measure, options.dice_weight, moving_volume=volume, weight=weight)
     coefficients, finest = coarse_to_fine(
         2, fixed, moving, shared, options.steps, report,
         lambda coefficients, level, targets: _optimize(coefficients, level, targets, grid.extent_mm, options, begun),
@@ -206,7 +211,7 @@ def coarse_to_fine(
     for level in levels:
         coefficients = _carried_over(coefficients, previous, level, like=fixed.values)
         with threads_for(math.prod(level.shape)):
-            for step in optimize(coefficients, level, _targets_on(level.shape, fixed, moving, shared)):
+            for step in optimize(coefficients, level, targets_on(level.shape, fixed, moving, shared)):
                 report((done + math.prod(level.shape) * step) / total)
         done += math.prod(level.shape) * level.steps
         previous = level
@@ -235,7 +240,7 @@ class Splines:
         self.lattice = identity_points(shape, like)
         self._matrices = on([bspline_matrix(size, count) for size, count in zip(shape, intervals, strict=True)], like)
         self._lengths = like.new_tensor(extent_mm).view(1, -1, *(1,) * len(shape))
-        self._begun = None if begun is None else _on_lattice(begun, shape)
+        self._begun = None if begun is None else displacement_on_lattice(begun, shape)
 
     def displacements(self, coefficients: Tensor, ways: slice = slice(None)) -> Tensor:
         """Coefficients in mm [B, dim, *intervals + 3] to displacements in unit-cube coordinates [B, dim, *shape]; or some of the `ways`."""
@@ -243,7 +248,7 @@ class Splines:
         return added if self._begun is None else added + self._begun[ways]
 
 
-def _on_lattice(displacement: Tensor, shape: Sequence[int]) -> Tensor:
+def displacement_on_lattice(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     """The same displacement on another lattice of the same unit cube."""
     if displacement.shape[2:] == torch.Size(shape):
         return displacement
@@ -251,9 +256,9 @@ def _on_lattice(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     return apply_along_axes(displacement, on(matrices, displacement))
 
 
-def _targets_on(shape: Sequence[int], fixed: Prepared, moving: Prepared, options: TargetOptions) -> tuple[Target, Target]:
+def targets_on(shape: Sequence[int], fixed: Prepared, moving: Prepared, options: TargetOptions) -> tuple[Target, Target]:
     """Both directions on the lattice of `shape`."""
-    matrices = on([coarsening_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
+    matrices = on([_lattice_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
     classes: tuple[Tensor | None, Tensor | None] = (None, None)
     if fixed.labels is not None and moving.labels is not None:
         one, two = one_hot(fixed.labels, moving.labels)
@@ -267,6 +272,11 @@ def _targets_on(shape: Sequence[int], fixed: Prepared, moving: Prepared, options
         for image, memberships in zip((fixed, moving), classes, strict=True)
     ]
     return both_targets(sides[0], sides[1], options)
+
+
+def _lattice_matrix(new: int, old: int) -> Matrix:
+    """To a coarser lattice; on the image's own one, a blur instead."""
+    return coarsening_matrix(new, old) if new < old else replicating_blur_matrix(old, FINEST_SIGMA_VOX)
 
 
 def _optimize(
@@ -288,10 +298,15 @@ def _optimize(
         return similarity + options.smoothness * options.gradicon_weight * inconsistency
 
     spacing_mm = min(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
-    flat = FLAT_GRADIENT / math.prod(coefficients.shape[2:])
+    flat = flat_gradient(coefficients, extent_mm)
     return descend(
         coefficients, [partial(loss, 0), partial(loss, 1)], steps=level.steps, first_step=level.step_vox * spacing_mm, flat=flat
     )
+
+
+def flat_gradient(coefficients: Tensor, extent_mm: Sequence[float]) -> float:
+    """`FLAT_GRADIENT` for each of the `coefficients` [ways, dim, *knots] in mm, so that the unit of length does not count."""
+    return FLAT_GRADIENT / max(extent_mm) / math.prod(coefficients.shape[2:])
 
 
 def _inconsistency(both: Tensor, lattice: Tensor, way: int, extent_mm: Sequence[float]) -> Tensor:

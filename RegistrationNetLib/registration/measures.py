@@ -6,7 +6,7 @@ from ..losses.similarity import LNCC, MINDSSC, Measure, MutualInformation, Squar
 
 # For the field: narrow windows, and an ε that keeps the noise of the background from counting.
 FIELD_MEASURES: dict[str, Measure] = {
-    "lncc": LNCC(sigma_vox=1.5, epsilon=1e-4, stride_vox=2),
+    "lncc": LNCC(sigma_vox=1.5, epsilon=1e-4, stride_vox=2, is_balanced=True),
     "lncc2": SquaredLNCC(sigma_vox=1.5, epsilon=1e-4, stride_vox=2),
     "mind": MINDSSC(radius=1, dilation=2),
 }

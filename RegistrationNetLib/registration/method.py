@@ -107,13 +107,14 @@ class Solution:
     """What a method found: a world matrix `alignment` after a deformation of fixed, both ways.
 
     `inverse` is that of the deformation, in the unit cube of the fields, where the method knows it by construction. `notes` say
-    for the report how the work was done.
+    for the report how the work was done, `warnings` what the user should know of it.
     """
 
     alignment: Array
     fields: Fields
     inverse: Map | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 class Method(ABC):

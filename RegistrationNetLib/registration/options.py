@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,6 +32,8 @@ class Options:
         weights: a file in place of the card's own; for a method that needs none, what it then begins with.
         mirrored: images are mirrored for the network, which knows the other side of the body.
         repeats: how often the pair is registered again, to see how far the result can be trusted.
+        across: what holds in place of all this where the aligned images turn out to have two contrasts; None: their contrast
+            is not looked at.
     """
 
     card: Card
@@ -47,6 +49,7 @@ class Options:
     mirrored: bool
     repeats: int
     seed: int
+    across: Options | None = None
 
     @property
     def preparation(self) -> Preparation:
@@ -96,7 +99,7 @@ def checked_options(
     refine = _refinement(card, method, refine, steps)
     own, of_network = _similarities(card, similarity, modalities)
     asked = Asked(card, refine, steps, field_measure(own), of_network, smoothness, conserve_mass)
-    return Options(
+    options = Options(
         card=card,
         method=method,
         refine=refine,
@@ -111,6 +114,10 @@ def checked_options(
         repeats=_repeats(method, repeats),
         seed=seed,
     )
+    if similarity != "auto" or method.has_network or modalities[0] != modalities[1]:
+        return options
+    judge = field_measure(str(card.refine["similarity"]["across_modalities"]))
+    return replace(options, across=replace(options, settings=method.settings(replace(asked, measure=judge)), judge=judge))
 
 
 def _check_fits(

@@ -154,7 +154,8 @@ def register(
         refine: "none", "field" (the deformation itself, from the network's on, up to the image's resolution) or "network" (its
             weights, as published); default: what the card says. NePhi fits its networks ("network"), and has no field.
         steps: of the refinement, at each level of the field's; default: what the method says. 0 means no refinement.
-        similarity: "lncc", "lncc2", "ncc", "ssd", "mind", "mi", or "auto": LNCC within one modality, MIND-SSC across.
+        similarity: "lncc", "lncc2", "ncc", "ssd", "mind", "mi", or "auto": LNCC within one contrast, as the aligned
+            images show (two MR images may have two), MIND-SSC across.
         fixed_modality, moving_modality: "ct", "mr" or "other"; they set the intensity window. Default: what the DICOM header
             of the image says, else "other".
         fixed_mask, moving_mask: the similarity counts where they are not 0; on another grid than their image they are resampled.
@@ -162,7 +163,8 @@ def register(
             the quality.
         fixed_landmarks, moving_landmarks: both or neither, [N, dim] LPS mm; used for the quality only.
         initial: transform from points of fixed to points of moving, from which the alignment starts.
-        align: which of "centre", "rigid", "affine" to do; default: what the card says.
+        align: which of "centre", "pose" (a search over all rotations and shifts), "rigid", "similarity", "affine" to do; default:
+            what the card says. A stage is kept only where it gains, and images in place stay.
         device: "auto", "cpu", "cuda" or "mps".
         weights: a file of weights in place of those of the card; for NePhi, which needs none, a checkpoint whose encoder predicts
             where the fit begins.
@@ -201,19 +203,20 @@ def register(
     # The caller's no_grad or inference_mode must not reach into the optimization.
     with shortage_told(LESS_MEMORY), PeakMemory(options.device) as memory, torch.inference_mode(False):
         solved = solve(start, options, stages)
-        evidence = gathered(solved, options, options.repeats, stages.begin("repeats"))
+        held, because = solved.options, solved.because
+        evidence = gathered(solved, held, held.repeats, stages.begin("repeats"))
         if evidence.repeat_failure:
             warnings.append(f"A repeat failed, and the verdict rests on the others: {evidence.repeat_failure}")
-        solution, (before, after) = solved.solution, solved.similarity
+        solution, alike = solved.solution, solved.similarity
         del solved  # the prepared images, which nothing needs any more
         report = stages.begin("finish")
         with memory_kept():
             parts = _delivered(pair, start, solution, report)
             quality = assess(
                 **{name: parts[name] for name in ("fixed", "moving", "moving_from_fixed", "fixed_from_moving", "jacobian")},
-                similarity_name=options.wide_measure.name,
-                similarity_before=before,
-                similarity_after=after,
+                similarity_name=held.wide_measure.name,
+                similarity_before=alike[0],
+                similarity_after=alike[1],
                 fixed_labels=pair.labels[0],
                 moving_labels=pair.labels[1],
                 fixed_landmarks=fixed_landmarks,
@@ -228,9 +231,9 @@ def register(
         "device": str(options.device),
         "seconds": {"total": stages.total_seconds, **_seconds_by_contract(stages.seconds)},
         "peak_memory_mb": memory.peak_mb,
-        "inputs": _described(pair, (fixed, moving), options, initial is not None),
+        "inputs": _described(pair, (fixed, moving), held, initial is not None, because),
         **solution.notes,
-        "warnings": warnings,
+        "warnings": [*warnings, *solution.warnings],
         "versions": _versions(),
     }
     return Registration(
@@ -313,7 +316,9 @@ def _seconds_by_contract(seconds: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def _described(pair: Pair, sources: Sequence[ImageLike], options: Options, has_initial: bool) -> dict[str, Any]:
+def _described(
+    pair: Pair, sources: Sequence[ImageLike], options: Options, has_initial: bool, because: str | None
+) -> dict[str, Any]:
     """What went in, for the report."""
     described: dict[str, Any] = {}
     for name, source, image, modality, mask, labels in zip(
@@ -332,7 +337,7 @@ def _described(pair: Pair, sources: Sequence[ImageLike], options: Options, has_i
         **described,
         "initial": has_initial,
         "align": list(options.align),
-        "similarity": options.measure.as_dict(),
+        "similarity": options.measure.as_dict() | ({} if because is None else {"chosen_because": because}),
         "steps": options.steps,
         "smoothness": options.smoothness,
         "mirrored": options.mirrored,

@@ -30,6 +30,7 @@ from ..geometry.space import (
 )
 from ..io.inputs import Pair
 from ..models.catalogue import Card
+from .foreground import padding_of
 
 Intensity = Mapping[str, Any]
 """How intensities become [0, 1], one of `RANGES` with its numbers: {"window": [-1000, 1000]}."""
@@ -207,8 +208,17 @@ def prepared(
         mask, labels = (None if one is None else bring_to_axes_of(one, towards) for one in (mask, labels))
     content = ranges_within_border(sitk.GetArrayViewFromImage(image), what=what) if crops_border else None
     # Windowed in double precision: float32 would round a small contrast on a high level to nothing.
-    values = windowed(tensor_of(image, dtype=torch.float64), intensity, content=content, what=what).float()
+    raw = tensor_of(image, dtype=torch.float64)
+    padding = padding_of(raw)
+    values = windowed(raw, intensity, content=content, padding=padding, what=what).float()
     counted = None if mask is None else tensor_of(mask) != 0
+    if padding is not None:
+        counted = ~padding if counted is None else counted & ~padding
+        if not bool(counted.any()):
+            raise InputError(
+                f"{what} holds nothing within its mask but the value {float(raw[padding][0]):g}, which stands for no measurement; "
+                "at least one voxel must be measured. Check the mask."
+            )
     return Prepared(
         values=values if counted is None or not zero_outside_mask else values * counted,
         grid=grid_of(image),
@@ -219,9 +229,16 @@ def prepared(
 
 
 def windowed(
-    values: Tensor, intensity: Intensity, *, content: tuple[slice, ...] | None = None, what: str = "the image"
+    values: Tensor,
+    intensity: Intensity,
+    *,
+    content: tuple[slice, ...] | None = None,
+    padding: Tensor | None = None,
+    what: str = "the image",
 ) -> Tensor:
     """Intensities clamped to a range, one of `RANGES`, and scaled to [0, 1]; the range is that within `content`, if given.
+
+    What is `padding` has no part in the range.
 
     Raises:
         InputError: nothing is left between the range's ends.
@@ -231,6 +248,9 @@ def windowed(
     if content is not None:
         within = (slice(None), slice(None), *content)
         counted = values[within]
+        padding = None if padding is None else padding[within]
+    if padding is not None and not bool(padding.all()):
+        counted = counted[~padding]
     low, high = RANGES[kind](counted, numbers)
     scaled = ((values - low) / (high - low)).clamp_(0, 1) if low < high else torch.zeros_like(values)
     if float(scaled.min()) == float(scaled.max()):

@@ -12,10 +12,12 @@ from ..geometry.deformation import sample
 from ..geometry.space import Array
 from ..losses.measure import Measure
 from ..models.loading import trained_network
-from ..progress import Stages
+from ..progress import StageReport, Stages
 from .aligned_pair import on_coarser, seen_on_fixed
-from .alignment import align
+from .alignment import align, check_direction
+from .contrast import contrast_of
 from .initial_transform import Initial
+from .measures import ALIGNMENT_MEASURES
 from .method import Solution, Task
 from .methods import untrained_network
 from .options import Options
@@ -38,6 +40,7 @@ class Solved:
         start: the world matrix from which the alignment began.
         network: that of the method, if it has one.
         similarity: before and after.
+        options: those that held, once the pair was looked at; `because` says why, if the images decided.
     """
 
     fixed: Prepared
@@ -46,6 +49,8 @@ class Solved:
     network: nn.Module | None
     solution: Solution
     similarity: tuple[float, float]
+    options: Options
+    because: str | None = None
 
 
 def stage_seconds(size: Size, options: Options) -> dict[str, float]:
@@ -72,9 +77,8 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solved:
     """
     network = _network(options)  # first of all, as it is the first thing that may be missing
     fixed, moving = (one.to(options.device) for one in prepared_pair(start.pair, options.preparation))
+    options, alignment, because = _aligned(fixed, moving, start, options, stages.begin("align"))
     measure = options.wide_measure
-    report = stages.begin("align")
-    alignment = align(fixed, moving, start=start.matrix, stages=options.align, measure=measure, report=report)
     judged = on_coarser(fixed, options.method.judged_shape(fixed.grid.shape))
     before = measure.similarity(seen_on_fixed(moving, judged.grid, start.matrix).values, judged.values, judged.mask)
     is_aligned = bool(options.align) or not np.allclose(start.matrix, np.eye(len(start.matrix)))
@@ -84,7 +88,20 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solved:
     )  # fmt: skip
     solution = options.method.solve(task)
     similarity = float(before), _similarity_after(measure, judged, moving, solution)
-    return Solved(fixed, moving, start.matrix, network, solution, similarity)
+    return Solved(fixed, moving, start.matrix, network, solution, similarity, options, because)
+
+
+def _aligned(
+    fixed: Prepared, moving: Prepared, start: Initial, options: Options, report: StageReport
+) -> tuple[Options, Array, str | None]:
+    """The options for what the aligned pair turns out to be, the alignment, and why."""
+    check_direction(fixed, moving, start.matrix)
+    wide = options.wide_measure if options.across is None else ALIGNMENT_MEASURES["lncc2"]
+    alignment = align(fixed, moving, start=start.matrix, stages=options.align, measure=wide, report=report)
+    if options.across is None:
+        return options, alignment, None
+    contrast = contrast_of(fixed, moving, alignment)
+    return options if contrast.is_one else options.across, alignment, contrast.because()
 
 
 def _network(options: Options) -> nn.Module | None:

@@ -27,7 +27,7 @@ from ..models.composition import BothWays, mapped_lattice
 from ..models.constricon import affine_part
 from ..models.constricon_velocities import Middle
 from ..progress import StageReport
-from .field_refinement import FLAT_GRADIENT, SMALLEST_SIDE_VOX, FieldOptions, Level, Splines, coarse_to_fine
+from .field_refinement import SMALLEST_SIDE_VOX, FieldOptions, Level, Splines, coarse_to_fine, flat_gradient
 from .network_pair import NetworkPair
 from .optimizer import descend
 from .prepare import Prepared
@@ -148,6 +148,6 @@ def _optimize(
         return similarity + smoothness * DIFFUSION_WEIGHT * diffusion(velocity, extent=grid.extent_mm)
 
     spacing_mm = min(length / (size - 1) for length, size in zip(grid.extent_mm, level.shape, strict=True))
-    flat = FLAT_GRADIENT / math.prod(coefficients.shape[2:])
+    flat = flat_gradient(coefficients, grid.extent_mm)
     losses = [partial(loss, 1, targets[0]), partial(loss, -1, targets[1])]
     return descend(coefficients, losses, steps=level.steps, first_step=level.step_vox * spacing_mm, flat=flat)

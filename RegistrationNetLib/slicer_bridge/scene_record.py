@@ -51,8 +51,10 @@ class Record:
 def remembered(scene: Node, result: RegistrationResult) -> Record:
     """Note a result in the scene."""
     nodes = {role: node for role, node in _nodes_of(result).items() if node is not None}
-    pair = f"{result.movingNode.GetName()} to {result.fixedNode.GetName()}, {result.report['model']}"
-    record = scene.AddNewNodeByClass(_KIND, scene.GenerateUniqueName(pair))
+    # What tells results of one pair apart comes first.
+    pair = f"{result.movingNode.GetName()} to {result.fixedNode.GetName()}"
+    title = f"{len(records(scene)) + 1}. {result.report['model']}: {pair}"
+    record = scene.AddNewNodeByClass(_KIND, scene.GenerateUniqueName(title))
     record.SetHideFromEditors(True)
     record.SetAttribute(_REPORT, json.dumps(result.report))
     record.SetAttribute(_ROLES, json.dumps(list(nodes)))

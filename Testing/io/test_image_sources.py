@@ -12,6 +12,7 @@ import torch
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.io.image_sources import as_image
 
+from ..dicom_files import write_series
 from ..volumes import SHAPE, noise, voxels
 
 
@@ -47,3 +48,17 @@ def test_a_volume_stored_as_a_series_of_one_is_the_volume(tmp_path: Path) -> Non
     found = as_image(tmp_path / "one.nrrd", "fixed")
     assert found.GetSize() == image.GetSize()
     assert np.array_equal(voxels(found), voxels(image))
+
+
+def test_warnings_name_the_image_and_not_its_folder(tmp_path: Path) -> None:
+    write_series(
+        tmp_path / "Doe^John",
+        np.zeros((8, 8, 8)),
+        np.arange(8)[:, None] * (0.0, 0.0, 2.0) + (0, 0.2, 0) * (np.arange(8) == 3)[:, None],
+    )
+    for path in (tmp_path / "Doe^John", f"{tmp_path}/Doe^John/"):
+        heard: list[str] = []
+        as_image(path, "fixed", heard.append)
+        assert len(heard) == 1
+        assert heard[0].startswith("fixed: its slices do not lie evenly")
+        assert "Doe" not in heard[0]

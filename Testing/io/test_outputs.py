@@ -12,11 +12,11 @@ import SimpleITK as sitk
 
 from RegistrationNetLib.errors import InputError, OutputError, ResourceError
 from RegistrationNetLib.io.outputs import (
+    check_disk_space,
     check_file_name,
     check_folder_name,
     check_image_name,
     check_picture,
-    check_room,
     result_bytes,
     staged,
     staged_folder,
@@ -200,13 +200,13 @@ def test_a_folder_that_cannot_be_written_is_refused(
         check(tmp_path / "a.nii.gz")
 
 
-def test_room_on_the_disk_is_asked_for(tmp_path: Path) -> None:
-    check_room(tmp_path / "missing" / "deep", 1)
+def test_space_on_the_disk_is_asked_for(tmp_path: Path) -> None:
+    check_disk_space(tmp_path / "missing" / "deep", 1)
     with pytest.raises(ResourceError, match=r"The results need about 1099511627776 MB; the disk of .* has \d+ MB free"):
-        check_room(tmp_path, 2.0**60)
+        check_disk_space(tmp_path, 2.0**60)
 
 
-def test_the_room_that_results_take_is_about_what_is_estimated(tmp_path: Path) -> None:
+def test_the_space_that_results_take_is_about_what_is_estimated(tmp_path: Path) -> None:
     values = np.random.default_rng(0).random((12, 13, 14, 3))
     field = sitk.GetImageFromArray(values, isVector=True)
     write_transform(sitk.DisplacementFieldTransform(field), tmp_path / "t.h5")

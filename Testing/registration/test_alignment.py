@@ -231,7 +231,7 @@ def test_the_order_in_which_stages_are_named_does_not_matter() -> None:
 
 
 def test_an_unknown_stage_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match="no alignment stage 'warp'; the stages are centre, rigid, affine"):
+    with pytest.raises(InputError, match="no alignment stage 'warp'; the stages are centre, pose, rigid, similarity, affine"):
         aligned(np.eye(3), "rigid", "warp")
 
 

@@ -121,7 +121,7 @@ def test_smoothness_and_mass_reach_both_refinements() -> None:
 
 
 def test_the_alignment_is_that_of_the_card_unless_asked_for() -> None:
-    assert options("direct").align == ("centre", "rigid", "affine")
+    assert options("direct").align == ("centre", "pose", "rigid", "similarity", "affine")
     assert options().align == ()
     assert options(align=["affine", "centre"]).align == ("centre", "affine")
 

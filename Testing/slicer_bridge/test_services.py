@@ -164,7 +164,7 @@ def test_every_graphics_card_is_listed_with_its_free_memory(
 def test_devices_and_models_are_listed() -> None:
     assert SERVICES["devices"]({}, silent)[0]["name"] == "cpu"
     (direct,) = (model for model in SERVICES["models"]({}, silent) if model["name"] == "direct")
-    assert direct["state"] == {"kind": "none needed", "path": None, "bytes": 0}
+    assert direct["state"] == {"kind": "none needed", "path": None, "bytes": 0, "sha256": None}
     assert direct["title"] == card_named("direct").title
 
 

@@ -155,10 +155,12 @@ def test_files_that_cannot_be_used_stop_or_are_skipped_as_asked(tmp_path: Path, 
     assert [source.image.name for source in pairs.cohort.sources()] == ["a.nii.gz", "c.nii.gz"]
 
 
-def test_labels_on_another_grid_than_their_image_are_named(tmp_path: Path) -> None:
+def test_labels_that_lie_elsewhere_than_their_image_are_named(tmp_path: Path) -> None:
     write_images(tmp_path, "a.nii.gz", "b.nii.gz")
-    sitk.WriteImage(sitk.Image(5, 6, sitk.sitkUInt8), str(tmp_path / "labels" / "b.nii.gz"))
-    with pytest.raises(InputError, match=r"labels/b\.nii\.gz is \(5, 6\) voxels and its image \(20, 16\)"):
+    elsewhere = sitk.Image(5, 6, sitk.sitkUInt8) + 1
+    elsewhere.SetOrigin((1000, 1000))
+    sitk.WriteImage(elsewhere, str(tmp_path / "labels" / "b.nii.gz"))
+    with pytest.raises(InputError, match=r"labels/b\.nii\.gz does not overlap its image"):
         surveyed(folder_cohort(tmp_path / "images", labels=tmp_path / "labels"), reader())
 
 

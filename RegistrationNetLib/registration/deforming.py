@@ -1,0 +1,120 @@
+"""The field of an aligned pair: counted where both images are, and the same whichever of the two is fixed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..geometry.deformation import DisplacementField, identity_points, invert
+from ..geometry.field_pair import Fields
+from ..geometry.space import INVERSION_TOLERANCE, Array, values_on
+from ..losses.direction import Target, TargetOptions
+from ..losses.measure import Measure
+from ..losses.similarity import LNCC, SquaredLNCC
+from ..progress import StageReport
+from .aligned_pair import counted_in_both, seen_on_fixed
+from .alignment import is_exchanged
+from .field_refinement import SMALLEST_SIDE_VOX, FieldOptions, displacement_on_lattice, refine_field, targets_on
+from .overlap_score import View, spacing_for
+from .prepare import Prepared
+
+# Where one image has more than so many times the voxels of the other, the field lies on fixed's lattice, whichever that is.
+ALIKE_IN_SIZE = 4.0
+# The share of the loss that a field must take away, by its own measure; and the measures that must confirm it.
+FIELD_GAIN = 0.1
+HELD_OUT, HELD_OUT_ACROSS = (kind(sigma_vox=3.0, epsilon=1e-3, stride_vox=2) for kind in (LNCC, SquaredLNCC))
+FOREGROUND_SIDE_VOX = 40
+
+
+def deformed(
+    fixed: Prepared, moving: Prepared, alignment: Array, options: FieldOptions, report: StageReport
+) -> tuple[Fields, list[str]]:
+    """The deformation of fixed that goes before `alignment` (world matrix moving_from_fixed), both ways, on fixed's lattice.
+
+    With what is to be said about it: where it gains nothing that another measure confirms, it is none.
+
+    It is found on the lattice of that image which comes first in `alignment.is_exchanged`, so that exchanged images get the
+    exchanged maps.
+
+    Raises:
+        GeometryError: there is no place where both images count.
+        RefinementError: the loss is not finite.
+    """
+    voxels = sorted(one.values.numel() for one in (fixed, moving))
+    if voxels[1] > ALIKE_IN_SIZE * voxels[0] or not is_exchanged(fixed, moving):
+        return _deformed(fixed, moving, alignment, options, report)
+    found, warnings = _deformed(moving, fixed, np.linalg.inv(alignment), options, report)
+    # Not the other direction, which is an inverse only nearly.
+    lengths = found.grid.extent_mm
+    inverse = invert(
+        found.moving_from_fixed, found.grid.shape, like=found.moving_from_fixed.displacement,
+        start=found.fixed_from_moving.on_lattice(), scale=lengths, tolerance=INVERSION_TOLERANCE * max(lengths),
+    )  # fmt: skip
+    in_fixed = Fields(found.grid.moved(np.linalg.inv(alignment)), inverse.field, found.moving_from_fixed)
+    return in_fixed.on(fixed.grid), warnings
+
+
+def _deformed(
+    fixed: Prepared, moving: Prepared, alignment: Array, options: FieldOptions, report: StageReport
+) -> tuple[Fields, list[str]]:
+    sides = counted_in_both(fixed, seen_on_fixed(moving, fixed.grid, alignment))
+    sides, weight = _of_objects(fixed, moving, sides, alignment)
+    fields = refine_field(*sides, options, report, moving_volume=float(abs(np.linalg.det(alignment))), weight=weight)
+    if options.conserve_mass or sides[0].labels is not None:
+        return fields, []
+    return _kept(fields, sides, options.measure)
+
+
+def _kept(fields: Fields, sides: tuple[Prepared, Prepared], measure: Measure) -> tuple[Fields, list[str]]:
+    """The fields, or none where they gain too little by `measure` at half the resolution, or lose by another measure.
+
+    Half the resolution, because there noise has no part in the gain.
+    """
+    shape = [max(SMALLEST_SIDE_VOX, (size + 1) // 2) for size in fields.grid.shape]
+    none = Fields(fields.grid, *(DisplacementField(torch.zeros_like(one)) for one in fields.displacements()[:, None]))
+    held_out = HELD_OUT if measure.name in ("lncc", "ncc", "ssd") else HELD_OUT_ACROSS
+    for judge, gain in ((measure, FIELD_GAIN), (held_out, 0.0)):
+        targets = targets_on(shape, *sides, TargetOptions(judge))
+        before, after = (_loss(targets, one, shape) for one in (none, fields))
+        if before - after > gain * abs(before):
+            continue
+        if gain > 0:
+            return none, []
+        return none, [
+            f"The deformation raised the similarity by {measure.name} but lowered it by {judge.name}; it was left out, and the "
+            "result is the alignment alone. Choose another similarity if a deformation is needed."
+        ]
+    return fields, []
+
+
+@torch.no_grad()
+def _loss(targets: tuple[Target, Target], fields: Fields, shape: list[int]) -> float:
+    """Of both directions on the lattice of `shape`."""
+    both = displacement_on_lattice(fields.displacements(), shape)
+    lattice = identity_points(shape, both)
+    return sum(float(target.loss(lattice + both[way : way + 1])) for way, target in enumerate(targets))
+
+
+def _of_objects(
+    fixed: Prepared, moving: Prepared, sides: tuple[Prepared, Prepared], alignment: Array
+) -> tuple[tuple[Prepared, Prepared], float]:
+    """The `sides` counted only where either image shows an object, and the share of what counted that is left.
+
+    Nothing is to be seen in the air but noise, which would push it about, and with it what lies beside.
+    """
+    objects = torch.zeros_like(fixed.values, dtype=torch.bool)
+    spacing = spacing_for((fixed, moving), FOREGROUND_SIDE_VOX)
+    for image, placed in ((fixed, fixed.grid), (moving, fixed.grid.moved(alignment))):
+        view = View.of(image, spacing)
+        reach = F.max_pool2d if fixed.grid.dim == 2 else F.max_pool3d
+        wide = reach(view.foreground.float(), 3, stride=1, padding=1)
+        objects |= (values_on(wide, view.grid, placed, nearest=True) > 0.5).to(objects.device)
+    counted = sides[0].mask if sides[0].mask is not None else torch.ones_like(objects)
+    both = objects & counted
+    if not bool(both.any()):
+        return sides, 1.0
+    share = float(both.double().sum() / counted.double().sum())
+    return (replace(sides[0], mask=both), replace(sides[1], mask=both)), share

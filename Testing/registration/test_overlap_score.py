@@ -1,0 +1,86 @@
+"""What counts when parts are compared with wholes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from RegistrationNetLib.quality.phantom import head_phantom
+from RegistrationNetLib.registration.overlap_score import Overlap, View, spacing_for
+from RegistrationNetLib.registration.prepare import Prepared, prepared
+
+from ..volumes import QUANTILES
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def head() -> Prepared:
+    return prepared(head_phantom((46, 40), [6.0, 6.0], 0).image, QUANTILES)
+
+
+def view(image: Prepared) -> View:
+    return View.of(image, 6.0)
+
+
+def cropped(image: Prepared, ranges: tuple[slice, ...]) -> Prepared:
+    return Prepared(image.values[(slice(None), slice(None), *ranges)], image.grid.cropped(ranges))
+
+
+def loss(fixed: View, moving: View, matrix: np.ndarray, *, is_squared: bool = False) -> float:
+    return float(Overlap(fixed, moving, is_squared=is_squared).score(torch.as_tensor(matrix)[None]).loss[0])
+
+
+def test_a_part_fits_the_whole_perfectly_where_it_belongs() -> None:
+    whole = head()
+    part = cropped(whole, (slice(0, 20), slice(0, 40)))
+    assert loss(view(whole), view(part), np.eye(3)) < 0.1
+    assert loss(view(part), view(whole), np.eye(3)) < 0.1
+
+
+def test_a_part_blown_up_to_the_whole_fits_worse_than_where_it_belongs() -> None:
+    whole = head()
+    part = cropped(whole, (slice(0, 20), slice(0, 40)))
+    # All of fixed falls into moving: what scoring over all of fixed would like best.
+    squeezed = np.eye(3)
+    squeezed[1, 1] = 0.45
+    squeezed[1, 2] = part.grid.centre_mm[1] - 0.45 * whole.grid.centre_mm[1]
+    assert loss(view(whole), view(part), squeezed) > 0.3 + loss(view(whole), view(part), np.eye(3))
+
+
+@pytest.mark.parametrize("is_squared", [False, True])
+def test_less_overlap_than_the_smallest_share_counts_against_a_match(is_squared: bool) -> None:
+    whole = head()
+    away = np.eye(3)
+    away[0, 2] = 200.0
+    score = Overlap(view(whole), view(whole), is_squared=is_squared).score(torch.as_tensor(away)[None])
+    assert float(score.share[0]) < 0.2
+    assert float(score.loss[0]) > 0.7
+
+
+def test_an_inverted_contrast_counts_by_the_square_alone() -> None:
+    one = head()
+    other = Prepared(1 - one.values, one.grid)
+    assert loss(view(one), view(other), np.eye(3)) > 1
+    shifted = np.eye(3)
+    shifted[0, 2] = 25.0
+    assert loss(view(one), view(other), np.eye(3), is_squared=True) < 0.7 * loss(view(one), view(other), shifted, is_squared=True)
+
+
+def test_the_masks_of_both_sides_leave_out_what_they_cover() -> None:
+    clean = head()
+    spoilt = clean.values.clone()
+    spoilt[..., 10:20, 10:30] = torch.rand(1, 1, 10, 20, generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(spoilt, dtype=torch.bool)
+    mask[..., 8:22, 8:32] = False
+    masked, unmasked = Prepared(spoilt, clean.grid, mask), Prepared(spoilt, clean.grid)
+    for pair in ((clean, masked), (masked, clean)):
+        plain = tuple(unmasked if one is masked else one for one in pair)
+        assert loss(view(pair[0]), view(pair[1]), np.eye(3)) < 0.3 * loss(view(plain[0]), view(plain[1]), np.eye(3))
+
+
+def test_the_spacing_is_that_of_the_smaller_image() -> None:
+    whole = head()
+    part = cropped(whole, (slice(0, 10), slice(0, 10)))
+    assert spacing_for((whole, part), 10) == pytest.approx(6.0)
+    assert spacing_for((part, whole), 10) == pytest.approx(6.0)
