@@ -108,7 +108,7 @@ def test_what_is_asked_of_nephi_reaches_its_fit() -> None:
     found = options("nephi", ("ct", "ct"), similarity="ncc", smoothness=2.0, conserve_mass=True)
     assert (found.measure, of_nephi(found).measure, of_nephi(found).smoothness) == (NCC(), NCC(), 2.0)
     assert of_nephi(found).conserve_mass
-    assert options("nephi").measure == LNCC(1.5, 1e-4, 2)
+    assert options("nephi").measure == LNCC(1.5, 1e-4, 2, is_balanced=True)
     assert options("nephi", ("ct", "mr")).measure == MINDSSC(1, 2)
     assert options("nephi", weights="file").weights == Path("file")
 
