@@ -474,7 +474,9 @@ def test_transform_and_inverse_go_there_and_back_within_moving(dim: int, with_st
         point = homogeneous(moving.world_from_voxel, voxel)
         back = fixed_from_moving.TransformPoint(point.tolist())
         if (np.abs(homogeneous(fixed.unit_from_world, np.array(back)) - 0.5) < 0.5).all():
-            np.testing.assert_allclose(moving_from_fixed.TransformPoint(back), point, atol=1.2 * INVERSION_TOLERANCE * max(moving.extent_mm))
+            np.testing.assert_allclose(
+                moving_from_fixed.TransformPoint(back), point, atol=1.2 * INVERSION_TOLERANCE * max(moving.extent_mm)
+            )
             checked += 1
     assert checked >= 10
     assert torch.equal(field.displacement, before)
