@@ -9,6 +9,8 @@ SIMILARITIES = ("lncc", "lncc2", "ncc", "ssd", "mind", "mi")
 # In the order in which they are done.
 ALIGNMENT_STAGES = ("centre", "pose", "rigid", "similarity", "affine")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# What can be required of a registration, the best first.
+VERDICTS = ("fits", "look-closely")
 
 # Of every image, along each axis.
 SMALLEST_SIDE_VOX = 8
@@ -27,5 +29,6 @@ OPTIONS = (
     "smoothness",
     "mirrored",
     "conserve_mass",
+    "repeats",
     "seed",
 )

@@ -10,7 +10,7 @@ from .test_layers import LIBRARY, order
 # Imports the files one after the other, lowest first, and tells what each has done beside.
 PROGRAM = '''
 import importlib, json, os, signal, sys, warnings
-import numpy, torch, SimpleITK  # what they do when they are imported is theirs
+import numpy, pydicom, torch, SimpleITK  # what they do when they are imported is theirs
 
 library, names = sys.argv[1], sys.argv[2:]
 touched = []

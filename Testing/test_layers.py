@@ -28,12 +28,12 @@ PLAN: dict[str, str] = {
         composition training_loss icon gradicon carl_equivariance carl constricon_velocities constricon constricon_resolution
         nephi nephi_loss nephi_parameters loading
     """,
-    "quality": "assessment marks known_warp known_pair phantom slices colours pictures report",
+    "quality": "assessment marks likeness evidence error_map verdict known_warp known_pair truth phantom slices colours pictures film report",
     "registration": """
         argument_types size foreground prepare method aligned_pair optimizer network_pair initial_transform
         overlap_score pose_search affine_steps alignment contrast measures
         field_refinement deforming velocity_refinement network_refinement prediction nephi_fit nephi_pair
-        direct trained_network constricon nephi methods options solution pipeline
+        direct trained_network constricon nephi methods options solution perturbation repeats pipeline
     """,
     "training": """
         state processes pairs synthetic cohort_files cohort_images data augmentation learning validation configuration
@@ -53,7 +53,7 @@ PROGRAMS = ("__init__", "__main__", "worker")
 
 # The panel asks methods, in a process without torch: only what works imports it, in these functions of their files.
 METHODS = ("direct", "trained_network", "constricon", "nephi")
-WORKING = ("network", "settings", "solve")
+WORKING = ("network", "settings", "repeat_settings", "solve")
 # What is heavy is imported where Ctrl-C is already a clean end, and after the worker has begun to listen.
 IMPORTS_IN_FUNCTIONS = {("cli.main", "cli.commands"), ("slicer_bridge.worker", "slicer_bridge.services")}
 

@@ -44,9 +44,8 @@ from ..models.weights import (
     weights_state,
 )
 from ..quality.assessment import displacement, jacobian_image, jacobian_statistics, label_overlap, landmark_errors
-from ..quality.known_warp import error_mm
-from ..quality.marks import marks, worst
 from ..quality.phantom import demo_pair
+from ..quality.truth import Truth, truth_of
 from ..registration.methods import untrained_network
 from ..registration.pipeline import Registration, register
 from .console import painted, progress_bar, table
@@ -56,11 +55,8 @@ from .train_commands import run_finetune, run_train
 
 Command = Callable[[Namespace, Interruption], int]
 
-VERDICTS = {
-    "green": "all marks are green",
-    "amber": "look at what is amber before you trust it",
-    "red": "do not trust it before you know why something is red",
-}
+# Exit status of a registration that was done but is worse than what was required.
+WORSE_THAN_REQUIRED = 3
 
 
 def run_register(options: Namespace, interruption: Interruption) -> int:
@@ -90,7 +86,16 @@ def run_register(options: Namespace, interruption: Interruption) -> int:
         warn(warning)
     if not options.quiet:
         _print_result(result, options.out_dir)
-    return 0
+    return _status(result, options.require)
+
+
+def _status(result: Registration, required: str | None) -> int:
+    """0, or 3 where the verdict is worse than what was required, which is told."""
+    words = (required or "does-not-fit").replace("-", " ")
+    if result.verdict.is_as_good_as(words):
+        return 0
+    print(f"registrationnet: the registration is worse than required ({words}); {result.verdict}", file=sys.stderr)
+    return WORSE_THAN_REQUIRED
 
 
 def run_demo(options: Namespace, interruption: Interruption) -> int:
@@ -100,23 +105,29 @@ def run_demo(options: Namespace, interruption: Interruption) -> int:
     interruption.check()
     with progress_bar(is_wanted=not options.quiet) as callback:
         result = register(fixed, moving, seed=options.seed, progress=interruption.checked(callback))
-    before = error_mm(sitk.Transform(3, sitk.sitkIdentity), known, fixed_labels)
-    after = error_mm(result.moving_from_fixed, known, fixed_labels)
+    truth = truth_of(
+        result.moving_from_fixed, known, labels=(fixed_labels, moving_labels), expected_error_mm=result.error_mm,
+        bound_factor=result.expected_error.bound_factor,
+    )  # fmt: skip
     inputs = {"fixed": fixed, "moving": moving, "fixed_labels": fixed_labels, "moving_labels": moving_labels}
     with staged_folder(out_dir) as folder:
         for name, image in inputs.items():
             write_image(image, folder / f"{name}.nii.gz")
-        result.save(folder)
+        result.save(folder, truth=truth)
         interruption.check()
     interruption.too_late()
     if not options.quiet:
         _print_result(result, out_dir)
-        print("Distance from the true place, over the head:")
-        rows = [
-            [name, *(f"{mm:.2f} mm" for mm in vars(error).values())] for name, error in (("before", before), ("after", after))
-        ]
-        print(table([["", *vars(before)], *rows]))
+        _print_truth(truth)
     return 0
+
+
+def _print_truth(truth: Truth) -> None:
+    print("Distance from the true place, over the head:")
+    errors = {"before": truth.error_mm_before, "after": truth.error_mm_after, "expected": truth.expected_mm}
+    rows = [[name, *(f"{mm:.2f} mm" for mm in vars(error).values())] for name, error in errors.items()]
+    print(table([["", *vars(truth.error_mm_after)], *rows]))
+    print(f"Mean Dice of the structures: {truth.dice.before:.3f} before, {truth.dice.after:.3f} after")
 
 
 def run_warp(options: Namespace, interruption: Interruption) -> int:
@@ -303,8 +314,8 @@ def run_doctor(options: Namespace, interruption: Interruption) -> int:
 
 
 def _print_result(result: Registration, out_dir: Path) -> None:
-    facts = result.report()
-    all_marks = marks(result.quality)
+    facts, verdict = result.report(), result.verdict
+    all_marks = result.marks
     width = max(len(mark.colour) for mark in all_marks)
     rows = [(mark.colour.ljust(width), mark.measure, mark.value_text) for mark in all_marks]
     for line, mark in zip(table(rows).splitlines(), all_marks, strict=True):
@@ -312,7 +323,8 @@ def _print_result(result: Registration, out_dir: Path) -> None:
     for mark in all_marks:
         if mark.colour != "green":
             print(f"  {mark.measure}: {mark.rule}")
-    print(f"{facts['model']} on {facts['device']}, {facts['seconds']['total']:.1f} s: {VERDICTS[worst(all_marks)]}")
+    print(f"{facts['model']} on {facts['device']}, {facts['seconds']['total']:.1f} s")
+    print(f"{painted(verdict.words.capitalize(), verdict.colour)}: {verdict.reason}")
     print(f"Pictures and numbers: {out_dir / 'report.html'}")
 
 

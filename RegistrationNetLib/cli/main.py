@@ -1,6 +1,6 @@
 """The command line: what can be asked, and how a failure is told.
 
-Exit status: 0 done; 2 the input or the usage is wrong, nothing written; 1 it failed inside; 130 cancelled, nothing written.
+Exit status: 0 done; 3 done, but worse than `--require` asks; 2 the input or the usage is wrong, nothing written; 1 it failed inside; 130 cancelled, nothing written.
 What fails is told in one line on stderr; `--debug` or REGISTRATIONNET_DEBUG=1 adds the traceback.
 """
 
@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from ..choices import ALIGNMENT_STAGES, DEVICES, MODALITIES, REFINEMENTS
+from ..choices import ALIGNMENT_STAGES, DEVICES, MODALITIES, REFINEMENTS, VERDICTS
 from ..errors import Cancelled, RegistrationNetError, is_out_of_memory_text
 from ..io.warning import DataWarning
 from ..version import __version__
@@ -148,7 +148,7 @@ def _add_register(commands: Commands) -> None:
         "out_dir",
         metavar="OUT_DIR",
         type=Path,
-        help="receives transform.h5, inverse.h5, warped.nii.gz, jacobian.nii.gz, report.json, report.html",
+        help="receives transform.h5, inverse.h5, warped.nii.gz, jacobian.nii.gz, error_mm.nii.gz, report.json, report.html",
     )
     one.add_argument("--model", default="direct", metavar="NAME", help="see `registrationnet models`; default %(default)s")
     one.add_argument("--refine", choices=REFINEMENTS, help="refinement after the model; default: as its card says")
@@ -189,6 +189,13 @@ def _add_register(commands: Commands) -> None:
     one.add_argument("--conserve-mass", action="store_true", help="for two CT of lungs: tissue that grows gets thinner")
     one.add_argument(
         "--seed", type=whole_number, default=0, metavar="N", help="the same seed gives the same result; default %(default)s"
+    )
+    one.add_argument(
+        "--repeats", type=whole_number, metavar="N",
+        help="register so often again to see how far to trust it; default: as takes no longer than the registration",
+    )  # fmt: skip
+    one.add_argument(
+        "--require", choices=VERDICTS, help="end with status 3 where the verdict is worse; the results are written all the same"
     )
     one.add_argument("--anonymous", action="store_true", help="name no files in the reports")
     one.add_argument("--quiet", action="store_true", help="print nothing")

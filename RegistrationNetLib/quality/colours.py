@@ -22,6 +22,11 @@ _JACOBIAN_STOPS = np.array(
 # Fixed brighter is blue, equal is black, warped brighter is orange.
 _DIFFERENCE_STOPS = np.array([(130, 215, 255), (20, 110, 200), (0, 0, 0), (215, 95, 10), (255, 205, 110)])
 
+# Expected errors, from one voxel to WORST_MM: yellow, orange, red, purple; equally spaced in the logarithm.
+WORST_MM = 20.0
+_ERROR_STOPS = np.array([(255, 236, 120), (250, 160, 50), (222, 40, 40), (120, 0, 110)])
+ERROR_OPACITY = 0.65
+
 # Slicer spreads 256 colours evenly over its window: entry i holds i / 51 - 1 to (i + 1) / 51 - 1, so that 0 is a border of two, and
 # a legend has a part for what is folded.
 TABLE_SIZE = 256
@@ -42,6 +47,17 @@ def jacobian_colour(determinant: ArrayLike) -> Bytes:
 def difference_colour(difference: ArrayLike) -> Bytes:
     """Red, green, blue of warped - fixed in [-1, 1]: orange where warped is brighter, blue where fixed is, black where equal."""
     return _between(_DIFFERENCE_STOPS, np.asarray(difference, dtype=np.float64))
+
+
+def error_colour(error_mm: ArrayLike, voxel_mm: float) -> tuple[Bytes, NDArray[np.float64]]:
+    """Red, green, blue [*shape, 3] of expected errors [*shape] in mm, and how much of it shows over an image.
+
+    Nothing shows below a voxel, so that anatomy stays visible where nothing is to be said.
+    """
+    values = np.asarray(error_mm, dtype=np.float64)
+    top_mm = max(WORST_MM, 4 * voxel_mm)
+    share = np.log(values.clip(voxel_mm, top_mm) / voxel_mm) / np.log(top_mm / voxel_mm)
+    return _between(_ERROR_STOPS, 2 * share - 1), np.where(values > voxel_mm, ERROR_OPACITY, 0.0)
 
 
 def colour_table() -> str:

@@ -28,12 +28,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class Mark:
-    """One measure, its value in words, its colour, and the rule behind the colour as a sentence."""
+    """One measure, its value in words, its colour, and the rule behind the colour as a sentence.
+
+    `reason` says in one sentence what is wrong where the colour is not green; "" where the value says it. `is_evidence` tells those
+    that can see whether the registration is right from those that see only whether the map is plausible.
+    """
 
     measure: str
     value_text: str
     colour: Colour
     rule: str
+    reason: str = ""
+    is_evidence: bool = False
 
 
 def marks(quality: Quality, limits: Limits | None = None) -> list[Mark]:
@@ -41,14 +47,16 @@ def marks(quality: Quality, limits: Limits | None = None) -> list[Mark]:
     return list(_marks(quality, limits or Limits()))
 
 
+ALARM: tuple[Colour, ...] = ("green", "amber", "red")
+
+
 def worst(marks: list[Mark]) -> Colour:
     """The most alarming colour."""
-    order: tuple[Colour, ...] = ("green", "amber", "red")
-    return max((mark.colour for mark in marks), key=order.index)
+    return max((mark.colour for mark in marks), key=ALARM.index)
 
 
 def _marks(quality: Quality, limits: Limits) -> Iterator[Mark]:
-    yield _mark_similarity(quality, limits)
+    yield from _mark_similarity(quality, limits)
     yield from _marks_jacobian(quality.jacobian, limits)
     yield _mark_inverse(quality, limits)
     if quality.labels is not None:
@@ -61,16 +69,18 @@ def _colour(*, green: bool, amber: bool) -> Colour:
     return "green" if green else "amber" if amber else "red"
 
 
-def _mark_similarity(quality: Quality, limits: Limits) -> Mark:
+def _mark_similarity(quality: Quality, limits: Limits) -> Iterator[Mark]:
+    """Only where it fell: that it rose is no evidence, as every optimizer raises it, also between images of two bodies."""
     before, after = quality.similarity.before, quality.similarity.after
-    tolerance = limits.similarity_unchanged_percent / 100 * abs(before)
-    return Mark(
-        f"Similarity of the images ({quality.similarity_name})",
-        f"{before:.3f} before, {after:.3f} after",
-        _colour(green=after > before + tolerance, amber=after >= before - tolerance),
-        "The images must look more alike after registration than before. Green: similarity rose; "
-        f"amber: it stayed within {limits.similarity_unchanged_percent:g} %; red: it fell.",
-    )
+    if after < before - limits.similarity_unchanged_percent / 100 * abs(before):
+        yield Mark(
+            f"Similarity of the images ({quality.similarity_name})",
+            f"{before:.3f} before, {after:.3f} after",
+            "red",
+            f"The images must not look less alike after registration than before. Red: similarity fell by more than "
+            f"{limits.similarity_unchanged_percent:g} %.",
+            "The images look less alike than before the registration",
+        )
 
 
 def _marks_jacobian(jacobian: JacobianStatistics, limits: Limits) -> Iterator[Mark]:
@@ -80,6 +90,7 @@ def _marks_jacobian(jacobian: JacobianStatistics, limits: Limits) -> Iterator[Ma
         f"{folded:.2g} %",
         _colour(green=folded == 0, amber=folded <= limits.folded_percent_amber),
         f"Tissue cannot fold through itself. Green: no folded voxel; amber: up to {limits.folded_percent_amber:g} %; red: more.",
+        f"The map folds at {folded:.2g} % of the voxels",
     )
     yield Mark(
         "Strongest shrinking (smallest Jacobian determinant)",
@@ -87,6 +98,7 @@ def _marks_jacobian(jacobian: JacobianStatistics, limits: Limits) -> Iterator[Ma
         _colour(green=jacobian.min >= limits.shrinking_green, amber=jacobian.min > 0),
         "From fixed to moving, a piece of tissue keeps this share of its volume. "
         f"Green: at least {limits.shrinking_green:g}; amber: less, but above 0; red: 0 or less, it folds.",
+        f"Somewhere tissue shrinks to {max(jacobian.min, 0):.2g} of its volume",
     )
     yield Mark(
         "Strongest growing (largest Jacobian determinant)",
@@ -94,6 +106,7 @@ def _marks_jacobian(jacobian: JacobianStatistics, limits: Limits) -> Iterator[Ma
         _colour(green=jacobian.max <= limits.growing_green, amber=jacobian.max <= limits.growing_amber),
         "From fixed to moving, a piece of tissue grows to this many times its volume. "
         f"Green: at most {limits.growing_green:g}; amber: at most {limits.growing_amber:g}; red: more.",
+        f"Somewhere tissue grows to {jacobian.max:.3g} times its volume",
     )
 
 
@@ -101,12 +114,13 @@ def _mark_inverse(quality: Quality, limits: Limits) -> Mark:
     error = quality.inverse_consistency_mm
     green_mm, amber_mm = limits.inverse_voxels_green * min(quality.voxel_mm), max(quality.voxel_mm)
     return Mark(
-        "Way to moving and back (inverse-consistency error)",
+        "Inverse transform (way to moving and back)",
         f"{error.mean:.3f} mm mean, {error.p95:.3f} mm for 95 % of voxels, {error.max:.3f} mm largest",
         _colour(green=error.p95 <= green_mm, amber=error.p95 <= amber_mm),
-        "A point taken to moving and back must return to its place. Green: 95 % of voxels come back within "
+        "The inverse must undo the transform; whether the transform is right it cannot tell. Green: 95 % of voxels come back within "
         f"{green_mm:.2g} mm ({limits.inverse_voxels_green:g} times the smallest voxel edge); "
         f"amber: within {amber_mm:.2g} mm (the largest voxel edge); red: farther.",
+        f"The inverse misses by up to {error.p95:.2g} mm",
     )
 
 

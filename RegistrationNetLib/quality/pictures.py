@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..geometry.space import Grid, grid_of, points_of_transform, resampled
-from .colours import FOLDED, Bytes, difference_colour, jacobian_colour
+from .colours import FOLDED, WORST_MM, Bytes, difference_colour, error_colour, jacobian_colour
 from .slices import View, centre_of_foreground_mm, views, worst_fold_mm
 
 Array = NDArray[np.float64]
@@ -29,7 +29,7 @@ DARKEST_TINT = 0.3
 
 
 class Result(Protocol):
-    """What is drawn: images and the transform of one registration; `warped` and `jacobian` on the grid of `fixed`."""
+    """What is drawn: images and the transform of one registration; `warped`, `jacobian`, `error_mm` on the grid of `fixed`."""
 
     @property
     def fixed(self) -> sitk.Image:
@@ -46,6 +46,10 @@ class Result(Protocol):
     @property
     def jacobian(self) -> sitk.Image:
         """Determinant of the Jacobian of the transform, on the grid of fixed."""
+
+    @property
+    def error_mm(self) -> sitk.Image:
+        """The expected error in mm, on the grid of fixed."""
 
     @property
     def moving_from_fixed(self) -> sitk.Transform:
@@ -73,7 +77,7 @@ def panels(result: Result) -> dict[str, Panel]:
     windows = window_of(result.fixed), window_of(result.moving)
     where = centre_of_foreground_mm(result.fixed)
     cuts = [_cut(result, view, windows) for view in views(result.fixed, where)]
-    drawn = [*_plain(cuts, where), *_compared(cuts), _jacobian(cuts)]
+    drawn = [*_plain(cuts, where), *_compared(cuts), _expected_error(cuts, result), _jacobian(cuts)]
     if sitk.GetArrayViewFromImage(result.jacobian).min() <= 0:
         at_fold = [_cut(result, view, windows) for view in views(result.fixed, worst_fold_mm(result.jacobian))]
         drawn += _worst_fold(at_fold)
@@ -179,6 +183,44 @@ def _compared(cuts: Sequence[_Cut]) -> list[Panel]:
         ),
         _panel(cuts, "difference_after", "Difference, after", after, lambda cut: difference_colour(cut.warped - cut.fixed)),
     ]
+
+
+def _expected_error(cuts: Sequence[_Cut], result: Result) -> Panel:
+    voxel_mm = max(grid_of(result.fixed).spacing_mm)
+    caption = f"Fixed, coloured where an error of more than a voxel ({voxel_mm:.2g} mm) is expected."
+
+    def draw(cut: _Cut) -> Bytes:
+        return error_tinted(cut.fixed, sampled(result.error_mm, cut.view), voxel_mm)
+
+    return _panel(cuts, "error", "Expected error", caption, draw)
+
+
+def error_tinted(brightness: Plane, error_mm: Plane, voxel_mm: float) -> Bytes:
+    """A slice, brightness from 0 to 1, in the colours of the expected error where that is more than a voxel: [rows, columns, 3]."""
+    colour, weight = error_colour(error_mm, voxel_mm)
+    grey = 255.0 * brightness[..., None]
+    pixels: Bytes = ((1 - weight[..., None]) * grey + weight[..., None] * colour).round().astype(np.uint8)
+    return pixels
+
+
+def sampled(image: sitk.Image, view: View) -> Plane:
+    """Values of an image in a slice, 0 outside it: [rows, columns]."""
+    plane: Plane = _sampled(image, view, outside=0.0).mean(axis=(1, 3))
+    return plane
+
+
+def error_legend(voxel_mm: float) -> bytes:
+    """The colours of the expected error with their values, as a PNG file."""
+    width, height, margin = 480, 48, 40
+    top_mm = max(WORST_MM, 4 * voxel_mm)
+    millimetres = voxel_mm * (top_mm / voxel_mm) ** np.linspace(0.001, 1, width - 2 * margin)
+    canvas = np.zeros((height, width, 3), dtype=np.uint8)
+    canvas[8:28, margin:-margin] = error_colour(millimetres, voxel_mm)[0]
+    texts = []
+    for value in (voxel_mm, *(one for one in (2.0, 5.0, 10.0, 20.0) if 1.3 * voxel_mm < one <= top_mm)):
+        share = math.log(value / voxel_mm) / math.log(top_mm / voxel_mm)
+        texts.append((margin + share * (width - 2 * margin), 38.0, f"{value:.2g} mm"))
+    return _png(_written(canvas, texts, size=12))
 
 
 def _jacobian(cuts: Sequence[_Cut]) -> Panel:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,16 +15,19 @@ import jinja2
 from ..errors import OutputError
 from ..geometry.space import grid_of
 from .assessment import Quality, lattice_stride
-from .marks import Colour, marks, worst
-from .pictures import Panel, difference_legend, jacobian_legend, panels
+from .film import films
+from .marks import Colour, Mark
+from .pictures import Panel, difference_legend, error_legend, jacobian_legend, panels
 from .pictures import Result as Drawable
+from .truth import Truth
+from .verdict import Verdict
 
 # Symbol and word tell the colours apart without colour.
 MARKS: Mapping[Colour, tuple[str, str]] = {"green": ("✓", "good"), "amber": ("!", "check"), "red": ("✗", "alarm")}
-VERDICTS: Mapping[Colour, str] = {
-    "green": "Every measure is in its green range. The numbers cannot see anatomy: look at the pictures before you rely on it.",
-    "amber": "Some measures need a look: read the rules marked “check”, then look at the pictures there.",
-    "red": "At least one measure raises an alarm. Do not rely on this result before you know why.",
+ADVICE: Mapping[Colour, str] = {
+    "green": "Look at the pictures before you rely on it: what the images do not show, no number tells.",
+    "amber": "Look at the pictures, first where the expected error is coloured, before you rely on it.",
+    "red": "Do not rely on this result.",
 }
 
 
@@ -32,7 +36,15 @@ class Result(Drawable, Protocol):
 
     @property
     def quality(self) -> Quality:
-        """The numbers that the page judges by."""
+        """The numbers of the page."""
+
+    @property
+    def marks(self) -> Sequence[Mark]:
+        """Every measure with its colour."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether it fits, with the reason."""
 
     def report(self) -> Mapping[str, Any]:
         """What `report.json` holds, with the `file` of each of the `inputs` (or None)."""
@@ -47,13 +59,13 @@ class Picture:
     beneath: str
 
 
-def write_html(result: Result, path: str | Path) -> None:
-    """The page of `result` as an HTML file, UTF-8.
+def write_html(result: Result, path: str | Path, *, truth: Truth | None = None) -> None:
+    """The page of `result` as an HTML file, UTF-8, with the truth about it where that is known.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    page = html(result)
+    page = html(result, truth=truth)
     try:
         Path(path).write_text(page, encoding="utf-8")
     except OSError as reason:
@@ -62,27 +74,35 @@ def write_html(result: Result, path: str | Path) -> None:
         ) from reason
 
 
-def html(result: Result) -> str:
+def html(result: Result, *, truth: Truth | None = None) -> str:
     """The page of `result` as text."""
     report = result.report()
-    judged = marks(result.quality)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["jpeg_address"] = partial(_address, kind="jpeg")
     template = environment.from_string(files(__package__).joinpath("report_template.html").read_text(encoding="utf-8"))
     drawn = panels(result)
     return template.render(
         fixed=_name(report, "fixed"),
         moving=_name(report, "moving"),
         report=report,
-        marks=judged,
+        marks=result.marks,
         symbols=MARKS,
-        worst=worst(judged),
-        verdict=VERDICTS[worst(judged)],
+        verdict=result.verdict,
+        advice=ADVICE[result.verdict.colour],
+        truth=truth,
+        films={film.name: film for film in films(result)},
+        similarity=result.quality.similarity,
+        similarity_name=result.quality.similarity_name,
         stride=lattice_stride(grid_of(result.fixed)),
         displacement=result.quality.displacement_mm,
         panels=drawn,
         slices={name: _slices(panel, drawn) for name, panel in drawn.items()},
         compared=_laid_over(drawn["warped"], drawn["fixed"]),
-        legends={"jacobian": _address(jacobian_legend()), "difference": _address(difference_legend())},
+        legends={
+            "jacobian": _address(jacobian_legend()),
+            "difference": _address(difference_legend()),
+            "error": _address(error_legend(max(result.quality.voxel_mm))),
+        },
         facts=_facts(report),
     )
 
@@ -104,8 +124,8 @@ def _laid_over(panel: Panel, beneath: Panel) -> list[Picture]:
     return [Picture(view.name, _address(above), _address(below)) for view, above, below in both]
 
 
-def _address(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def _address(picture: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode("ascii")
 
 
 def _facts(report: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:

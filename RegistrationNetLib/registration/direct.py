@@ -12,6 +12,7 @@ class Direct(Method):
     name = "direct"
     refinements = ("field",)
     has_network = False
+    repeats = 2
 
     def seconds(self, size: Size, settings: Settings) -> dict[str, float]:
         return {"refine": field_seconds(size.fixed, settings)}

@@ -125,6 +125,7 @@ class Method(ABC):
         has_network: weights can be given; whether they must be is said by the card.
         gives_inverse: the inverse is known by construction.
         uses_labels: labels guide the work; otherwise they only judge it.
+        repeats: how often a pair is registered again to see how far the result can be trusted; together no longer than once.
         diffusion_steps: so many first steps of a training from nothing have diffusion as regularity.
     """
 
@@ -133,6 +134,7 @@ class Method(ABC):
     has_network: ClassVar[bool] = True
     gives_inverse: ClassVar[bool] = False
     uses_labels: ClassVar[bool] = True
+    repeats: ClassVar[int] = 1
     diffusion_steps: ClassVar[int] = 0
 
     def memory_mb(self, size: Size) -> float:
@@ -158,6 +160,14 @@ class Method(ABC):
         Raises:
             InputError: smoothness or steps break their rules.
         """
+
+    def repeat_side_vox(self, card: Card, coarse: int) -> int:  # noqa: ARG002, for those that have a lattice of their own
+        """Along the longest side of the lattice on which a repeat works (see `repeats.py`), where `coarse` would be enough."""
+        return coarse
+
+    def repeat_settings(self, settings: Settings) -> Settings:
+        """How a repeat refines; it takes no longer than the registration does."""
+        return settings
 
     @abstractmethod
     def solve(self, task: Task) -> Solution:

@@ -31,6 +31,7 @@ class Options:
         judge: the similarity at the resolution of the images, by which the result is judged.
         weights: a file in place of the card's own; for a method that needs none, what it then begins with.
         mirrored: images are mirrored for the network, which knows the other side of the body.
+        repeats: how often the pair is registered again, to see how far the result can be trusted.
         across: what holds in place of all this where the aligned images turn out to have two contrasts; None: their contrast
             is not looked at.
     """
@@ -46,6 +47,7 @@ class Options:
     device: torch.device
     weights: Path | None
     mirrored: bool
+    repeats: int
     seed: int
     across: Options | None = None
 
@@ -83,6 +85,7 @@ def checked_options(
     smoothness: float = 1.0,
     mirrored: bool = False,
     conserve_mass: bool = False,
+    repeats: int | None = None,
     seed: int = 0,
 ) -> Options:
     """What was asked for; what is None or "auto" is as the card says.
@@ -108,6 +111,7 @@ def checked_options(
         device=chosen_device(device),
         weights=None if weights is None else Path(weights),
         mirrored=mirrored,
+        repeats=_repeats(method, repeats),
         seed=seed,
     )
     if similarity != "auto" or method.has_network or modalities[0] != modalities[1]:
@@ -144,6 +148,12 @@ def _similarities(card: Card, similarity: str, modalities: tuple[str, str]) -> t
     if "network" in card.refine and kind == "same_modality":
         return own, str(card.refine["network"]["similarity"])
     return own, own
+
+
+def _repeats(method: Method, repeats: int | None) -> int:
+    if repeats is not None and repeats < 0:
+        raise InputError(f"repeats is {repeats}; it must be 0 (none) or more. Choose another.")
+    return method.repeats if repeats is None else repeats
 
 
 def _refinement(card: Card, method: Method, refine: str | None, steps: int | None) -> str:

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,18 @@ from ..io.warping import warp_image
 from ..memory import shortage_told
 from ..progress import ProgressCallback, StageReport, Stages, silent
 from ..quality.assessment import Quality, assess, jacobian_image, landmark_errors
-from ..quality.marks import marks
+from ..quality.error_map import ExpectedError, error_image, expected_error
+from ..quality.evidence import Evidence
+from ..quality.marks import Mark, marks
 from ..quality.report import write_html
+from ..quality.truth import Truth
+from ..quality.verdict import Verdict, trust_marks, verdict_on
 from ..version import __version__
 from .argument_types import check_types
 from .initial_transform import Initial, initial_of
 from .method import Solution
 from .options import Options, checked_options
+from .repeats import gathered
 from .size import Size, inverse_shape
 from .solution import STAGE_NAMES, solve, stage_seconds
 
@@ -45,10 +50,11 @@ LESS_MEMORY = "Crop the images, or resample them to a larger spacing."
 
 @dataclass(frozen=True)
 class Registration:
-    """A registered pair: transforms in LPS mm, moving on fixed's grid, and the numbers that say whether to trust it.
+    """A registered pair: transforms in LPS mm, moving on fixed's grid, and what says whether to trust it.
 
     `moving_from_fixed` maps points of fixed to points of moving, as resampling needs it; it is an affine (`alignment`)
     after a displacement field that covers fixed. `fixed_from_moving` is its inverse, with its field on moving's grid.
+    `error_mm` is the expected error at each voxel of fixed; 95 % of the errors lie below `expected_error.bound_factor` times it.
     """
 
     fixed: sitk.Image
@@ -58,21 +64,40 @@ class Registration:
     alignment: sitk.Transform
     warped: sitk.Image
     jacobian: sitk.Image
+    error_mm: sitk.Image
     quality: Quality
+    evidence: Evidence
+    expected_error: ExpectedError
     facts: Mapping[str, Any]
+
+    @property
+    def marks(self) -> list[Mark]:
+        """Every measure with its colour: the evidence first, in the order of its weight."""
+        return [*trust_marks(self.evidence, self.expected_error, max(self.quality.voxel_mm)), *marks(self.quality)]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether it fits, with the reason."""
+        return verdict_on(self.evidence, self.expected_error, self.quality, self.marks)
 
     def report(self) -> dict[str, Any]:
         """The content of `report.json`."""
-        marked = {
-            mark.measure: {"colour": mark.colour, "value": mark.value_text, "rule": mark.rule} for mark in marks(self.quality)
+        marked = {mark.measure: {"colour": mark.colour, "value": mark.value_text, "rule": mark.rule} for mark in self.marks}
+        return {
+            "verdict": self.verdict.as_dict(),
+            **self.facts,
+            **self.quality.as_dict(),
+            "error_mm": asdict(self.expected_error),
+            "evidence": self.evidence.as_dict(),
+            "marks": marked,
         }
-        return {**self.facts, **self.quality.as_dict(), "marks": marked}
 
-    def save(self, directory: str | os.PathLike[str], *, anonymous: bool = False) -> None:
-        """Write transform.h5, inverse.h5, warped.nii.gz, jacobian.nii.gz, report.json and report.html: all or none.
+    def save(self, directory: str | os.PathLike[str], *, anonymous: bool = False, truth: Truth | None = None) -> None:
+        """Write transform.h5, inverse.h5, warped.nii.gz, jacobian.nii.gz, error_mm.nii.gz, report.json, report.html: all or none.
 
         Args:
             anonymous: the reports name no files either.
+            truth: what is known about the pair, which the reports tell, too.
 
         Raises:
             OutputError: the folder cannot be written; what stood there before is untouched.
@@ -83,8 +108,10 @@ class Registration:
             write_transform(self.fixed_from_moving, folder / "inverse.h5")
             write_image(self.warped, folder / "warped.nii.gz")
             write_image(self.jacobian, folder / "jacobian.nii.gz")
-            (folder / "report.json").write_text(json.dumps(told.report(), indent=2), encoding="utf-8")
-            write_html(told, folder / "report.html")
+            write_image(self.error_mm, folder / "error_mm.nii.gz")
+            content = told.report() | ({} if truth is None else {"truth": truth.as_dict()})
+            (folder / "report.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+            write_html(told, folder / "report.html", truth=truth)
 
     def _without_files(self) -> Registration:
         """The same result, whose facts do not say what its files were called."""
@@ -115,6 +142,7 @@ def register(
     smoothness: float = 1.0,
     mirrored: bool = False,
     conserve_mass: bool = False,
+    repeats: int | None = None,
     seed: int = 0,
     progress: ProgressCallback = silent,
 ) -> Registration:
@@ -143,6 +171,8 @@ def register(
         smoothness: factor on the regularity; larger is smoother.
         mirrored: the images show the other side of the body than the model was trained on (right knees).
         conserve_mass: values are densities, which fall where tissue grows: for two CT of lungs.
+        repeats: how often the pair is registered again, from the other side and from changed inputs, to see how far the result can
+            be trusted; default: as often as takes no more time than the registration. With 0 the verdict rests on the images alone.
         seed: of the random numbers; only the refinement of a network and NePhi's fit draw any.
         progress: told how far the work is; raises `Cancelled` to stop it.
 
@@ -157,7 +187,7 @@ def register(
     modalities = (modality_of(fixed, fixed_modality), modality_of(moving, moving_modality))
     options = checked_options(
         model, modalities=modalities, refine=refine, steps=steps, similarity=similarity, align=align, device=device,
-        weights=weights, smoothness=smoothness, mirrored=mirrored, conserve_mass=conserve_mass, seed=seed,
+        weights=weights, smoothness=smoothness, mirrored=mirrored, conserve_mass=conserve_mass, repeats=repeats, seed=seed,
     )  # fmt: skip
     pair = checked_pair(
         (fixed, moving), modalities=modalities, masks=(fixed_mask, moving_mask), labels=(fixed_labels, moving_labels),
@@ -173,19 +203,26 @@ def register(
     # The caller's no_grad or inference_mode must not reach into the optimization.
     with shortage_told(LESS_MEMORY), PeakMemory(options.device) as memory, torch.inference_mode(False):
         solved = solve(start, options, stages)
+        held, because = solved.options, solved.because
+        evidence = gathered(solved, held, held.repeats, stages.begin("repeats"))
+        if evidence.repeat_failure:
+            warnings.append(f"A repeat failed, and the verdict rests on the others: {evidence.repeat_failure}")
+        solution, alike = solved.solution, solved.similarity
+        del solved  # the prepared images, which nothing needs any more
         report = stages.begin("finish")
         with memory_kept():
-            parts = _delivered(pair, start, solved.solution, report)
+            parts = _delivered(pair, start, solution, report)
             quality = assess(
                 **{name: parts[name] for name in ("fixed", "moving", "moving_from_fixed", "fixed_from_moving", "jacobian")},
-                similarity_name=solved.options.wide_measure.name,
-                similarity_before=solved.similarity[0],
-                similarity_after=solved.similarity[1],
+                similarity_name=held.wide_measure.name,
+                similarity_before=alike[0],
+                similarity_after=alike[1],
                 fixed_labels=pair.labels[0],
                 moving_labels=pair.labels[1],
                 fixed_landmarks=fixed_landmarks,
                 moving_landmarks=moving_landmarks,
             )
+            error_mm = error_image(evidence, pair.fixed)
     report(1.0)
     stages.finish()
     facts = {
@@ -194,12 +231,15 @@ def register(
         "device": str(options.device),
         "seconds": {"total": stages.total_seconds, **_seconds_by_contract(stages.seconds)},
         "peak_memory_mb": memory.peak_mb,
-        "inputs": _described(pair, (fixed, moving), solved.options, initial is not None, solved.because),
-        **solved.solution.notes,
-        "warnings": [*warnings, *solved.solution.warnings],
+        "inputs": _described(pair, (fixed, moving), held, initial is not None, because),
+        **solution.notes,
+        "warnings": [*warnings, *solution.warnings],
         "versions": _versions(),
     }
-    return Registration(**parts, quality=quality, facts=facts)
+    return Registration(
+        **parts, error_mm=error_mm, quality=quality, evidence=evidence,
+        expected_error=expected_error(evidence, max(quality.voxel_mm)), facts=facts,
+    )  # fmt: skip
 
 
 def _check_landmarks(fixed: ArrayLike | None, moving: ArrayLike | None, pair: Pair) -> None:
@@ -267,7 +307,13 @@ def _inverse_grid(moving: Grid, fixed: Grid) -> Grid:
 def _seconds_by_contract(seconds: Mapping[str, float]) -> dict[str, float]:
     """The stages under the names of `report.json`, in which the alignment counts with the network."""
     network = seconds["align"] + seconds.get("network", 0.0)
-    return {"prepare": seconds["prepare"], "network": network, "refine": seconds.get("refine", 0.0), "finish": seconds["finish"]}
+    return {
+        "prepare": seconds["prepare"],
+        "network": network,
+        "refine": seconds.get("refine", 0.0),
+        "repeats": seconds["repeats"],
+        "finish": seconds["finish"],
+    }
 
 
 def _described(
@@ -296,6 +342,7 @@ def _described(
         "smoothness": options.smoothness,
         "mirrored": options.mirrored,
         "conserve_mass": options.conserve_mass,
+        "repeats": options.repeats,
         "seed": options.seed,
     }
 

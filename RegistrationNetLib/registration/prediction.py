@@ -17,7 +17,7 @@ from ..models.composition import BothWays, both_ways
 from ..models.loading import watched
 from ..progress import StageReport
 from .field_refinement import FieldOptions, field_options
-from .method import Asked, Task
+from .method import Asked, Settings, Task
 from .network_pair import NetworkPair, Placed, as_seen, network_pair, placed
 from .network_refinement import NetworkOptions, NetworkRefined, network_options, refine_network
 from .prepare import Preparation, Prepared
@@ -54,6 +54,12 @@ def network_settings(asked: Asked) -> NetworkSettings:
         steps=asked.steps if is_of_weights else None,
     )  # fmt: skip
     return NetworkSettings(field_options(asked), network, is_of_weights)
+
+
+def prediction_only(settings: Settings) -> NetworkSettings:
+    """The same without any refinement."""
+    assert isinstance(settings, NetworkSettings)
+    return NetworkSettings(replace(settings.field, steps=0), settings.network, is_of_weights=False)
 
 
 @dataclass(frozen=True)

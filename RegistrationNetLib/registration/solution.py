@@ -24,16 +24,29 @@ from .options import Options
 from .prepare import Prepared, prepared_pair
 from .size import Size
 
-STAGE_NAMES = ("prepare", "align", "network", "refine", "finish")
+STAGE_NAMES = ("prepare", "align", "network", "refine", "repeats", "finish")
 # Seconds on two cores, measured, from which the progress bar knows each stage's share.
 ALIGN_SECONDS = 1.1
+REPEAT_SECONDS = 0.5
 PREPARE_SECONDS_PER_VOXEL, FINISH_SECONDS_PER_VOXEL = 0.1e-6, 1.4e-6
 
 
 @dataclass(frozen=True)
 class Solved:
-    """A method's solution, the similarity before and after it, the options that held, and why they did, if the images decided."""
+    """A pair with what was found for it.
 
+    Attributes:
+        fixed, moving: as the method saw them.
+        start: the world matrix from which the alignment began.
+        network: that of the method, if it has one.
+        similarity: before and after.
+        options: those that held, once the pair was looked at; `because` says why, if the images decided.
+    """
+
+    fixed: Prepared
+    moving: Prepared
+    start: Array
+    network: nn.Module | None
     solution: Solution
     similarity: tuple[float, float]
     options: Options
@@ -48,6 +61,7 @@ def stage_seconds(size: Size, options: Options) -> dict[str, float]:
         "align": ALIGN_SECONDS if set(options.align) - {"centre"} else 0.05,
         "network": 0.0,
         "refine": 0.05,
+        "repeats": options.repeats * REPEAT_SECONDS + (ALIGN_SECONDS if options.repeats and options.align else 0.0),
         "finish": 0.2 + FINISH_SECONDS_PER_VOXEL * voxels,
         **options.method.seconds(size, options.settings),
     }
@@ -73,7 +87,8 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solved:
         mirrored=options.mirrored, seed=options.seed,
     )  # fmt: skip
     solution = options.method.solve(task)
-    return Solved(solution, (float(before), _similarity_after(measure, judged, moving, solution)), options, because)
+    similarity = float(before), _similarity_after(measure, judged, moving, solution)
+    return Solved(fixed, moving, start.matrix, network, solution, similarity, options, because)
 
 
 def _aligned(

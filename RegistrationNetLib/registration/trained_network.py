@@ -44,6 +44,15 @@ class TrainedNetwork(Method):
 
         return network_settings(asked)
 
+    def repeat_side_vox(self, card: Card, coarse: int) -> int:
+        return max(coarse, *network_shape(card))
+
+    def repeat_settings(self, settings: Settings) -> Settings:
+        """The network's answer alone."""
+        from .prediction import prediction_only
+
+        return prediction_only(settings)
+
     def solve(self, task: Task) -> Solution:
         from .field_refinement import refine_aligned
         from .prediction import NetworkSettings, predicted

@@ -54,6 +54,7 @@ STAGES: Mapping[str, str] = {
     "align": _("Aligning the volumes"),
     "network": _("Finding the deformation"),
     "refine": _("Refining"),
+    "repeats": _("Registering again, to see how far to trust it"),
     "finish": _("Measuring the result"),
     "download": _("Downloading"),
     "check": _("Checking the file"),
@@ -88,29 +89,32 @@ VIEW_LEGENDS: Mapping[str, str] = {
 
 # What marks and verdicts say, with {} where a number stands: the worker speaks English, and the panel the language of the application.
 SENTENCES: tuple[str, ...] = (
-    _("Similarity of the images ({})"),
-    _("{} before, {} after"),
-    _(
-        "The images must look more alike after registration than before. Green: similarity rose; amber: it stayed within {} %; red: it fell."
-    ),
+    _("fits"),
+    _("look closely"),
+    _("does not fit"),
     _("Folded voxels (Jacobian determinant {} or less)"),
     _("{} %"),
     _("Tissue cannot fold through itself. Green: no folded voxel; amber: up to {} %; red: more."),
+    _("The map folds at {} % of the voxels"),
     _("Strongest shrinking (smallest Jacobian determinant)"),
     _("{}"),
     _(
         "From fixed to moving, a piece of tissue keeps this share of its volume. Green: at least {}; amber: less, but above {}; red: {} or less, it folds."
     ),
+    _("Somewhere tissue shrinks to {} of its volume"),
     _("Strongest growing (largest Jacobian determinant)"),
     _(
         "From fixed to moving, a piece of tissue grows to this many times its volume. Green: at most {}; amber: at most {}; red: more."
     ),
-    _("Way to moving and back (inverse-consistency error)"),
+    _("Somewhere tissue grows to {} times its volume"),
+    _("Inverse transform (way to moving and back)"),
     _("{} mm mean, {} mm for {} % of voxels, {} mm largest"),
     _(
-        "A point taken to moving and back must return to its place. Green: {} % of voxels come back within {} mm ({} times the smallest voxel edge); amber: within {} mm (the largest voxel edge); red: farther."
+        "The inverse must undo the transform; whether the transform is right it cannot tell. Green: {} % of voxels come back within {} mm ({} times the smallest voxel edge); amber: within {} mm (the largest voxel edge); red: farther."
     ),
+    _("The inverse misses by up to {} mm"),
     _("Overlap of structures (mean Dice)"),
+    _("{} before, {} after"),
     _(
         "Outlined structures must coincide after registration ({} is full overlap). Green: at least {}; amber: less, but not worse than before; red: worse than before by more than {}."
     ),
@@ -119,6 +123,62 @@ SENTENCES: tuple[str, ...] = (
     _(
         "The same anatomical point must land in the same place. Green: mean within the largest voxel edge ({} mm) and no farther than before; amber: only one of the two; red: neither."
     ),
+    _("Similarity of the images ({})"),
+    _("The images must not look less alike after registration than before. Red: similarity fell by more than {} %."),
+    _("The images look less alike than before the registration"),
+    _("Size of the bodies (determinant of the alignment)"),
+    _("The alignment must not blow one body up to match the other. Green: within a factor of {}; amber: of {}; red: more."),
+    _("Overlap of the bodies"),
+    _(
+        "Share of the body in one image that lies in the other's field of view; nothing can be said of the rest. Green: at least {} %; amber: at least {} %; red: less."
+    ),
+    _("Best other pose (mirrored, turned by {}° or shifted)"),
+    _("{} as found, {} moved by {} mm"),
+    _(
+        "The images must match better as they were found than in any other pose, which is what unrelated tissue reaches. Green: what does not match is at most {} times what does not match there; amber: at most {} times; red: more."
+    ),
+    _("Repeats (registered again from the other side and from changed images)"),
+    _("{} and {} mm from the result (median over the body)"),
+    _(
+        "A right result is found again. Green: every repeat ends within {} % of the body's size; amber: within {} %; red: farther."
+    ),
+    _("Likeness of the bodies (mean squared local correlation)"),
+    _(
+        "Around each place, the share of one image that the other explains; unrelated tissue reaches little even when it was deformed to match. Green: at least {}; amber: at least {}; red: less."
+    ),
+    _("Expected error"),
+    _("{} mm in the median, {} mm for {} % of the body"),
+    _(
+        "What registrations with such evidence were off by. Green: at most {} mm in the median over the body; amber: at most {} mm; red: more."
+    ),
+    _("Two repeats end within {} mm; the expected error is {} mm in the median, {} mm for {} % of the body"),
+    _(
+        "Tissue of fixed would take up {} times the volume in moving: check the voxel sizes and whether both show the same part of the body"
+    ),
+    _("The two images overlap by {} %"),
+    _("{} as found, {} mirrored"),
+    _("The images match nearly as well when moving is mirrored"),
+    _("The images match better when moving is mirrored"),
+    _("{} as found, {} turned by {}°"),
+    _("The images match nearly as well when moving is turned by {}°"),
+    _("The images match better when moving is turned by {}°"),
+    _("The images match nearly as well when moving is moved by {} mm"),
+    _("The images match better when moving is moved by {} mm"),
+    _("Two repeats end up to {} mm from the result"),
+    _("{} mm from the result (median over the body)"),
+    _("One repeat ends up to {} mm from the result"),
+    _("{} and {} and {} mm from the result (median over the body)"),
+    _("Three repeats end up to {} mm from the result"),
+    _("The bodies hardly look alike after registration (local correlation {})"),
+    _("The expected error is {} mm in the median over the body"),
+    _(
+        "No repeat was made, so this rests on the images alone; the expected error is {} mm in the median, {} mm for {} % of the body"
+    ),
+    _("One repeat ends within {} mm; the expected error is {} mm in the median, {} mm for {} % of the body"),
+    _("Three repeats end within {} mm; the expected error is {} mm in the median, {} mm for {} % of the body"),
+    _("{} landmarks lie {} mm from the true place in the mean, {} mm at most"),
+    _("One landmark lies {} mm from the true place in the mean, {} mm at most"),
+    _("The outlined structures overlap by a Dice of {} ({} before)"),
 )
 _NUMBER = re.compile(rf"-?\b\d+(?:\.\d+)?(?:e[-+]?\d+)?\b|\b(?:{'|'.join(sorted(SIMILARITIES, key=len, reverse=True))})\b(?=\))")
 

@@ -145,7 +145,7 @@ def _initial(given: Message | None) -> sitk.Transform | None:
 def _written(result: Registration, request: Message, folder: Path) -> dict[str, str]:
     """Everything that goes back as files; transforms as displacements in mm along the axes that the client wants."""
     axes = _axes(request.get("displacement_axes", (1, 1, 1)))
-    images = {"warped": result.warped, "jacobian": result.jacobian}
+    images = {"warped": result.warped, "jacobian": result.jacobian, "error_mm": result.error_mm}
     fields = {
         "moving_from_fixed": partial(_displacements, result.moving_from_fixed, grid_of(result.fixed)),
         "fixed_from_moving": partial(_displacements, result.fixed_from_moving, grid_of(result.moving)),

@@ -15,6 +15,8 @@ import torch
 from Testing.benchmarks.gpu import RUNTIME, STEPS, missing, table
 from Testing.benchmarks.gpu_measures import MEASURES, measured
 
+# The steps' own limits are those of a machine with nothing else to do.
+PATIENT = ("--rehearse", "--limit", "3000", "--seconds", "9000")
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCES = [step.name for step in STEPS if "reference" in step.name]
 # Beside those that take long, constricon, which the rehearsal of the processes holds.
@@ -53,7 +55,7 @@ def outcomes(steps: dict[str, Any]) -> dict[str, str]:
 
 def test_a_rehearsal_leaves_every_figure_and_reason(tmp_path: Path) -> None:
     chosen = "machine;tests;constricon;carl;unicarl, reference"
-    status, said, steps = run(tmp_path, "--rehearse", "--steps", chosen, "--without", "icon_registration", "--memory-gb", "0.05")
+    status, said, steps = run(tmp_path, *PATIENT, "--steps", chosen, "--without", "icon_registration", "--memory-gb", "0.05")
     assert status == 0, said
     assert outcomes(steps) == {
         "machine": "done",
@@ -95,7 +97,7 @@ def test_every_step_is_measured() -> None:
 
 
 def test_a_run_that_is_killed_has_kept_what_it_had(tmp_path: Path) -> None:
-    process = started(tmp_path, "--rehearse", "--steps", "machine;nephi")
+    process = started(tmp_path, *PATIENT, "--steps", "machine;nephi")
     assert process.stdout is not None
     assert process.stdout.readline().startswith("machine: done")
     process.kill()
@@ -123,7 +125,7 @@ def test_when_the_time_is_over_what_is_left_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a card")
 def test_without_a_card_nothing_is_measured(tmp_path: Path) -> None:
-    status, said, steps = run(tmp_path)
+    status, said, steps = run(tmp_path, *PATIENT[1:])
     assert status == 2
     assert "has no CUDA card; the check needs one" in said
     assert steps.pop("machine")["outcome"] == "failed"

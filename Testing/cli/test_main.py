@@ -32,7 +32,7 @@ from RegistrationNetLib.registration.methods import untrained_network
 
 from ..loopback import Answer, Server, stalled, status, whole
 
-RESULTS = {"transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz", "report.json", "report.html"}
+RESULTS = {"transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz", "error_mm.nii.gz", "report.json", "report.html"}
 README = Path(__file__).resolve().parents[2] / "README.md"
 QUICK = ["--align", "centre", "--steps", "3"]
 
@@ -110,8 +110,9 @@ def test_register_writes_everything_and_prints_the_numbers(place: Place, status_
     code, out, err = status_of("register", place / "fixed.nii.gz", place / "moving.nii.gz", place / "out", *QUICK)
     assert (code, err) == (0, "")
     assert {path.name for path in (place.folder / "out").iterdir()} == RESULTS
-    assert "Similarity of the images" in out
+    assert "Folded voxels" in out
     assert re.search(r"^  (green|amber|red)", out, re.MULTILINE)
+    assert re.search(r"^(Fits|Look closely|Does not fit): .{20}", out, re.MULTILINE)
     assert "report.html" in out
     assert json.loads((place.folder / "out" / "report.json").read_text())["model"] == "direct"
 
@@ -120,6 +121,24 @@ def test_quiet_prints_nothing(place: Place) -> None:
     done = run("register", place / "fixed.nii.gz", place / "moving.nii.gz", place / "out", *QUICK, "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert {path.name for path in (place.folder / "out").iterdir()} == RESULTS
+
+
+def test_a_registration_worse_than_required_ends_with_status_3_and_its_results_written(place: Place, status_of: Status) -> None:
+    noise = np.random.default_rng(0).normal(size=(24, 24, 24)).astype(np.float32)
+    sitk.WriteImage(sitk.GetImageFromArray(noise), place / "noise.nii.gz")
+    asked = ("register", place / "fixed.nii.gz", place / "noise.nii.gz", place / "out", *QUICK, "--quiet")
+    for required in ("fits", "look-closely"):
+        code, out, err = status_of(*asked, "--require", required)
+        assert (code, out) == (3, "")
+        assert re.search(f"worse than required \\({required.replace('-', ' ')}\\); does not fit: .+", err)
+    assert {path.name for path in (place.folder / "out").iterdir()} == RESULTS
+    verdict = json.loads((place.folder / "out" / "report.json").read_text())["verdict"]
+    assert (verdict["colour"], verdict["words"]) == ("red", "does not fit")
+
+
+def test_a_registration_as_good_as_required_ends_with_status_0(place: Place, status_of: Status) -> None:
+    same = place / "fixed.nii.gz"
+    assert status_of("register", same, same, place / "out", *QUICK, "--quiet", "--require", "fits") == (0, "", "")
 
 
 FLAGS = {
@@ -139,6 +158,7 @@ FLAGS = {
     "--smoothness": ("2.5", "smoothness", 2.5),
     "--mirrored": (None, "mirrored", True),
     "--conserve-mass": (None, "conserve_mass", True),
+    "--repeats": ("5", "repeats", 5),
     "--seed": ("4", "seed", 4),
 }
 
@@ -179,7 +199,7 @@ def test_the_initial_transform_and_the_landmarks_reach_the_road(
 
 def test_every_flag_of_register_has_a_test_above(status_of: Status) -> None:
     flags = set(re.findall(r"--[a-z-]+", status_of("register", "--help")[1])) - {"--help", "--debug", "--quiet", "--anonymous"}
-    assert flags - set(FLAGS) == {"--initial", "--fixed-landmarks", "--moving-landmarks"}
+    assert flags - set(FLAGS) == {"--initial", "--fixed-landmarks", "--moving-landmarks", "--require"}
 
 
 # warp, points, jacobian, evaluate
@@ -385,6 +405,10 @@ def test_demo_saves_the_pair_with_the_results_and_tells_the_error(
     assert {path.name for path in (tmp_path / "out").iterdir()} == RESULTS | pair
     assert re.search(r"^  before +[0-9.]+ mm", out, re.MULTILINE)
     assert re.search(r"^  after +[0-9.]+ mm", out, re.MULTILINE)
+    assert re.search(r"^  expected +[0-9.]+ mm", out, re.MULTILINE)
+    assert re.search(r"^Mean Dice of the structures: 0\.[0-9]+ before, 0\.[0-9]+ after$", out, re.MULTILINE)
+    truth = json.loads((tmp_path / "out" / "report.json").read_text())["truth"]
+    assert truth["error_mm_before"]["mean"] > truth["error_mm_after"]["mean"] > 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

@@ -102,14 +102,15 @@ def test_a_tilted_gantry_is_resampled_to_where_its_slices_lie(tmp_path: Path, de
     assert f"tilted by {abs(degrees):.1f}°" in heard.text
     direction = np.array(image.GetDirection()).reshape(3, 3)
     np.testing.assert_allclose(direction.T @ direction, np.eye(3), atol=1e-9)
-    found, smallest = voxels(image).astype(float), slices.min()
-    checked = 0
+    lattice = np.linalg.inv(np.stack([np.array([2.0, 0, 0]), 2.0 * down, np.subtract(POSITIONS[1], POSITIONS[0])], axis=1))
+    found, last, checked = voxels(image).astype(float), np.array([COLUMNS - 1, ROWS - 1, len(POSITIONS) - 1]), 0
     for index in np.ndindex(*image.GetSize()):
-        value = found[index[::-1]]
-        if value != smallest:
-            assert value == pytest.approx(density(np.array(image.TransformIndexToPhysicalPoint(index))), abs=1.5)
+        point, value = np.array(image.TransformIndexToPhysicalPoint(index)), found[index[::-1]]
+        place = lattice @ (point - POSITIONS[0])
+        if (place >= 0).all() and (place <= last).all():  # between the centres of the outermost voxels, where nothing is extended
+            assert value == pytest.approx(density(point), abs=1.5)
             checked += 1
-    assert checked > 0.8 * slices.size
+    assert checked > 0.75 * slices.size  # all but the faces
 
 
 def test_a_drift_of_less_than_a_tenth_of_a_pixel_is_rounding(tmp_path: Path) -> None:

@@ -592,12 +592,18 @@ class TestWords:
 
     def test_every_sentence_of_the_marks_can_be_translated(self) -> None:
         from RegistrationNetLib.quality.marks import marks
+        from RegistrationNetLib.quality.verdict import trust_marks
         from RegistrationNetLib.slicer_bridge.panel_words import SENTENCES, template_of
 
+        from ..quality.made_evidence import FITTING, evidence
         from ..quality.test_marks import FINE
+        from ..quality.test_verdict import verdict
 
-        for mark in marks(FINE):
+        for mark in [*marks(FINE), *trust_marks(evidence(), FITTING, 1.0), *trust_marks(evidence(likeness=0.01), FITTING, 1.0)]:
             for sentence in (mark.measure, mark.value_text, mark.rule):
+                assert template_of(sentence)[0] in SENTENCES, sentence
+        for said in (verdict(), verdict(likeness=0.01), verdict(repeats_off_mm=(90.0, 0.5))):
+            for sentence in (said.words, said.reason):
                 assert template_of(sentence)[0] in SENTENCES, sentence
 
     def test_a_translated_sentence_keeps_its_numbers(self, host: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ PANELS = [
     "checkerboard_after",
     "difference_before",
     "difference_after",
+    "error",
     "jacobian",
     "deformed_grid",
 ]
@@ -54,8 +55,9 @@ def result_of(fixed, moving=None, transform=None):
     transform = transform or sitk.Transform(fixed.GetDimension(), sitk.sitkIdentity)
     warped = sitk.Resample(moving, fixed, transform, sitk.sitkLinear, 0.0)
     return SimpleNamespace(
-        fixed=fixed, moving=moving, warped=warped, jacobian=jacobian_image(transform, fixed), moving_from_fixed=transform
-    )
+        fixed=fixed, moving=moving, warped=warped, jacobian=jacobian_image(transform, fixed), moving_from_fixed=transform,
+        error_mm=sitk.Cast(fixed * 0 + 0.5, sitk.sitkFloat32),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

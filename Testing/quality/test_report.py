@@ -10,13 +10,16 @@ import pytest
 import SimpleITK as sitk
 
 from RegistrationNetLib.errors import OutputError
-from RegistrationNetLib.quality.assessment import assess
+from RegistrationNetLib.quality.assessment import BeforeAfter, ErrorStatistics, assess
 from RegistrationNetLib.quality.marks import marks
 from RegistrationNetLib.quality.report import html, write_html
+from RegistrationNetLib.quality.truth import Truth
+from RegistrationNetLib.quality.verdict import Verdict, trust_marks
+from Testing.quality.made_evidence import FITTING, evidence
 from Testing.quality.test_pictures import ball, image_of, result_of
 
 VOID = {"meta", "img", "input", "link", "br", "hr"}
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 
 class Page(HTMLParser):
@@ -70,7 +73,9 @@ def made(dim=2, *, fixed_name="/data/fixed.nii.gz", moving_name="moving.nii.gz",
         "versions": {"torch": "2.13.0"},
         "marks": {"not": {"shown": "twice"}},
     }
-    return SimpleNamespace(**vars(drawn), quality=quality, report=lambda: report)
+    judged = [*trust_marks(evidence(), FITTING, 1.0), *marks(quality)]
+    verdict = Verdict("amber", "Two repeats end 40 mm apart")
+    return SimpleNamespace(**vars(drawn), quality=quality, marks=judged, verdict=verdict, report=lambda: report)
 
 
 @pytest.fixture(scope="module")
@@ -91,22 +96,24 @@ def test_images_without_a_file_are_called_by_their_part():
 
 
 def test_the_page_fetches_nothing(page):
-    assert all(address.startswith("data:image/png;base64,") for address in Page(page).addresses)
+    assert all(address.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for address in Page(page).addresses)
     assert not re.search(r"https?:|//[a-z]|@import|url\(", re.sub(r"base64,[A-Za-z0-9+/=]+", "", page))
     assert "default-src 'none'" in page
 
 
 def test_every_picture_is_a_png_and_has_a_description(page):
     addresses = Page(page).addresses
-    assert all(base64.b64decode(address.split(",")[1], validate=True).startswith(PNG) for address in addresses)
-    # Nine panels of three slices, the three under the volume change, six one over the other, and two legends.
-    assert len(addresses) == 9 * 3 + 3 + 6 + 2
+    pictures = [base64.b64decode(address.split(",")[1], validate=True) for address in addresses]
+    assert all(picture.startswith((PNG, JPEG)) for picture in pictures)
+    assert sum(picture.startswith(JPEG) for picture in pictures) == 4
+    # Ten panels of three slices, the three under the volume change, six one over the other, three legends, and four films.
+    assert len(addresses) == 10 * 3 + 3 + 6 + 3 + 4
     assert "Fixed, Axial" in page
 
 
 def test_the_page_shows_every_number_its_mark_and_its_rule(page):
     text = Page(page).text
-    for mark in marks(made(dim=3).quality):
+    for mark in made(dim=3).marks:
         assert mark.measure in text
         assert mark.value_text in text
         assert mark.rule in text
@@ -125,10 +132,28 @@ def test_marks_are_told_by_symbol_and_word_beside_colour():
     assert "✗ alarm" not in text
 
 
-@pytest.mark.parametrize(("folded", "verdict"), [(0.0, "✓ Good."), (0.05, "! Check."), (3.0, "✗ Alarm.")])
-def test_the_verdict_follows_the_worst_mark(folded, verdict):
-    quality = made().quality
-    assert verdict in Page(html(made(jacobian=replace(quality.jacobian, folded_percent=folded)))).text
+@pytest.mark.parametrize(("colour", "words"), [("green", "✓ Fits."), ("amber", "! Look closely."), ("red", "✗ Does not fit.")])
+def test_the_verdict_stands_on_top_with_its_reason(colour, words):
+    result = made()
+    result.verdict = Verdict(colour, "Two repeats end 40 mm apart")
+    text = Page(html(result)).text
+    assert f"{words} Two repeats end 40 mm apart." in text
+    assert text.index(words) < text.index("Before, after, flicker")
+
+
+def test_the_slices_can_be_scrolled_through(page):
+    slider = re.search(r'<input type="range" min="0" max="(\d+)"[^>]*aria-label="Slice', page)
+    assert slider is not None
+    assert int(slider[1]) == 17
+    assert not re.search(r'aria-label="Slice', html(made()))
+
+
+def test_the_truth_is_told_where_it_is_known(page):
+    assert "The truth about this pair" not in page
+    error = ErrorStatistics(1.25, 3.5, 10.75)
+    text = Page(html(made(), truth=Truth(error, error, error, 0.934, BeforeAfter(0.471, 0.789)))).text
+    for told in ("The truth about this pair", "1.25 mm", "3.50 mm", "10.75 mm", "93.4 %", "0.471 before, 0.789 after"):
+        assert told in text
 
 
 def test_names_of_files_cannot_become_markup():
@@ -138,7 +163,7 @@ def test_names_of_files_cannot_become_markup():
 
 
 def test_a_two_dimensional_result_has_one_slice_each():
-    assert len(Page(html(made())).addresses) == 9 + 1 + 2 + 2
+    assert len(Page(html(made())).addresses) == 10 + 1 + 2 + 3 + 4
 
 
 def test_a_folded_result_shows_where_it_folds_most():

@@ -37,7 +37,7 @@ Matrix = NDArray[np.floating]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RESULTS = {"transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz", "report.json", "report.html"}
+RESULTS = {"transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz", "error_mm.nii.gz", "report.json", "report.html"}
 QUICK: dict[str, Any] = {"align": ("centre",), "steps": 3}
 HEAD_SHAPES = {2: (120, 100), 3: (52, 60, 50)}
 HEAD_MM = {2: 2.0, 3: 4.0}
@@ -327,12 +327,16 @@ CONTRACT: dict[str, set[str] | None] = {
     "model": None,
     "refine": None,
     "device": None,
-    "seconds": {"total", "prepare", "network", "refine", "finish"},
+    "seconds": {"total", "prepare", "network", "refine", "repeats", "finish"},
     "peak_memory_mb": None,
     "similarity": {"name", "before", "after"},
     "jacobian": {"min", "max", "mean", "folded_percent", "log_sd"},
     "inverse_consistency_mm": {"mean", "p95", "max"},
     "displacement_mm": {"mean", "max"},
+    "warnings": None,
+    "verdict": {"colour", "words", "reason"},
+    "error_mm": {"median", "p95", "max", "share_above_voxel", "share_above_3mm", "bound_factor"},
+    "evidence": {"overlap", "volume_factor", "likeness", "pose", "repeats"},
     "inputs": None,
     "versions": {"registrationnet", "python", "torch", "SimpleITK", "numpy"},
     "marks": None,
@@ -348,7 +352,7 @@ def test_the_report_holds_what_the_contract_names(tmp_path: Path) -> None:
     for content in (quick, plain):
         for key, inner in CONTRACT.items():
             assert inner is None or set(content[key]) == inner
-        parts = [content["seconds"][stage] for stage in ("prepare", "network", "refine", "finish")]
+        parts = [content["seconds"][stage] for stage in ("prepare", "network", "refine", "repeats", "finish")]
         assert min(parts) > 0
         assert sum(parts) <= content["seconds"]["total"]
         assert content["peak_memory_mb"] > 50
@@ -406,7 +410,7 @@ def fail_to_write_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fail_to_write_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Registration, path: Path) -> None:
+    def refuse(_: Registration, path: Path, **_known: object) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
@@ -492,6 +496,7 @@ OTHERWISE_TESTED = {
     "moving_landmarks",
     "mirrored",
     "conserve_mass",
+    "repeats",
 }
 
 
@@ -617,7 +622,7 @@ def test_the_field_of_the_inverse_covers_moving_no_finer_than_fixed() -> None:
 def test_progress_rises_through_the_stages_to_one() -> None:
     seen: list[Progress] = []
     register(plain_case().fixed, plain_case().moving, steps=3, progress=seen.append)
-    assert list(dict.fromkeys(one.stage for one in seen)) == ["prepare", "align", "refine", "finish"]
+    assert list(dict.fromkeys(one.stage for one in seen)) == ["prepare", "align", "refine", "repeats", "finish"]
     fractions = [one.fraction for one in seen]
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
@@ -625,7 +630,7 @@ def test_progress_rises_through_the_stages_to_one() -> None:
 
 
 @pytest.mark.parametrize("at", ["first", "last"])
-@pytest.mark.parametrize("stage", ["prepare", "align", "refine", "finish"])
+@pytest.mark.parametrize("stage", ["prepare", "align", "refine", "repeats", "finish"])
 def test_a_callback_stops_the_work_in_any_stage_and_nothing_is_left(stage: str, at: str, tmp_path: Path) -> None:
     def stop(now: Progress) -> None:
         calls = counted.get(now.stage, 0) + 1
@@ -634,7 +639,7 @@ def test_a_callback_stops_the_work_in_any_stage_and_nothing_is_left(stage: str, 
             raise Cancelled("stopped")
 
     counted: dict[str, int] = {}
-    last = {"prepare": 1, "align": 50, "refine": 3, "finish": 2}
+    last = {"prepare": 1, "align": 50, "refine": 3, "repeats": 2, "finish": 2}
     torch.set_num_threads(2)
     with pytest.raises(Cancelled, match="stopped"):
         register(plain_case().fixed, plain_case().moving, steps=3, progress=stop).save(tmp_path / "out")
