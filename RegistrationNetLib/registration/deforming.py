@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from ..errors import GeometryError
 from ..geometry.deformation import DisplacementField, identity_points, invert
 from ..geometry.field_pair import Fields
-from ..geometry.space import INVERSION_TOLERANCE, Array, values_on
+from ..geometry.space import INVERSION_TOLERANCE, Array, Grid, values_on
 from ..losses.direction import Target, TargetOptions
 from ..losses.measure import Measure
 from ..losses.similarity import LNCC, SquaredLNCC
@@ -22,7 +24,7 @@ from .overlap_score import View, spacing_for
 from .prepare import Prepared
 
 # Where one image has more than so many times the voxels of the other, the field lies on fixed's lattice, whichever that is.
-ALIKE_IN_SIZE = 4.0
+ALIKE_IN_SIZE = 1.9
 # The share of the loss that a field must take away, by its own measure; and the measures that must confirm it.
 FIELD_GAIN = 0.1
 HELD_OUT, HELD_OUT_ACROSS = (kind(sigma_vox=3.0, epsilon=1e-3, stride_vox=2) for kind in (LNCC, SquaredLNCC))
@@ -43,10 +45,18 @@ def deformed(
         GeometryError: there is no place where both images count.
         RefinementError: the loss is not finite.
     """
+    if not options.steps:
+        counted_in_both(fixed, seen_on_fixed(moving, fixed.grid, alignment))
+        return _none(fixed.grid, fixed.values), []
     voxels = sorted(one.values.numel() for one in (fixed, moving))
     if voxels[1] > ALIKE_IN_SIZE * voxels[0] or not is_exchanged(fixed, moving):
         return _deformed(fixed, moving, alignment, options, report)
-    found, warnings = _deformed(moving, fixed, np.linalg.inv(alignment), options, report)
+    try:
+        found, warnings = _deformed(moving, fixed, np.linalg.inv(alignment), options, report)
+    except GeometryError:
+        # Said of the images in the order in which the user named them.
+        counted_in_both(fixed, seen_on_fixed(moving, fixed.grid, alignment))
+        raise
     # Not the other direction, which is an inverse only nearly.
     lengths = found.grid.extent_mm
     inverse = invert(
@@ -74,7 +84,7 @@ def _kept(fields: Fields, sides: tuple[Prepared, Prepared], measure: Measure) ->
     Half the resolution, because there noise has no part in the gain.
     """
     shape = [max(SMALLEST_SIDE_VOX, (size + 1) // 2) for size in fields.grid.shape]
-    none = Fields(fields.grid, *(DisplacementField(torch.zeros_like(one)) for one in fields.displacements()[:, None]))
+    none = _none(fields.grid, fields.moving_from_fixed.displacement)
     held_out = HELD_OUT if measure.name in ("lncc", "ncc", "ssd") else HELD_OUT_ACROSS
     for judge, gain in ((measure, FIELD_GAIN), (held_out, 0.0)):
         targets = targets_on(shape, *sides, TargetOptions(judge))
@@ -88,6 +98,11 @@ def _kept(fields: Fields, sides: tuple[Prepared, Prepared], measure: Measure) ->
             "result is the alignment alone. Choose another similarity if a deformation is needed."
         ]
     return fields, []
+
+
+def _none(grid: Grid, like: Tensor) -> Fields:
+    zero = torch.zeros(1, grid.dim, *grid.shape, dtype=like.dtype, device=like.device)
+    return Fields(grid, DisplacementField(zero), DisplacementField(zero.clone()))
 
 
 @torch.no_grad()
