@@ -652,7 +652,7 @@ def test_every_choice_of_the_parameter_node_reaches_the_registration(
     chosen.smoothness, chosen.device, chosen.separateParts = 3.0, "cpu", True
     logic.startFromParameters()
     wanted = {
-        "align": ("centre", "rigid"), "refine": "field", "steps": 9, "similarity": "mind", "fixedModality": "ct", "movingModality": "mr",
+        "align": ("centre", "pose", "rigid"), "refine": "field", "steps": 9, "similarity": "mind", "fixedModality": "ct", "movingModality": "mr",
         "smoothness": 3.0, "device": "cpu", "separateParts": True, "fixedLandmarks": points, "movingLandmarks": points,
         "initial": chosen.initialTransform,
     }  # fmt: skip
