@@ -78,7 +78,7 @@ def test_a_registration_comes_back_as_volumes_and_numbers(client: Client) -> Non
     assert client.unfinished == (job,)
     result: Result = job.wait()
     assert client.unfinished == ()
-    assert set(result.volumes) == {"warped", "jacobian", "moving_from_fixed", "fixed_from_moving", "deformable"}
+    assert set(result.volumes) == {"warped", "jacobian", "moving_from_fixed", "fixed_from_moving", "deformable", "error_mm"}
     assert list(dict.fromkeys(stages)) == ["prepare", "align", "refine", "repeats", "finish"]
     moved = result.volumes["moving_from_fixed"].values
     assert np.linalg.norm(moved[11:13, 11:13, 11:13].mean((0, 1, 2)) - [3, -4, 0]) < 0.5
