@@ -35,6 +35,15 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forgotten(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What the functions of a file keep for its tests is let go with the file: a process runs many."""
+    yield
+    for kept in vars(request.module).values():
+        if hasattr(kept, "cache_clear"):
+            kept.cache_clear()
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Threads that wait for each other after every small piece of work are slower than one."""

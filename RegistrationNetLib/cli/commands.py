@@ -60,6 +60,7 @@ WORSE_THAN_REQUIRED = 3
 
 
 def run_register(options: Namespace, interruption: Interruption) -> int:
+    """Register two images, and write all that comes out into a folder."""
     check_folder_name(options.out_dir)
     warn = _printed(options)
     check_disk_space(options.out_dir, result_bytes(voxel_count(options.fixed), voxel_count(options.moving)))
@@ -99,6 +100,7 @@ def _status(result: Registration, required: str | None) -> int:
 
 
 def run_demo(options: Namespace, interruption: Interruption) -> int:
+    """Make a pair whose truth is known, register it, and say how far off the result is."""
     out_dir: Path = options.out_dir
     check_folder_name(out_dir)
     fixed, moving, fixed_labels, moving_labels, known = demo_pair(seed=options.seed)
@@ -131,6 +133,7 @@ def _print_truth(truth: Truth) -> None:
 
 
 def run_warp(options: Namespace, interruption: Interruption) -> int:
+    """Carry an image onto the grid of another by a transform."""
     warn = _printed(options)
     transform = read_transform(options.transform)
     check_image_name(options.out, dim=transform.GetDimension())
@@ -156,6 +159,7 @@ def _is_labels(options: Namespace, image: sitk.Image) -> bool:
 
 
 def run_points(options: Namespace, interruption: Interruption) -> int:
+    """Carry points by a transform."""
     check_file_name(options.out)
     transform = read_transform(options.transform)
     points = read_points(options.points, dim=transform.GetDimension(), warn=_printed(options))
@@ -166,6 +170,7 @@ def run_points(options: Namespace, interruption: Interruption) -> int:
 
 
 def run_jacobian(options: Namespace, interruption: Interruption) -> int:
+    """Write the Jacobian determinant of a transform on the grid of an image."""
     transform = read_transform(options.transform)
     check_image_name(options.out, dim=transform.GetDimension())
     like = read_image(options.like, _printed(options))
@@ -178,6 +183,7 @@ def run_jacobian(options: Namespace, interruption: Interruption) -> int:
 
 
 def run_evaluate(options: Namespace, interruption: Interruption) -> int:
+    """Say how good a transform is, by labels, landmarks and folds."""
     transform = read_transform(options.transform) if options.transform else None
     content = dict(_evaluation(options, transform))
     interruption.check()
@@ -225,6 +231,7 @@ def _evaluation_rows(content: Mapping[str, Any], prefix: str = "") -> Iterator[t
 
 
 def run_models_list(options: Namespace, interruption: Interruption) -> int:
+    """List the models and whether their weights are here."""
     interruption.check()
     if _wants_json(options):
         print(json.dumps([_card_and_state(card) for card in cards().values()], indent=2))
@@ -236,6 +243,7 @@ def run_models_list(options: Namespace, interruption: Interruption) -> int:
 
 
 def run_models_show(options: Namespace, interruption: Interruption) -> int:
+    """Print the card of a model."""
     interruption.check()
     content = _card_and_state(card_named(options.name))
     if _wants_json(options):
@@ -246,6 +254,7 @@ def run_models_show(options: Namespace, interruption: Interruption) -> int:
 
 
 def run_models_download(options: Namespace, interruption: Interruption) -> int:
+    """Fetch the weights of a model."""
     card = card_named(options.name)
     with progress_bar(is_wanted=not options.quiet) as callback:
         path = download(card, _check_of(card), sha256=options.sha256, progress=interruption.checked(callback))
@@ -255,6 +264,7 @@ def run_models_download(options: Namespace, interruption: Interruption) -> int:
 
 
 def run_models_import(options: Namespace, interruption: Interruption) -> int:
+    """Take the weights of a model from a file."""
     beside = options.file.with_name(f"{options.name}{OWN_SUFFIX}")
     if options.name not in cards() and beside.is_file():
         card = read_own_card(beside)
@@ -274,6 +284,7 @@ def _print_ready(card: Card, path: Path, options: Namespace) -> None:
 
 
 def run_models_remove(options: Namespace, interruption: Interruption) -> int:
+    """Remove the weights of a model."""
     interruption.check()
     try:
         card = card_named(options.name)
@@ -301,6 +312,7 @@ def _in_one_line(value: object) -> str:
 
 
 def run_doctor(options: Namespace, interruption: Interruption) -> int:
+    """Say whether this machine is ready."""
     interruption.check()
     findings: list[Finding] = list(examine())
     if _wants_json(options):

@@ -35,6 +35,7 @@ class Finding:
 
     @property
     def is_fine(self) -> bool:
+        """Whether there is nothing to do about it."""
         return not self.advice
 
 

@@ -108,6 +108,7 @@ class Parser(argparse.ArgumentParser):
         return f" (did you mean {', '.join(names)}?)" if names else ""
 
     def error(self, message: str) -> NoReturn:
+        """End with status 2 and one line that says what is wrong with the command."""
         _tell(f"{message}; see {self.prog} --help")
         self.exit(2)
 

@@ -21,10 +21,13 @@ FINETUNE_AFFINE = 0.05
 
 
 def run_train(options: Namespace, interruption: Interruption) -> int:
+    """Train a model by a configuration file."""
     return _carry_out(read_configuration(options.config), options, interruption)
 
 
 def run_finetune(options: Namespace, interruption: Interruption) -> int:
+    """Train a model from the weights of another on."""
+
     def data(what: Path, *, masks: Path | None = None, labels: Path | None = None) -> DataOptions:
         folder, listed = (what, None) if what.is_dir() else (None, what)
         return DataOptions(folder, listed, (), "", masks, labels, options.modality, options.unreadable)

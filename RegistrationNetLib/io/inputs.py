@@ -29,10 +29,12 @@ class Pair:
 
     @property
     def fixed(self) -> sitk.Image:
+        """The fixed image."""
         return self.images[0]
 
     @property
     def moving(self) -> sitk.Image:
+        """The moving image."""
         return self.images[1]
 
 

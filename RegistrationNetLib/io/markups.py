@@ -25,6 +25,7 @@ class Markups:
 
     @property
     def labels(self) -> tuple[str, ...]:
+        """The label of each point."""
         return tuple(str(point.get("label", "")) for point in self.points)
 
     @property

@@ -62,12 +62,14 @@ class Placement:
 
     @staticmethod
     def at(matrices: Array, pivot: Array, *, unit_mm: float, radius_mm: float) -> Placement:
+        """Nothing moved yet from each of the matrices, [N, dim + 1, dim + 1] in mm, about the point `pivot`."""
         base = torch.as_tensor(matrices)
         dim = base.shape[-1] - 1
         zero = torch.zeros(len(base), dim * dim + dim, dtype=torch.float64)
         return Placement(base, zero, torch.as_tensor(pivot), unit_mm, radius_mm)
 
     def generators(self, parameters: Tensor) -> Tensor:
+        """What the parameters [N, dim² + dim] ask of turning and stretching: [N, dim, dim]."""
         dim = len(self.pivot)
         weights = parameters[:, : dim * dim] * (self.unit_mm / self.radius_mm)
         return torch.einsum("bk,kij->bij", weights, basis_of(dim))
@@ -89,6 +91,7 @@ class Placement:
         return STRETCH_PENALTY * symmetric.square().flatten(1).sum(1)
 
     def with_parameters(self, parameters: Tensor) -> Placement:
+        """The same starts with other parameters."""
         return Placement(self.base, parameters, self.pivot, self.unit_mm, self.radius_mm)
 
     def only(self, chosen: list[int]) -> Placement:

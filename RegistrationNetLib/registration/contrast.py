@@ -28,6 +28,7 @@ class Contrast:
 
     @property
     def is_one(self) -> bool:
+        """Whether the two images show tissue in one contrast."""
         return self.positive_share >= ONE_CONTRAST
 
     def because(self) -> str:

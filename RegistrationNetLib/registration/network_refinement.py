@@ -67,6 +67,7 @@ class NetworkOptions:
 
     @property
     def measure(self) -> Measure:
+        """The similarity of the loss."""
         return self.loss.similarity
 
     def targets(self, moving_volume: float) -> TargetOptions:

@@ -148,8 +148,8 @@ class PoseSearch:
         share = count / smaller
         count = count.clamp_min(1.0)
         own, other = (ff - f * f / count).clamp_min(0), (ww - w * w / count).clamp_min(0)
-        floor = 1e-4 * count
-        correlation = (wf - w * f / count) / ((own + floor) * (other + floor)).sqrt()
+        least = 1e-4 * count
+        correlation = (wf - w * f / count) / ((own + least) * (other + least)).sqrt()
         likeness = torch.atanh(correlation.clamp(0, HIGHEST_CORRELATION)).mean(1)
         share = share[:, 0]
         return torch.where(share >= SMALLEST_SHARE, likeness * share.clamp(0, 1).sqrt(), torch.zeros_like(likeness))

@@ -67,6 +67,7 @@ class RegistrationJob:
 
     @property
     def isFinished(self) -> bool:
+        """Whether it has ended, with a result or without."""
         return self.state is not JobState.RUNNING
 
     def begin(self, options: dict[str, Any], separateParts: bool) -> None:

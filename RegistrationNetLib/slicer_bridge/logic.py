@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import slicer
 
-from ..choices import OPTIONS
+from ..choices import ALIGNMENT_STAGES, OPTIONS
 from ..errors import Cancelled, InputError
 from ..models.catalogue import card_named
 from ..models.weights import listed_models, remove
@@ -31,9 +31,7 @@ from .scene_views import Views
 ALIGNMENTS: Mapping[str, tuple[str, ...] | None] = {
     "default": None,
     "none": (),
-    "centre": ("centre",),
-    "rigid": ("centre", "rigid"),
-    "affine": ("centre", "rigid", "affine"),
+    **{stage: ALIGNMENT_STAGES[: count + 1] for count, stage in enumerate(ALIGNMENT_STAGES)},
 }
 REFINEMENTS: Mapping[str, str | None] = {"default": None, "none": "none", "field": "field", "network": "network"}
 

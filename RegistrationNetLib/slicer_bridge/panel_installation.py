@@ -88,6 +88,7 @@ class InstallationPanel:
         self._timer.start()
 
     def close(self) -> None:
+        """Look no more for what was installed."""
         self._stop()
 
     def _ask(self, *, is_asking: bool) -> None:

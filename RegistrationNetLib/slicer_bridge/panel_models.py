@@ -65,9 +65,11 @@ class ModelPanel:
 
     @property
     def is_ready(self) -> bool:
+        """Whether the chosen model can work: its weights are here, or it needs none."""
         return self.card["state"]["kind"] in ("none needed", "ready")
 
     def knows(self, name: str) -> bool:
+        """Whether there is a model of that name."""
         return name in self._cards
 
     def refresh(self) -> None:
@@ -75,6 +77,7 @@ class ModelPanel:
         self._cards = {card["name"]: card for card in self._logic.models()}
 
     def show(self, name: str) -> None:
+        """Choose a model in the list."""
         self._name = name
         card, ui = self.card, self._ui
         ui.modelCombo.setCurrentIndex(self._names().index(name))

@@ -32,6 +32,7 @@ class RunPanel:
         self.tell(None)
 
     def begin(self, what: str) -> None:
+        """A run of that description has started."""
         self._stage, self._start = "", time.monotonic()
         self._ui.progressBar.setValue(0)
         self._show(is_running=True, is_asking=False)
@@ -41,6 +42,7 @@ class RunPanel:
         bring_into_sight(self._ui.cancelButton)
 
     def show_progress(self, progress: Progress) -> None:
+        """Show how far the run is."""
         stage = STAGES.get(progress.stage, progress.stage)
         if stage != self._stage:
             self._stage = stage
@@ -80,6 +82,7 @@ class RunPanel:
         ui.detailsText.setPlainText("".join(traceback.format_exception(type(error), error, error.__traceback__)))
 
     def log(self, words: str) -> None:
+        """Add a line to the log."""
         self._ui.logText.appendPlainText(f"{time.strftime('%H:%M:%S')} {words}")
 
     def _show(self, *, is_running: bool, is_asking: bool) -> None:

@@ -19,7 +19,9 @@ CHOICES: Mapping[str, Mapping[str, str]] = {
         "default": _("As the network needs it"),
         "none": _("None"),
         "centre": _("Centres"),
+        "pose": _("Any pose"),
         "rigid": _("Rigid"),
+        "similarity": _("Rigid and size"),
         "affine": _("Affine"),
     },
     "refinement": {

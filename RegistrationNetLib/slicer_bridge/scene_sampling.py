@@ -98,12 +98,14 @@ def voxels(image: Any) -> NDArray[Any]:
 
 
 def vtk_matrix(values: NDArray[Any]) -> Any:
+    """A 4 × 4 array as VTK's matrix."""
     matrix = vtk.vtkMatrix4x4()
     matrix.DeepCopy(values.ravel().tolist())
     return matrix
 
 
 def numpy_matrix(matrix: Any) -> Array:
+    """VTK's matrix as an array [4, 4]."""
     return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
 
 

@@ -70,6 +70,7 @@ class Views:
 
     @property
     def is_showing(self) -> bool:
+        """Whether something of a result is shown."""
         return bool(self._ours)
 
     def _note(self, kept: dict[str, tuple[Any, ...]]) -> None:

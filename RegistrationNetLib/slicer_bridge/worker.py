@@ -43,6 +43,7 @@ class Work:
     is_interruptible: bool = True
 
     def cancel(self) -> None:
+        """It is to end as soon as it can."""
         self.is_cancelled = True
         timer = threading.Timer(POLITE_SECONDS, self._interrupt)
         timer.daemon = True

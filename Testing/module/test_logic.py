@@ -204,7 +204,7 @@ def test_bad_input_is_refused_and_the_scene_stays(scene: Any, logic: Any) -> Non
         ("one value everywhere", flat, {}),
         ("every side needs at least", thin, {}),
         ("3 values per voxel", colour, {}),
-        ("NaN or infinite", nan, {}),
+        ("no voxel with a value", nan, {}),
         ("do not overlap", far, {"align": []}),
         ("fixed mask is empty", moving, {"fixedMask": empty}),
     ]:
@@ -223,7 +223,7 @@ def test_a_job_tells_its_progress_and_its_end(scene: Any, module: Any, logic: An
     assert job.state is module.JobState.DONE
     assert job.result is result
     assert [state for state, _ in seen].count(module.JobState.DONE) == 1
-    assert {progress.stage for _, progress in seen if progress} == {"prepare", "align", "refine", "finish"}
+    assert {progress.stage for _, progress in seen if progress} == {"prepare", "align", "refine", "repeats", "finish"}
     assert (result.fixedNode, result.movingNode) == (fixed, moving)
 
 
@@ -241,7 +241,7 @@ def test_the_timer_lets_jobs_get_on_by_itself(scene: Any, host: Any, logic: Any)
     assert host.inLoop(body)
 
 
-@pytest.mark.parametrize("stage", ["prepare", "align", "refine", "finish"])
+@pytest.mark.parametrize("stage", ["prepare", "align", "refine", "repeats", "finish"])
 def test_cancelling_leaves_the_scene_as_it_was(scene: Any, module: Any, logic: Any, stage: str) -> None:
     fixed, moving = pair_nodes(scene)
     before = content(scene)
@@ -652,7 +652,7 @@ def test_every_choice_of_the_parameter_node_reaches_the_registration(
     chosen.smoothness, chosen.device, chosen.separateParts = 3.0, "cpu", True
     logic.startFromParameters()
     wanted = {
-        "align": ("centre", "rigid"), "refine": "field", "steps": 9, "similarity": "mind", "fixedModality": "ct", "movingModality": "mr",
+        "align": ("centre", "pose", "rigid"), "refine": "field", "steps": 9, "similarity": "mind", "fixedModality": "ct", "movingModality": "mr",
         "smoothness": 3.0, "device": "cpu", "separateParts": True, "fixedLandmarks": points, "movingLandmarks": points,
         "initial": chosen.initialTransform,
     }  # fmt: skip

@@ -44,7 +44,7 @@ def asked(scene: Any, panel: Panel, monkeypatch: pytest.MonkeyPatch) -> Any:
 LISTS = [
     ("fixedModalityCombo", "CT", "fixedModality", "ct"),
     ("movingModalityCombo", "MR", "movingModality", "mr"),
-    ("alignmentCombo", "Rigid", "align", ("centre", "rigid")),
+    ("alignmentCombo", "Rigid", "align", ("centre", "pose", "rigid")),
     ("refinementCombo", "Nothing", "refine", "none"),
     ("similarityCombo", "Mutual information (across modalities)", "similarity", "mi"),
     ("deviceCombo", "Processor", "device", "cpu"),
@@ -92,7 +92,7 @@ def test_the_panel_offers_every_value_that_the_library_takes(panel: Panel) -> No
     assert set(words["fixedModality"]) == set(words["movingModality"]) == set(choices.MODALITIES)
     assert list(words["alignment"]) == list(ALIGNMENTS) == ["default", "none", *choices.ALIGNMENT_STAGES]
     # Each stage includes those before it.
-    assert [ALIGNMENTS[name] for name in choices.ALIGNMENT_STAGES] == [choices.ALIGNMENT_STAGES[:count] for count in (1, 2, 3)]
+    assert [ALIGNMENTS[name] for name in choices.ALIGNMENT_STAGES] == [choices.ALIGNMENT_STAGES[:count] for count in range(1, 6)]
     assert tuple(sys.modules["RegistrationNetLib.slicer_bridge.panel_words"].DEVICES) == choices.DEVICES
 
 

@@ -539,7 +539,7 @@ class TestPresets:
         options = fake.jobs[-1].request["options"]
         asked = {name: options[name] for name in ("model", "align", "conserve_mass", "fixed_modality", "moving_modality")}
         assert asked == {
-            "model": "direct", "align": ("centre", "rigid", "affine"), "conserve_mass": True, "fixed_modality": "ct", "moving_modality": "ct",
+            "model": "direct", "align": ("centre", "pose", "rigid", "similarity", "affine"), "conserve_mass": True, "fixed_modality": "ct", "moving_modality": "ct",
         }  # fmt: skip
 
     def test_every_built_in_preset_is_in_force_once_chosen_and_goes_with_its_network(self, ready: Panel) -> None:

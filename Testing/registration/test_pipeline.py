@@ -726,7 +726,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "steps": ({"steps": -1}, "steps is -1; it must be 0"),
     "similarity": ({"similarity": "best"}, "no similarity measure 'best'.*lncc"),
     "modality": ({"fixed_modality": "pet"}, "no modality 'pet'"),
-    "smoothness": ({"smoothness": 0.0}, "smoothness is 0; it must be above 0"),
+    "smoothness": ({"smoothness": 0.0}, "smoothness must be a number above 0; got 0.0"),
     "align": ({"align": ("rigid", "warp")}, "no alignment stage 'warp'"),
     "device": ({"device": "tpu"}, "no device 'tpu'; the devices are auto, cpu, cuda, mps"),
     "fixed landmarks alone": ({"fixed_landmarks": [[0.0, 0.0]]}, "Landmarks came for one image only"),

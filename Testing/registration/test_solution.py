@@ -165,7 +165,7 @@ def test_the_report_tells_what_was_done(weights: Path, refine: str, tmp_path: Pa
     assert report["seconds"]["network"] > 0
     assert ("steps_done" in report) == (refine == "network")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
-        ["transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz", "report.json", "report.html"]
+        ["transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz", "error_mm.nii.gz", "report.json", "report.html"]
     )
 
 

@@ -78,8 +78,8 @@ def test_a_registration_comes_back_as_volumes_and_numbers(client: Client) -> Non
     assert client.unfinished == (job,)
     result: Result = job.wait()
     assert client.unfinished == ()
-    assert set(result.volumes) == {"warped", "jacobian", "moving_from_fixed", "fixed_from_moving", "deformable"}
-    assert list(dict.fromkeys(stages)) == ["prepare", "align", "refine", "finish"]
+    assert set(result.volumes) == {"warped", "jacobian", "moving_from_fixed", "fixed_from_moving", "deformable", "error_mm"}
+    assert list(dict.fromkeys(stages)) == ["prepare", "align", "refine", "repeats", "finish"]
     moved = result.volumes["moving_from_fixed"].values
     assert np.linalg.norm(moved[11:13, 11:13, 11:13].mean((0, 1, 2)) - [3, -4, 0]) < 0.5
     assert result.volumes["warped"].values.dtype == np.int16
@@ -144,7 +144,7 @@ def test_a_mask_and_an_initial_transform_travel(client: Client) -> None:
 
 
 @pytest.mark.usefixtures("clock")
-@pytest.mark.parametrize("stage", ["waiting", "prepare", "align", "refine", "finish"])
+@pytest.mark.parametrize("stage", ["waiting", "prepare", "align", "refine", "repeats", "finish"])
 def test_a_worker_lets_go_of_what_is_cancelled_in_any_stage_before_it_must_be_ended(client: Client, stage: str) -> None:
     client.devices().wait()
     same = client._worker

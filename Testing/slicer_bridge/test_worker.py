@@ -81,7 +81,7 @@ def test_a_registration_reports_its_stages_and_leaves_its_results(worker: Worker
         events.append(worker.hear())
     assert {event["id"] for event in events} == {1}
     assert events[-1]["event"] == "result", events[-1]
-    assert list(dict.fromkeys(event["stage"] for event in events[:-1])) == ["prepare", "align", "refine", "finish"]
+    assert list(dict.fromkeys(event["stage"] for event in events[:-1])) == ["prepare", "align", "refine", "repeats", "finish"]
     fractions = [event["fraction"] for event in events[:-1]]
     assert fractions == sorted(fractions)
     files = events[-1]["result"]["files"]
