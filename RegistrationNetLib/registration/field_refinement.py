@@ -22,7 +22,6 @@ from ..geometry.deformation import DisplacementField, identity_points, sample
 from ..geometry.field_pair import Fields
 from ..geometry.regularity import gradicon_on_lattice
 from ..geometry.separable import (
-    Matrix,
     apply_along_axes,
     bspline_change_matrix,
     bspline_matrix,
@@ -47,9 +46,6 @@ SMALLEST_SIDE_VOX = 8
 # step: without it an image in place would be pushed about by rounding, and background by noise.
 FLAT_GRADIENT = 1.0
 START_SIGMA_VOX = 1.5
-# Blur of both images on their own lattice. Interpolation blurs noise where an image is moved by half a voxel, which would look
-# like a gain in similarity; noise that is blurred already has nothing to gain.
-FINEST_SIGMA_VOX = 0.6
 
 
 @dataclass(frozen=True)
@@ -258,7 +254,7 @@ def displacement_on_lattice(displacement: Tensor, shape: Sequence[int]) -> Tenso
 
 def targets_on(shape: Sequence[int], fixed: Prepared, moving: Prepared, options: TargetOptions) -> tuple[Target, Target]:
     """Both directions on the lattice of `shape`."""
-    matrices = on([_lattice_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
+    matrices = on([coarsening_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
     classes: tuple[Tensor | None, Tensor | None] = (None, None)
     if fixed.labels is not None and moving.labels is not None:
         one, two = one_hot(fixed.labels, moving.labels)
@@ -272,11 +268,6 @@ def targets_on(shape: Sequence[int], fixed: Prepared, moving: Prepared, options:
         for image, memberships in zip((fixed, moving), classes, strict=True)
     ]
     return both_targets(sides[0], sides[1], options)
-
-
-def _lattice_matrix(new: int, old: int) -> Matrix:
-    """To a coarser lattice; on the image's own one, a blur instead."""
-    return coarsening_matrix(new, old) if new < old else replicating_blur_matrix(old, FINEST_SIGMA_VOX)
 
 
 def _optimize(
