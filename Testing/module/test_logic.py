@@ -250,7 +250,7 @@ def test_cancelling_leaves_the_scene_as_it_was(scene: Any, module: Any, logic: A
         if job.progress is not None and job.progress.stage == stage:
             job.cancel()
 
-    job = logic.startRegistration(fixed, moving, onChanged=cancel_in_stage, **(QUICK if stage == "finish" else LONG))
+    job = logic.startRegistration(fixed, moving, onChanged=cancel_in_stage, **(QUICK if stage in ("repeats", "finish") else LONG))
     with pytest.raises(Cancelled, match="nothing was changed"):
         job.wait()
     assert job.state is module.JobState.CANCELLED

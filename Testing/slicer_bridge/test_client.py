@@ -153,7 +153,7 @@ def test_a_worker_lets_go_of_what_is_cancelled_in_any_stage_before_it_must_be_en
         if job.progress is not None and job.progress.stage == stage:
             job.cancel()
 
-    job = client.register(pair(), options={"steps": 5 if stage == "finish" else 100_000}, watch=cancel_in_stage)
+    job = client.register(pair(), options={"steps": 5 if stage in ("repeats", "finish") else 100_000}, watch=cancel_in_stage)
     if stage == "waiting":
         job.cancel()
         job.cancel()
