@@ -49,7 +49,8 @@ def test_the_wheel_holds_the_package_and_its_resources_and_nothing_else(wheel: P
         "Resources/Models/direct.json",
         "Resources/Models/unigradicon.json",
         "Resources/Colors/JacobianDeterminant.ctbl",
-        "report_template.html",
+        "quality/report_template.html",
+        "quality/trust.json",
     ],
 )
 def test_the_wheel_holds_cards_colours_and_the_page(wheel: Path, name: str) -> None:

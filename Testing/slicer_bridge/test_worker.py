@@ -85,7 +85,7 @@ def test_a_registration_reports_its_stages_and_leaves_its_results(worker: Worker
     fractions = [event["fraction"] for event in events[:-1]]
     assert fractions == sorted(fractions)
     files = events[-1]["result"]["files"]
-    assert set(files) == {"warped", "jacobian", "moving_from_fixed", "fixed_from_moving"}
+    assert set(files) == {"warped", "jacobian", "moving_from_fixed", "fixed_from_moving", "error_mm"}
     assert {path.name for path in tmp_path.iterdir()} == {Path(path).name for path in files.values()}
 
 
