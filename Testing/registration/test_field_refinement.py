@@ -156,7 +156,7 @@ def test_both_directions_undo_each_other_without_folding(dim: int) -> None:
         lattice = identity_points(there.displacement.shape[2:], there.displacement)
         missing = in_voxels(DisplacementField(back(there.on_lattice()) - lattice))
         moved = in_voxels(there).norm(dim=0)
-        assert float(missing.norm(dim=0).mean()) < 0.25 * float(moved.mean())
+        assert float(missing.norm(dim=0).mean()) < 0.2 * float(moved.mean())
         assert float(jacobian_determinant(there.on_lattice()).min()) > 0
 
 
