@@ -31,4 +31,5 @@ OPTIONS = (
     "conserve_mass",
     "repeats",
     "seed",
+    "resolution",
 )

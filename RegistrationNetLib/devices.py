@@ -62,12 +62,16 @@ def check_memory(needed_mb: float, device: torch.device, remedy: str) -> None:
     Raises:
         ResourceError: `needed_mb` is more than what is free on `device`; the message ends with `remedy`.
     """
-    free = _free_on_card(device) if device.type == "cuda" else free_memory_bytes()
-    free_mb = free / _MEGABYTE
-    if needed_mb > free_mb:
+    free = free_mb(device)
+    if needed_mb > free:
         raise ResourceError(
-            f"The registration needs about {needed_mb / 1024:.1f} GB on {device.type}; {free_mb / 1024:.1f} GB are free. {remedy}"
+            f"The registration needs about {needed_mb / 1024:.1f} GB on {device.type}; {free / 1024:.1f} GB are free. {remedy}"
         )
+
+
+def free_mb(device: torch.device) -> float:
+    """What is free on `device`, in megabytes."""
+    return (_free_on_card(device) if device.type == "cuda" else free_memory_bytes()) / _MEGABYTE
 
 
 def _free_on_card(device: torch.device) -> int:

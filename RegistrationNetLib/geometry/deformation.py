@@ -302,6 +302,14 @@ def jacobian_determinant(points: Tensor) -> Tensor:
     return _determinant([derivatives(points, axis) for axis in range(points.shape[1])])
 
 
+def displacement_determinant(displacement: Tensor) -> Tensor:
+    """det ∂φ/∂x of φ(x) = x + u(x), u being `displacement` [B, dim, *shape] in voxels: [B, 1, *shape]; as `jacobian_determinant`."""
+    columns = list(torch.gradient(displacement, dim=tuple(range(2, displacement.dim()))))
+    for axis, column in enumerate(columns):
+        column[:, axis] += 1
+    return _determinant(columns)
+
+
 def _determinant(columns: Sequence[Tensor]) -> Tensor:
     """Determinant [B, 1, *shape] of the matrices with these columns, each [B, dim, *shape]."""
     # Written out: several times faster than torch's cross product along this axis.

@@ -342,8 +342,20 @@ def inverse_transform_from_map(
 ) -> sitk.CompositeTransform:
     """The inverse of alignment ∘ field as a transform of the world, points of moving → points of fixed.
 
-    It is the inverted `alignment` after a displacement field on `moving`, found by `invert` on that lattice, so that it
-    holds wherever moving has voxels. `field` maps the unit cube of `fixed`; `alignment` is the world matrix that follows;
+    It is the inverted `alignment` after a displacement field on `moving` (see `inverse_field`), so that it holds wherever moving
+    has voxels.
+    """
+    inverse = inverse_field(field, fixed, moving, alignment, start=start, is_exact=is_exact)
+    return transform_from_map(inverse, moving, moving.moved(np.linalg.inv(alignment)), like=field.displacement)
+
+
+@torch.no_grad()
+def inverse_field(
+    field: DisplacementField, fixed: Grid, moving: Grid, alignment: Array, *, start: Map | None = None, is_exact: bool = False
+) -> DisplacementField:
+    """The displacements of `moving` that, followed by the inverted `alignment`, are the inverse of alignment ∘ field.
+
+    Found by `invert` on the lattice of `moving`. `field` maps the unit cube of `fixed`; `alignment` is the world matrix that follows;
     `start` is an estimate of the field's inverse, or that inverse itself where it `is_exact`.
     """
     back = np.linalg.inv(alignment)
@@ -354,9 +366,7 @@ def inverse_transform_from_map(
     if start is not None:
         estimate = Composition((moving_from_fixed, start, fixed_from_moving))(identity_points(moving.shape, like))
         if is_exact:
-            known = DisplacementField(estimate - identity_points(moving.shape, like))
-            return transform_from_map(known, moving, moving.moved(back), like=like)
+            return DisplacementField(estimate - identity_points(moving.shape, like))
     conjugate = Composition((moving_from_fixed, field, fixed_from_moving))
     tolerance = INVERSION_TOLERANCE * max(moving.extent_mm)
-    inverse = invert(conjugate, moving.shape, like=like, start=estimate, scale=moving.extent_mm, tolerance=tolerance)
-    return transform_from_map(inverse.field, moving, moving.moved(back), like=like)
+    return invert(conjugate, moving.shape, like=like, start=estimate, scale=moving.extent_mm, tolerance=tolerance).field

@@ -114,12 +114,13 @@ def _lone(values: Values, counted: Mask) -> Mask:
     low, high = _core(within)
     if not high > low:
         return extreme
-    for sign in (1, -1):
-        end = high if sign > 0 else -low
-        tail = np.sort(sign * within[sign * within.astype(np.float64) > end].astype(np.float64))
-        gaps = np.flatnonzero(np.diff(np.concatenate([[end], tail])) > high - low)
+    for sign, end in ((1, high), (-1, low)):
+        beyond = within[within > end] if sign > 0 else within[within < end]
+        tail = np.sort(sign * beyond.astype(np.float64))
+        gaps = np.flatnonzero(np.diff(np.concatenate([[sign * end], tail])) > high - low)
         if len(gaps):
-            extreme |= counted & (sign * values.astype(np.float64) >= tail[gaps[0]])
+            limit = sign * tail[gaps[0]]
+            extreme |= counted & (values >= limit if sign > 0 else values <= limit)
     if not extreme.any() or extreme.mean() > MOST_LONE:
         return np.zeros(values.shape, dtype=bool)
     return extreme & (_share_around(extreme) < 0.5)

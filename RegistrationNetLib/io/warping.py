@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from ..errors import InputError
+from ..geometry.deformation import sample
+from ..geometry.space import grid_of
+from ..geometry.transform_slabs import WorldMap, slab_of, slabs
+
+# Voxels that are warped at a time.
+SLAB_VOXELS = 2**20
+LEAST_SHARE = 1e-4
 
 # float32 holds every value of these; wider ones go through float64, which holds whole numbers up to 2⁵³.
 _NARROW = {sitk.sitkUInt8, sitk.sitkInt8, sitk.sitkUInt16, sitk.sitkInt16, sitk.sitkFloat32}
 _WIDE = {sitk.sitkUInt32, sitk.sitkInt32, sitk.sitkUInt64, sitk.sitkInt64, sitk.sitkFloat64}
 # Keys that ITK's readers set of themselves.
 _OF_READERS = ("ITK_", "NRRD_")
-_REAL = {sitk.sitkFloat32, sitk.sitkFloat64}
 
 
 def warp_series(image: sitk.Image, like: sitk.Image, transform: sitk.Transform, *, labels: bool = False) -> sitk.Image:
@@ -58,6 +69,7 @@ def warp_image(image: sitk.Image, like: sitk.Image, transform: sitk.Transform, *
 
     Images are interpolated linearly and rounded to the nearest whole number where the pixel type asks for it; outside
     the image the value is its minimum. Labels take the nearest voxel, 0 outside. Channels (RGB, vectors) are warped one by one.
+    Beside image and result only a slab is held.
 
     Args:
         transform: from points of `like` to points of `image`, LPS mm, as in `transform.h5` of a registration.
@@ -76,12 +88,63 @@ def warp_image(image: sitk.Image, like: sitk.Image, transform: sitk.Transform, *
             f"Cannot warp an image of {image.GetPixelIDTypeAsString()}; pixels must be numbers or vectors of numbers. "
             "Convert the image first."
         )
-    if labels:
-        return sitk.Resample(image, like, transform, sitk.sitkNearestNeighbor, 0.0, pixel)
-    exact = pixel if pixel in _REAL else sitk.sitkFloat32 if pixel in _NARROW else sitk.sitkFloat64
-    warped = sitk.Resample(image, like, transform, sitk.sitkLinear, _minimum(image), exact)
-    # SimpleITK cuts the fraction off when it writes whole numbers: 1.9 would become 1.
-    return warped if exact == pixel else sitk.Cast(sitk.Round(warped), pixel)
+    # Labels are not mixed, so that only their places count, to the last digit.
+    dtype = torch.float64 if labels or pixel in _WIDE else torch.float32
+    values, grid, source = sitk.GetArrayViewFromImage(image), grid_of(like), grid_of(image)
+    seen, outside = (_nearest, 0.0) if labels else (_linear, _minimum(image))
+    world_map, warped = WorldMap.of(transform, dtype), np.empty(grid.shape, dtype=values.dtype)
+    for layers in slabs(grid, SLAB_VOXELS):
+        places = world_map.voxels(source, slab_of(grid, layers))
+        warped[layers] = seen(values, places.to(dtype), outside)
+    # The geometry of `like` itself, not that of its grid, which has rounded.
+    result = sitk.GetImageFromArray(warped)
+    result.CopyInformation(like)
+    return result
+
+
+def _inside(places: Tensor, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which `places` [1, dim, *any], in voxels, lie within an image of `shape`, half a voxel around counted in: [*any]."""
+    inside = torch.ones(places.shape[2:], dtype=torch.bool)
+    for place, size in zip(places[0], shape, strict=True):
+        inside &= (place >= -0.5) & (place <= size - 0.5)
+    return inside.numpy()
+
+
+def _nearest(values: NDArray[Any], places: Tensor, outside: float) -> NDArray[Any]:
+    """The voxels nearest to `places`."""
+    index = [
+        (place + 0.5).floor_().clamp_(0, size - 1).long().numpy() for place, size in zip(places[0], values.shape, strict=True)
+    ]
+    found = values[tuple(index)]
+    found[~_inside(places, values.shape)] = outside
+    return found
+
+
+def _linear(values: NDArray[Any], places: Tensor, outside: float) -> NDArray[Any]:
+    """The values at `places`, between the voxels around each; rounded where they are whole numbers."""
+    inside = _inside(places, values.shape)
+    first = places[0, 0].clamp(0, values.shape[0] - 1)
+    low, high = int(first.min()), min(int(first.max()) + 2, values.shape[0])
+    # Two layers at least, as an axis of one has no length.
+    low = max(0, min(low, high - 2))
+    part = torch.from_numpy(values[low:high].astype(_numpy_type(places.dtype)))[None, None]
+    start = places.new_tensor([low, *[0.0] * (values.ndim - 1)])
+    lengths = places.new_tensor([max(size - 1, 1) for size in part.shape[2:]])
+    column = (1, -1, *(1,) * (places.dim() - 2))
+    places = (places - start.view(column)) / lengths.view(column)
+    missing = torch.isnan(part)
+    found = sample(part.masked_fill(missing, 0.0), places)[0, 0].numpy()
+    if np.issubdtype(values.dtype, np.integer):
+        found = np.floor(found + 0.5)
+    elif bool(missing.any()):
+        # What is no number counts where it has a share, not where its share is 0.
+        found[sample(missing.to(part), places)[0, 0].numpy() > LEAST_SHARE] = np.nan
+    found[~inside] = outside
+    return found
+
+
+def _numpy_type(dtype: torch.dtype) -> type[np.floating[Any]]:
+    return np.float64 if dtype == torch.float64 else np.float32
 
 
 def _minimum(image: sitk.Image) -> float:

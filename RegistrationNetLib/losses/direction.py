@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from ..geometry.deformation import Outside, jacobian_determinant, sample
 from .measure import Comparison, Measure
 from .overlap import dice_loss
+
+
+class Moved(Protocol):
+    """The lattice of a comparison, moved by a map."""
+
+    def sampled(self, image: Tensor, outside: Outside) -> Tensor:
+        """The image [1, C, *any] where the lattice is moved to: [1, C, *shape]."""
+
+    def determinant(self) -> Tensor:
+        """Of the map, in unit-cube coordinates: [1, 1, *shape]."""
+
+
+@dataclass(frozen=True, eq=False)
+class MovedPoints:
+    """The moved lattice as points [1, dim, *shape] of the unit cube."""
+
+    points: Tensor
+
+    def sampled(self, image: Tensor, outside: Outside) -> Tensor:
+        """See `Moved`."""
+        return sample(image, self.points, outside=outside)
+
+    def determinant(self) -> Tensor:
+        """See `Moved`."""
+        return jacobian_determinant(self.points)
 
 
 @dataclass(frozen=True)
@@ -36,14 +62,15 @@ class Target:
     volume_ratio: float | None = None
     weight: float = 1.0
 
-    def loss(self, points: Tensor) -> Tensor:
-        """Of the map that takes the lattice of the comparison to `points` [1, dim, *shape], unit-cube coordinates; a scalar."""
-        warped = sample(self.sampled, points, outside=self.outside)
+    def loss(self, moved: Tensor | Moved) -> Tensor:
+        """Of the map that has `moved` the lattice of the comparison, to points [1, dim, *shape] of the unit cube, say; a scalar."""
+        moved = MovedPoints(moved) if isinstance(moved, Tensor) else moved
+        warped = moved.sampled(self.sampled, self.outside)
         if self.volume_ratio is not None:
-            warped = warped * jacobian_determinant(points) * self.volume_ratio
+            warped = warped * moved.determinant() * self.volume_ratio
         loss = self.weight * self.comparison.loss(warped)
         if self.classes is not None and self.sampled_classes is not None:
-            loss = loss + self.dice_weight * dice_loss(sample(self.sampled_classes, points), self.classes)
+            loss = loss + self.dice_weight * dice_loss(moved.sampled(self.sampled_classes, "border"), self.classes)
         return loss
 
 

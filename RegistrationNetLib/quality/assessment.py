@@ -10,15 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from ..errors import GeometryError, InputError
-from ..geometry.deformation import jacobian_determinant
+from ..geometry.deformation import displacement_determinant, jacobian_determinant
 from ..geometry.space import Grid, displacements_mm, grid_of, image_on, points_of_transform
+from ..geometry.transform_slabs import WorldMap, slab_of, slabs
 from ..io.landmarks import mapped
+from ..io.warping import warp_image
 
 Array = NDArray[np.float64]
 
@@ -178,28 +183,42 @@ def jacobian_image(transform: sitk.Transform, like: sitk.Image) -> sitk.Image:
             f"The image is one voxel thick; volume change needs at least 2 voxels along each axis. "
             f"It has {' x '.join(map(str, like.GetSize()))}. Give the volume, or the 2-D image of the slice."
         )
-    determinant = np.empty(grid.shape, dtype=np.float32)
-    slices = max(1, SLAB_VOXELS // math.prod(grid.shape[1:]))
-    for first in range(0, grid.shape[0], slices):
-        end = min(first + slices, grid.shape[0])
+    world_map, determinant = WorldMap.of(transform), np.empty(grid.shape, dtype=np.float32)
+    for layers in slabs(grid, SLAB_VOXELS):
         # One slice more on each side, so that cutting into slabs changes no number.
-        start = max(first - 1, 0)
-        slab = _slab(grid, start, min(end + 1, grid.shape[0]))
-        values = jacobian_determinant(points_of_transform(transform, slab, slab))[0, 0].numpy()
-        determinant[first:end] = values[first - start : end - start]
+        start = max(layers.start - 1, 0)
+        slab = slab_of(grid, slice(start, min(layers.stop + 1, grid.shape[0])))
+        values = _determinant(world_map, slab)[0, 0].numpy()
+        determinant[layers] = values[layers.start - start : layers.stop - start]
     return image_on(grid, determinant)
+
+
+def _determinant(world_map: WorldMap, slab: Grid) -> Tensor:
+    displacement = world_map.displacement_on(slab)
+    if world_map.affine is None or displacement is None:
+        return jacobian_determinant(points_of_transform(world_map.transform, slab, slab))
+    voxel_from_world = torch.as_tensor(np.linalg.inv(slab.world_from_voxel[:-1, :-1])).to(displacement)
+    voxels = (voxel_from_world @ displacement.flatten(2)[0]).unflatten(1, slab.shape)[None]
+    return displacement_determinant(voxels) * float(np.linalg.det(world_map.affine))
 
 
 def jacobian_statistics(jacobian: sitk.Image) -> JacobianStatistics:
     """Statistics of a determinant image over all its voxels."""
     values = sitk.GetArrayViewFromImage(jacobian)
-    positive = values[values > 0]
+    # Mean and variance of the logarithm over slabs, as a second copy of a large image would fill the memory.
+    sums, count = np.zeros(3), 0
+    for layers in slabs(grid_of(jacobian), SLAB_VOXELS):
+        part = values[layers].astype(np.float64)
+        logarithm = np.log(part[part > 0])
+        sums += part.sum(), logarithm.sum(), np.square(logarithm).sum()
+        count += logarithm.size
+    mean = sums[1:] / max(count, 1)
     return JacobianStatistics(
         min=float(values.min()),
         max=float(values.max()),
-        mean=float(values.mean(dtype=np.float64)),
-        folded_percent=100.0 * (1.0 - positive.size / values.size),
-        log_sd=float(np.log(positive).std(dtype=np.float64)) if positive.size else 0.0,
+        mean=float(sums[0] / values.size),
+        folded_percent=100.0 * (1.0 - count / values.size),
+        log_sd=math.sqrt(max(0.0, mean[1] - mean[0] ** 2)),
     )
 
 
@@ -248,14 +267,14 @@ def label_overlap(fixed_labels: sitk.Image, moving_labels: sitk.Image, moving_fr
     Raises:
         InputError: a label map holds other than whole numbers, or both hold only background (0).
     """
-    fixed, moving = _label_array(fixed_labels, "Fixed labels"), _label_array(moving_labels, "Moving labels")
-    labels = np.union1d(np.unique(fixed), np.unique(moving))
+    fixed, moving = (_label_array(one, f"{name} labels") for one, name in ((fixed_labels, "Fixed"), (moving_labels, "Moving")))
+    labels = np.union1d(np.unique(fixed), np.unique(moving)).astype(np.int64)
     labels = labels[labels != 0]
     if not labels.size:
         raise InputError("The label maps hold no label; overlap needs values other than 0. Check the files.")
     dice = []
     for transform in (sitk.Transform(fixed_labels.GetDimension(), sitk.sitkIdentity), moving_from_fixed):
-        warped = sitk.Resample(moving_labels, fixed_labels, transform, sitk.sitkNearestNeighbor, 0.0)
+        warped = warp_image(moving_labels, fixed_labels, transform, labels=True)
         dice.append(_dice(fixed, _label_array(warped, "Moving labels"), labels))
     return LabelOverlap({int(label): BeforeAfter(*map(float, both)) for label, *both in zip(labels, *dice, strict=True)})
 
@@ -294,13 +313,6 @@ def _check_dimension(transform: sitk.Transform, like: sitk.Image) -> None:
         )
 
 
-def _slab(grid: Grid, start: int, end: int) -> Grid:
-    """Slices `start` up to `end` of the first array axis."""
-    shift = np.eye(grid.dim + 1)
-    shift[0, -1] = start
-    return Grid((end - start, *grid.shape[1:]), grid.world_from_voxel @ shift)
-
-
 def _thinned(grid: Grid) -> Grid:
     """Every `lattice_stride`-th voxel along each axis."""
     stride = lattice_stride(grid)
@@ -321,20 +333,24 @@ def error_statistics(distances_mm: NDArray[np.floating]) -> ErrorStatistics:
     )
 
 
-def _label_array(image: sitk.Image, name: str) -> NDArray[np.int64]:
-    values = sitk.GetArrayViewFromImage(image)
-    labels = values.astype(np.int64)
-    if not np.array_equal(labels, values):
+def _label_array(image: sitk.Image, name: str) -> NDArray[Any]:
+    values: NDArray[Any] = sitk.GetArrayViewFromImage(image)
+    if np.issubdtype(values.dtype, np.floating) and any((part != np.round(part)).any() for part in values):
         raise InputError(f"{name} hold values that are not whole numbers; a label map counts its labels. Check the file.")
-    return labels
+    return values
 
 
-def _dice(fixed: NDArray[np.int64], warped: NDArray[np.int64], labels: NDArray[np.int64]) -> Array:
+def _dice(fixed: NDArray[Any], warped: NDArray[Any], labels: NDArray[np.int64]) -> Array:
     """Dice per label."""
 
     def counts(values: NDArray[np.int64]) -> NDArray[np.intp]:
         position = np.searchsorted(labels, values).clip(max=len(labels) - 1)
         return np.bincount(position[labels[position] == values], minlength=len(labels))
 
-    overlap: Array = 2.0 * counts(fixed[fixed == warped]) / (counts(fixed) + counts(warped)).clip(min=1)
+    shared, either = (np.zeros(len(labels)) for _ in range(2))
+    for one, other in zip(fixed, warped, strict=True):
+        plane, moved = one.astype(np.int64), other.astype(np.int64)
+        shared += counts(plane[plane == moved])
+        either += counts(plane) + counts(moved)
+    overlap: Array = 2.0 * shared / either.clip(min=1)
     return overlap

@@ -94,6 +94,7 @@ RULES: Mapping[str, _Rule] = {
     "smoothness": _Rule("a number above 0", _is_above_0),
     "mirrored": _FLAG,
     "conserve_mass": _FLAG,
+    "resolution": _Rule("a number above 0, or None", lambda value: value is None or _is_above_0(value)),
     "repeats": _Rule("a whole number (int) or None", lambda value: value is None or _is_whole(value)),
     "seed": _Rule(
         f"a whole number (int) from 0 to {LARGEST_SEED}", lambda value: _is_whole(value) and 0 <= value <= LARGEST_SEED

@@ -26,6 +26,7 @@ class ConstrICON(TrainedNetwork):
     def solve(self, task: Task) -> Solution:
         """As for every method; the maps are refused where their velocities are not resolved on the lattice."""
         from ..models.constricon_resolution import check_resolved
+        from .field_refinement import lattice_of_field
         from .prediction import NetworkSettings, predicted, seen_by_network
         from .velocity_refinement import affine_matrix_of, refine_velocity
 
@@ -38,7 +39,7 @@ class ConstrICON(TrainedNetwork):
             images = seen_by_network(task)
             maps = refine_velocity(found.maps, found.pair, images, settings.field, task.stages.begin("refine"))
             check_resolved(maps)
-            placed = found.with_maps(maps).placed(task.fixed.grid, affine=affine, is_refined=True)
+            placed = found.with_maps(maps).placed(lattice_of_field(task.fixed.grid), affine=affine, is_refined=True)
         else:
             placed = found.placed(task.fixed.grid.resized(task.network_shape), affine=affine)
         return Solution(placed.alignment, placed.fields, placed.fixed_from_moving, found.notes)

@@ -19,7 +19,14 @@ from ..losses.similarity import LNCC, SquaredLNCC
 from ..progress import StageReport
 from .aligned_pair import counted_in_both, seen_on_fixed
 from .alignment import is_exchanged
-from .field_refinement import SMALLEST_SIDE_VOX, FieldOptions, displacement_on_lattice, refine_field, targets_on
+from .field_refinement import (
+    SMALLEST_SIDE_VOX,
+    FieldOptions,
+    displacement_on_lattice,
+    lattice_of_field,
+    refine_field,
+    targets_on,
+)
 from .overlap_score import View, spacing_for
 from .prepare import Prepared
 
@@ -47,7 +54,7 @@ def deformed(
     """
     if not options.steps:
         counted_in_both(fixed, seen_on_fixed(moving, fixed.grid, alignment))
-        return _none(fixed.grid, fixed.values), []
+        return _none(lattice_of_field(fixed.grid), fixed.values), []
     voxels = sorted(one.values.numel() for one in (fixed, moving))
     if voxels[1] > ALIKE_IN_SIZE * voxels[0] or not is_exchanged(fixed, moving):
         return _deformed(fixed, moving, alignment, options, report)
@@ -64,7 +71,7 @@ def deformed(
         start=found.fixed_from_moving.on_lattice(), scale=lengths, tolerance=INVERSION_TOLERANCE * max(lengths),
     )  # fmt: skip
     in_fixed = Fields(found.grid.moved(np.linalg.inv(alignment)), inverse.field, found.moving_from_fixed)
-    return in_fixed.on(fixed.grid), warnings
+    return in_fixed.on(lattice_of_field(fixed.grid)), warnings
 
 
 def _deformed(
@@ -83,7 +90,7 @@ def _kept(fields: Fields, sides: tuple[Prepared, Prepared], measure: Measure) ->
 
     Half the resolution, because there noise has no part in the gain.
     """
-    shape = [max(SMALLEST_SIDE_VOX, (size + 1) // 2) for size in fields.grid.shape]
+    shape = [max(SMALLEST_SIDE_VOX, (size + 1) // 2) for size in sides[0].grid.shape]
     none = _none(fields.grid, fields.moving_from_fixed.displacement)
     held_out = HELD_OUT if measure.name in ("lncc", "ncc", "ssd") else HELD_OUT_ACROSS
     for judge, gain in ((measure, FIELD_GAIN), (held_out, 0.0)):

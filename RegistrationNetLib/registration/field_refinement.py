@@ -20,6 +20,7 @@ from ..devices import threads_for
 from ..errors import InputError
 from ..geometry.deformation import DisplacementField, identity_points, sample
 from ..geometry.field_pair import Fields
+from ..geometry.layered_points import Layered, LayeredPoints
 from ..geometry.regularity import gradicon_on_lattice
 from ..geometry.separable import (
     apply_along_axes,
@@ -30,7 +31,7 @@ from ..geometry.separable import (
     on,
     replicating_blur_matrix,
 )
-from ..geometry.space import Array
+from ..geometry.space import Array, Grid
 from ..losses.direction import Side, Target, TargetOptions, both_targets
 from ..losses.measure import Measure
 from ..losses.overlap import one_hot
@@ -39,7 +40,7 @@ from .aligned_pair import counted_in_both, seen_on_fixed
 from .method import Asked
 from .optimizer import descend
 from .prepare import Prepared, coarse_mask
-from .size import COARSEST_SIDE_VOX
+from .size import COARSEST_SIDE_VOX, field_shape
 
 SMALLEST_SIDE_VOX = 8
 # Loss per length of the image's longest edge, shared out among the knots, below which Adam does not stretch a gradient to a full
@@ -156,7 +157,7 @@ def refine_field(
     moving_volume: float = 1.0,
     weight: float = 1.0,
 ) -> Fields:
-    """The deformation between two images on one lattice; both directions at the lattice's own resolution.
+    """The deformation between two images on one lattice; both directions on one that holds them (`lattice_of_field`).
 
     Args:
         start: what to begin with; None is the identity.
@@ -168,21 +169,28 @@ def refine_field(
     """
     grid = fixed.grid
     assert moving.grid.shape == grid.shape, "fixed and moving must lie on one lattice"
-    begun = None if start is None else _smoothed(start.on(grid).displacements())
+    held = lattice_of_field(grid)
+    begun = None if start is None else _smoothed(start.on(held).displacements(), grid.shape)
     volume = moving_volume if options.conserve_mass else None
     shared = TargetOptions(options.measure, options.dice_weight, moving_volume=volume, weight=weight)
     coefficients, finest = coarse_to_fine(
         2, fixed, moving, shared, options.steps, report,
         lambda coefficients, level, targets: _optimize(coefficients, level, targets, grid.extent_mm, options, begun),
     )  # fmt: skip
-    splines = Splines(finest.intervals, grid.shape, grid.extent_mm, fixed.values, begun)
+    splines = Splines(finest.intervals, held.shape, grid.extent_mm, fixed.values, begun)
     both = splines.displacements(coefficients.detach())
-    return Fields(grid, DisplacementField(both[:1]), DisplacementField(both[1:]))
+    return Fields(held, DisplacementField(both[:1]), DisplacementField(both[1:]))
 
 
-def _smoothed(displacement: Tensor) -> Tensor:
-    """Without what the finest splines could neither mend nor judge: folds between their knots."""
-    blurs = [replicating_blur_matrix(size, START_SIGMA_VOX) for size in displacement.shape[2:]]
+def lattice_of_field(grid: Grid) -> Grid:
+    """That on which the deformation of images on `grid` is held: their own, or, of large ones, half as fine, as splines are smooth."""
+    return grid.spanned(field_shape(grid.shape))
+
+
+def _smoothed(displacement: Tensor, shape: Sequence[int]) -> Tensor:
+    """Without what the finest splines, on images of `shape`, could neither mend nor judge: folds between their knots."""
+    sizes = zip(displacement.shape[2:], shape, strict=True)
+    blurs = [replicating_blur_matrix(size, START_SIGMA_VOX * (size - 1) / (own - 1)) for size, own in sizes]
     return apply_along_axes(displacement, on(blurs, displacement))
 
 
@@ -233,27 +241,38 @@ class Splines:
     def __init__(
         self, intervals: Sequence[int], shape: Sequence[int], extent_mm: Sequence[float], like: Tensor, begun: Tensor | None
     ) -> None:
-        self.lattice = identity_points(shape, like)
+        self._shape = tuple(shape)
         self._matrices = on([bspline_matrix(size, count) for size, count in zip(shape, intervals, strict=True)], like)
         self._lengths = like.new_tensor(extent_mm).view(1, -1, *(1,) * len(shape))
-        self._begun = None if begun is None else displacement_on_lattice(begun, shape)
+        self._begun = begun
+        ways = [] if begun is None else begun.split(1)
+        self._begun_layers = [Layered.of(one, _matrices_to(shape, one)) for one in ways]
+
+    def moved(self, coefficients: Tensor, way: int) -> LayeredPoints:
+        """The lattice moved by one of the ways, made a few layers at a time."""
+        added = Layered.of(coefficients[way : way + 1] / self._lengths, self._matrices)
+        return LayeredPoints(self._shape, added, self._begun_layers[way] if self._begun_layers else None)
 
     def displacements(self, coefficients: Tensor, ways: slice = slice(None)) -> Tensor:
         """Coefficients in mm [B, dim, *intervals + 3] to displacements in unit-cube coordinates [B, dim, *shape]; or some of the `ways`."""
         added = apply_along_axes(coefficients[ways] / self._lengths, self._matrices)
-        return added if self._begun is None else added + self._begun[ways]
+        return added if self._begun is None else added + displacement_on_lattice(self._begun[ways], self._shape)
 
 
 def displacement_on_lattice(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     """The same displacement on another lattice of the same unit cube."""
     if displacement.shape[2:] == torch.Size(shape):
         return displacement
-    matrices = [interpolation_matrix(new, old) for new, old in zip(shape, displacement.shape[2:], strict=True)]
-    return apply_along_axes(displacement, on(matrices, displacement))
+    return apply_along_axes(displacement, _matrices_to(shape, displacement))
+
+
+def _matrices_to(shape: Sequence[int], values: Tensor) -> list[Tensor]:
+    return on([interpolation_matrix(new, old) for new, old in zip(shape, values.shape[2:], strict=True)], values)
 
 
 def targets_on(shape: Sequence[int], fixed: Prepared, moving: Prepared, options: TargetOptions) -> tuple[Target, Target]:
     """Both directions on the lattice of `shape`."""
+    is_own = tuple(shape) == fixed.grid.shape
     matrices = on([coarsening_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
     classes: tuple[Tensor | None, Tensor | None] = (None, None)
     if fixed.labels is not None and moving.labels is not None:
@@ -261,8 +280,8 @@ def targets_on(shape: Sequence[int], fixed: Prepared, moving: Prepared, options:
         classes = (apply_along_axes(one, matrices), apply_along_axes(two, matrices))
     sides = [
         Side(
-            apply_along_axes(image.values, matrices),
-            None if image.mask is None else coarse_mask(image.mask, matrices),
+            image.values if is_own else apply_along_axes(image.values, matrices),
+            image.mask if is_own or image.mask is None else coarse_mask(image.mask, matrices),
             memberships,
         )
         for image, memberships in zip((fixed, moving), classes, strict=True)
@@ -282,10 +301,11 @@ def _optimize(
     splines = Splines(level.intervals, level.shape, extent_mm, targets[0].sampled, begun)
     knots = [count + 1 for count in level.intervals]
     at_knots = Splines(level.intervals, knots, extent_mm, targets[0].sampled, begun)
+    lattice = identity_points(knots, coefficients.detach())
 
     def loss(way: int) -> Tensor:
-        similarity = targets[way].loss(splines.lattice + splines.displacements(coefficients, slice(way, way + 1)))
-        inconsistency = _inconsistency(at_knots.displacements(coefficients), at_knots.lattice, way, extent_mm)
+        similarity = targets[way].loss(splines.moved(coefficients, way))
+        inconsistency = _inconsistency(at_knots.displacements(coefficients), lattice, way, extent_mm)
         return similarity + options.smoothness * options.gradicon_weight * inconsistency
 
     spacing_mm = min(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))

@@ -6,9 +6,14 @@ Padding is found in the values as they came, air in the prepared image. Neither 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from ..io.order_statistics import order_statistics
 
 # Padding is one exact value at an end of the range, in so many of the voxels, and this many times farther from every other
 # value than the others' range (without their extremes) is wide.
@@ -19,27 +24,21 @@ AIR_WITHIN, AIR_SHARE_OF_BORDER = 0.08, 0.5
 BORDER_BINS = 32
 
 
-def padding_of(values: Tensor) -> Tensor | None:
+def padding_of(values: NDArray[Any]) -> NDArray[np.bool_] | None:
     """Where `values` (any shape) hold no measurement but a value that stands for "nothing here"; None if that is nowhere."""
-    found: Tensor | None = None
-    for sign in (1.0, -1.0):
-        ordered = sign * values
-        lowest = ordered.min()
-        is_lowest = ordered == lowest
-        share = float(is_lowest.double().mean())
+    found: NDArray[np.bool_] | None = None
+    for extreme in (values.min(), values.max()):
+        is_extreme = values == extreme
+        share = np.count_nonzero(is_extreme) / values.size
         if not PADDING_SHARE <= share < 1:
             continue
-        rest = ordered[~is_lowest]
+        rest = values[~is_extreme]
         # A lone second value would be an image of two values, in which the lower one says as much as the other.
-        low, high = (_order_statistic(rest, share) for share in (EXTREMES, 1 - EXTREMES))
-        if low < high and float(rest.min() - lowest) > PADDING_GAP * (high - low):
-            found = is_lowest if found is None else found | is_lowest
+        low, high = order_statistics(rest, [max(1, int(share * rest.size)) for share in (EXTREMES, 1 - EXTREMES)])
+        gap = min(abs(float(end) - float(extreme)) for end in (rest.min(), rest.max()))
+        if low < high and gap > PADDING_GAP * (high - low):
+            found = is_extreme if found is None else found | is_extreme
     return found
-
-
-def _order_statistic(values: Tensor, share: float) -> float:
-    flat = values.flatten()
-    return float(flat.kthvalue(max(1, int(share * flat.numel())))[0])
 
 
 def foreground_of(values: Tensor, counted: Tensor | None = None) -> Tensor:

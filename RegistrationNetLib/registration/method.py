@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..models.catalogue import Card
-from .size import Size
+from .size import Size, field_shape
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ FIELD_SECONDS_PER_VOXEL_AND_STEP = {
     "ssd": 0.1e-6,
 }
 # Megabytes of the program, and bytes for each voxel, as measured.
-FIELD_BASE_MB, FIELD_BYTES_PER_VOXEL, INVERSE_BYTES_PER_VOXEL = 500, 400, 250
+FIELD_BASE_MB, FIELD_BYTES_PER_VOXEL, INVERSE_BYTES_PER_VOXEL = 500, 150, 250
 
 
 class Settings(Protocol):
@@ -143,7 +143,7 @@ class Method(ABC):
 
     def judged_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Of the lattice on which the similarity before and after is found, for a fixed image of `shape`."""
-        return tuple(shape)
+        return field_shape(shape)
 
     @abstractmethod
     def seconds(self, size: Size, settings: Settings) -> dict[str, float]:
@@ -180,9 +180,10 @@ class Method(ABC):
 
 
 def field_mb(size: Size) -> float:
-    """What refining a field takes, and its inverse after that."""
-    most = max(math.prod(size.fixed) * FIELD_BYTES_PER_VOXEL, math.prod(size.inverse) * INVERSE_BYTES_PER_VOXEL)
-    return FIELD_BASE_MB + most / 2**20
+    """What refining a field takes, and after that its inverse and the results."""
+    refining = size.worked / 2 * FIELD_BYTES_PER_VOXEL / 2**20
+    finishing = size.result_mb + math.prod(size.inverse) * INVERSE_BYTES_PER_VOXEL / 2**20
+    return FIELD_BASE_MB + max(refining, finishing)
 
 
 def field_seconds(shape: Sequence[int], settings: Settings) -> float:

@@ -49,7 +49,7 @@ def fit_pair(task: Task, delivered_shape: tuple[int, ...]) -> Solution:
     target = task.fixed.grid.spanned(delivered_shape)
     fields = maps.fields(target, lambda done: report(FIT_SHARE + (1 - FIT_SHARE) * done)).to(torch.device("cpu"))
     steps = sum(level.steps for level in levels_for(task.fixed.grid, chosen))
-    return Solution(alignment, fields, notes={"steps_done": steps, "delivered_spacing_mm": list(target.spacing_mm[::-1])})
+    return Solution(alignment, fields, notes={"steps_done": steps})
 
 
 def _predicted(trained: NePhi, task: Task) -> tuple[ImplicitStart, Array]:

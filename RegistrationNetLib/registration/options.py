@@ -32,6 +32,7 @@ class Options:
         weights: a file in place of the card's own; for a method that needs none, what it then begins with.
         mirrored: images are mirrored for the network, which knows the other side of the body.
         repeats: how often the pair is registered again, to see how far the result can be trusted.
+        resolution_mm: of the work; None leaves it to `resolution.resolution_for`.
         across: what holds in place of all this where the aligned images turn out to have two contrasts; None: their contrast
             is not looked at.
     """
@@ -49,6 +50,7 @@ class Options:
     mirrored: bool
     repeats: int
     seed: int
+    resolution_mm: float | None = None
     across: Options | None = None
 
     @property
@@ -87,6 +89,7 @@ def checked_options(
     conserve_mass: bool = False,
     repeats: int | None = None,
     seed: int = 0,
+    resolution: float | None = None,
 ) -> Options:
     """What was asked for; what is None or "auto" is as the card says.
 
@@ -113,6 +116,7 @@ def checked_options(
         mirrored=mirrored,
         repeats=_repeats(method, repeats),
         seed=seed,
+        resolution_mm=resolution,
     )
     if similarity != "auto" or method.has_network or modalities[0] != modalities[1]:
         return options

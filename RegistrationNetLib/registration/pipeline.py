@@ -18,9 +18,9 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import ArrayLike
 
-from ..devices import PeakMemory, check_memory, memory_kept
+from ..devices import PeakMemory, memory_kept
 from ..errors import InputError
-from ..geometry.space import Grid, affine_transform, grid_of, inverse_transform_from_map, transform_from_map
+from ..geometry.space import affine_transform, grid_of
 from ..io.image_sources import ImageLike, modality_of
 from ..io.inputs import Pair, checked_pair
 from ..io.native_paths import printable
@@ -38,14 +38,13 @@ from ..quality.truth import Truth
 from ..quality.verdict import Verdict, trust_marks, verdict_on
 from ..version import __version__
 from .argument_types import check_types
-from .initial_transform import Initial, initial_of
+from .delivery import Delivered, delivered
+from .initial_transform import initial_of
 from .method import Solution
 from .options import Options, checked_options
 from .repeats import gathered
-from .size import Size, inverse_shape
+from .resolution import REMEDY, resolution_for
 from .solution import STAGE_NAMES, solve, stage_seconds
-
-LESS_MEMORY = "Crop the images, or resample them to a larger spacing."
 
 
 @dataclass(frozen=True)
@@ -144,6 +143,7 @@ def register(
     conserve_mass: bool = False,
     repeats: int | None = None,
     seed: int = 0,
+    resolution: float | None = None,
     progress: ProgressCallback = silent,
 ) -> Registration:
     """Register `moving` to `fixed`, two images of any grid and orientation, two- or three-dimensional.
@@ -174,6 +174,8 @@ def register(
         repeats: how often the pair is registered again, from the other side and from changed inputs, to see how far the result can
             be trusted; default: as often as takes no more time than the registration. With 0 the verdict rests on the images alone.
         seed: of the random numbers; only the refinement of a network and NePhi's fit draw any.
+        resolution: spacing in mm of the lattice on which the work is done, no finer than the images; default: theirs, or, of large
+            images, the finest that the pair needs and the memory allows. The results have the resolution of fixed in any case.
         progress: told how far the work is; raises `Cancelled` to stop it.
 
     Raises:
@@ -188,30 +190,30 @@ def register(
     options = checked_options(
         model, modalities=modalities, refine=refine, steps=steps, similarity=similarity, align=align, device=device,
         weights=weights, smoothness=smoothness, mirrored=mirrored, conserve_mass=conserve_mass, repeats=repeats, seed=seed,
+        resolution=resolution,
     )  # fmt: skip
     pair = checked_pair(
         (fixed, moving), modalities=modalities, masks=(fixed_mask, moving_mask), labels=(fixed_labels, moving_labels),
         warn=warnings.append,
     )  # fmt: skip
     _check_landmarks(fixed_landmarks, moving_landmarks, pair)
-    fixed_grid, moving_grid = grid_of(pair.fixed), grid_of(pair.moving)
-    inverse_grid, on_graphics = _inverse_grid(moving_grid, fixed_grid), options.device.type == "cuda"
-    size = Size(fixed_grid.shape, inverse_grid.shape, options.card, options.refine, on_graphics=on_graphics)
-    check_memory(options.method.memory_mb(size), options.device, LESS_MEMORY)
-    stages.weights = stage_seconds(size, options)
+    chosen = resolution_for(pair, (grid_of(pair.fixed), grid_of(pair.moving)), options)
+    warnings += chosen.warnings
+    stages.weights = stage_seconds(chosen.size, options)
     start = initial_of(initial, plain_pair(pair, warnings.append))
     # The caller's no_grad or inference_mode must not reach into the optimization.
-    with shortage_told(LESS_MEMORY), PeakMemory(options.device) as memory, torch.inference_mode(False):
-        solved = solve(start, options, stages)
+    with shortage_told(REMEDY), PeakMemory(options.device) as memory, torch.inference_mode(False):
+        solved = solve(start, options, stages, chosen.spacing_mm)
         held, because = solved.options, solved.because
         evidence = gathered(solved, held, held.repeats, stages.begin("repeats"))
         if evidence.repeat_failure:
             warnings.append(f"A repeat failed, and the verdict rests on the others: {evidence.repeat_failure}")
-        solution, alike = solved.solution, solved.similarity
+        solution, alike, worked = solved.solution, solved.similarity, solved.fixed.grid
         del solved  # the prepared images, which nothing needs any more
         report = stages.begin("finish")
         with memory_kept():
-            parts = _delivered(pair, start, solution, report)
+            transforms = delivered(start, solution)
+            parts = _seen(pair, transforms, solution, report)
             quality = assess(
                 **{name: parts[name] for name in ("fixed", "moving", "moving_from_fixed", "fixed_from_moving", "jacobian")},
                 similarity_name=held.wide_measure.name,
@@ -231,8 +233,12 @@ def register(
         "device": str(options.device),
         "seconds": {"total": stages.total_seconds, **_seconds_by_contract(stages.seconds)},
         "peak_memory_mb": memory.peak_mb,
+        "estimated_memory_mb": chosen.needed_mb,
+        "resolution_mm": list(worked.spacing_mm[::-1]),
         "inputs": _described(pair, (fixed, moving), held, initial is not None, because),
         **solution.notes,
+        "delivered_spacing_mm": list(transforms.spacing_mm),
+        "margin_mm": transforms.margin_mm,
         "warnings": [*warnings, *solution.warnings],
         "versions": _versions(),
     }
@@ -252,56 +258,22 @@ def _check_landmarks(fixed: ArrayLike | None, moving: ArrayLike | None, pair: Pa
     landmark_errors(fixed, moving, sitk.Transform(pair.fixed.GetDimension(), sitk.sitkIdentity))
 
 
-def _delivered(pair: Pair, start: Initial, solution: Solution, report: StageReport) -> dict[str, Any]:
-    """The solution in the physical world: transforms both ways, warped image, Jacobian."""
-    forward = _forward(start, solution)
-    report(0.1)
-    inverse = _inverse(start, solution)
+def _seen(pair: Pair, transforms: Delivered, solution: Solution, report: StageReport) -> dict[str, Any]:
+    """The pair through the transforms: warped image, Jacobian."""
+    report(0.4)
+    warped = warp_image(pair.moving, pair.fixed, transforms.moving_from_fixed)
     report(0.6)
-    warped = warp_image(pair.moving, pair.fixed, forward)
-    report(0.7)
-    jacobian = jacobian_image(forward, pair.fixed)
+    jacobian = jacobian_image(transforms.moving_from_fixed, pair.fixed)
     report(0.8)
     return {
         "fixed": pair.fixed,
         "moving": pair.moving,
-        "moving_from_fixed": forward,
-        "fixed_from_moving": inverse,
+        "moving_from_fixed": transforms.moving_from_fixed,
+        "fixed_from_moving": transforms.fixed_from_moving,
         "alignment": affine_transform(solution.alignment),
         "warped": warped,
         "jacobian": jacobian,
     }
-
-
-def _forward(start: Initial, solution: Solution) -> sitk.CompositeTransform:
-    fixed, field = solution.fields.grid, solution.fields.moving_from_fixed
-    forward = transform_from_map(field, fixed, fixed.moved(solution.alignment), like=field.displacement)
-    return forward if start.moving_from_carried is None else _chained(start.moving_from_carried, forward)
-
-
-def _inverse(start: Initial, solution: Solution) -> sitk.CompositeTransform:
-    fields, moving = solution.fields, grid_of(start.pair.moving)
-    inverse = inverse_transform_from_map(
-        fields.moving_from_fixed,
-        fields.grid,
-        _inverse_grid(moving, fields.grid),
-        solution.alignment,
-        start=solution.inverse or fields.fixed_from_moving,
-        is_exact=solution.inverse is not None,
-    )
-    return inverse if start.carried_from_moving is None else _chained(inverse, start.carried_from_moving)
-
-
-def _chained(outer: sitk.Transform, inner: sitk.Transform) -> sitk.CompositeTransform:
-    """x ↦ outer(inner(x)), without nesting. SimpleITK applies the transform added last first."""
-    chain = sitk.CompositeTransform([outer, inner])
-    chain.FlattenTransform()
-    return chain
-
-
-def _inverse_grid(moving: Grid, fixed: Grid) -> Grid:
-    """The cube of moving on the lattice that the inverse of a field on `fixed` gets."""
-    return moving.spanned(inverse_shape(moving.shape, moving.spacing_mm, fixed.spacing_mm))
 
 
 def _seconds_by_contract(seconds: Mapping[str, float]) -> dict[str, float]:

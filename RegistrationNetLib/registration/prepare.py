@@ -5,35 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import numpy as np
 import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ..choices import SMALLEST_SIDE_VOX
 from ..errors import InputError
 from ..geometry.separable import apply_along_axes, on, resize_matrix
-from ..geometry.space import (
-    Grid,
-    axes_towards,
-    bring_to_axes_of,
-    grid_of,
-    is_inside,
-    lies_inside,
-    tensor_of,
-    values_at,
-    values_on,
-)
+from ..geometry.space import Grid, axes_towards, grid_of, is_inside, lies_inside, values_at, values_on
 from ..io.inputs import Pair
 from ..models.catalogue import Card
-from .foreground import padding_of
-
-Intensity = Mapping[str, Any]
-"""How intensities become [0, 1], one of `RANGES` with its numbers: {"window": [-1000, 1000]}."""
+from .volume import Intensity, Volume, coarser_shape, volume_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +24,8 @@ class Prepared:
     """One image of the pair as the methods see it: tensors on one grid, intensities in [0, 1].
 
     `values`, `mask` and `labels` are [1, 1, *grid.shape]; the mask is boolean, True where the similarity counts. `content` is
-    where the image holds anything, one slice per axis, for those networks that see nothing else; None is everywhere.
+    where the image holds anything, one slice per axis, for those networks that see nothing else; None is everywhere. `original` is
+    the image itself where `grid` is coarser than its own.
     """
 
     values: Tensor
@@ -49,6 +33,7 @@ class Prepared:
     mask: Tensor | None = None
     labels: Tensor | None = None
     content: tuple[slice, ...] | None = None
+    original: Volume | None = None
 
     def carried(self, grid: Grid) -> Prepared:
         """The same image on `grid` of the same world, counted only where it has voxels."""
@@ -76,7 +61,7 @@ class Prepared:
         """The same on `device`."""
         mask = None if self.mask is None else self.mask.to(device)
         labels = None if self.labels is None else self.labels.to(device)
-        return Prepared(self.values.to(device), self.grid, mask, labels, self.content)
+        return Prepared(self.values.to(device), self.grid, mask, labels, self.content, self.original)
 
     def cropped(self) -> Prepared:
         """The image within its content."""
@@ -84,7 +69,8 @@ class Prepared:
             return self
         every = (slice(None), slice(None), *self.content)
         mask, labels = (None if one is None else one[every] for one in (self.mask, self.labels))
-        return Prepared(self.values[every], self.grid.cropped(self.content), mask, labels)
+        original = None if self.original is None else self.original.cropped()
+        return Prepared(self.values[every], self.grid.cropped(self.content), mask, labels, original=original)
 
     def towards(self, target: Grid) -> Prepared:
         """The same voxels with their axes brought to the nearest ones of `target`; the content comes along as everywhere.
@@ -98,16 +84,14 @@ class Prepared:
             return one.permute(0, 1, *(2 + axis for axis in order)).flip(places)
 
         mask, labels = (None if one is None else rearranged(one) for one in (self.mask, self.labels))
-        return Prepared(rearranged(self.values), self.grid.rearranged(order, flipped), mask, labels)
+        original = None if self.original is None else self.original.towards(target)
+        return Prepared(rearranged(self.values), self.grid.rearranged(order, flipped), mask, labels, original=original)
 
 
 def resized(prepared: Prepared, spacing_mm: float) -> Prepared:
     """The same image on a lattice of at least `spacing_mm` over the same extent; axes that are coarser already stay."""
     grid = prepared.grid
-    shape = [
-        min(size, max(SMALLEST_SIDE_VOX, round(size * step / spacing_mm)))
-        for size, step in zip(grid.shape, grid.spacing_mm, strict=True)
-    ]
+    shape = coarser_shape(grid, spacing_mm)
     matrices = on([resize_matrix(new, old) for new, old in zip(shape, grid.shape, strict=True)], prepared.values)
     mask = None if prepared.mask is None else coarse_mask(prepared.mask, matrices)
     return Prepared(apply_along_axes(prepared.values, matrices), grid.resized(shape), mask)
@@ -154,8 +138,10 @@ class Preparation:
         )
 
 
-def prepared_pair(pair: Pair, preparation: Preparation) -> tuple[Prepared, Prepared]:
+def prepared_pair(pair: Pair, preparation: Preparation, resolution_mm: float = 0.0) -> tuple[Prepared, Prepared]:
     """Both images as tensors, fixed first, moving with its axes brought to fixed's nearest ones.
+
+    On lattices of at least `resolution_mm`; 0 leaves those of the images.
 
     Raises:
         InputError: an image has a modality that the method cannot take, or no contrast in its window, or lacks the mask it needs.
@@ -164,7 +150,8 @@ def prepared_pair(pair: Pair, preparation: Preparation) -> tuple[Prepared, Prepa
     fixed, moving = (
         prepared(image, _intensity(preparation, modality, what), _needed(mask, preparation, what), labels, what=what,
                  towards=grid_of(pair.fixed),
-                 zero_outside_mask=preparation.zero_outside_mask, crops_border=preparation.crops_border)
+                 zero_outside_mask=preparation.zero_outside_mask, crops_border=preparation.crops_border,
+                 resolution_mm=resolution_mm)
         for what, image, modality, mask, labels in sides
     )  # fmt: skip
     return fixed, moving
@@ -198,129 +185,54 @@ def prepared(
     towards: Grid | None = None,
     zero_outside_mask: bool = False,
     crops_border: bool = False,
+    resolution_mm: float = 0.0,
 ) -> Prepared:
     """The image in its intensity window with its mask and labels, its axes brought to the nearest ones of `towards`.
 
-    With `crops_border` its content is what lies within its uniform border, and the window is found there.
+    With `crops_border` its content is what lies within its uniform border, and the window is found there. On a lattice of at least
+    `resolution_mm`; 0 is that of the image.
     """
-    if towards is not None:
-        image = bring_to_axes_of(image, towards)
-        mask, labels = (None if one is None else bring_to_axes_of(one, towards) for one in (mask, labels))
-    content = ranges_within_border(sitk.GetArrayViewFromImage(image), what=what) if crops_border else None
-    # Windowed in double precision: float32 would round a small contrast on a high level to nothing.
-    raw = tensor_of(image, dtype=torch.float64)
-    padding = padding_of(raw)
-    values = windowed(raw, intensity, content=content, padding=padding, what=what).float()
-    counted = None if mask is None else tensor_of(mask) != 0
-    if padding is not None:
-        counted = ~padding if counted is None else counted & ~padding
-        if not bool(counted.any()):
-            raise InputError(
-                f"{what} holds nothing within its mask but the value {float(raw[padding][0]):g}, which stands for no measurement; "
-                "at least one voxel must be measured. Check the mask."
-            )
-    return Prepared(
-        values=values if counted is None or not zero_outside_mask else values * counted,
-        grid=grid_of(image),
-        mask=counted,
-        labels=None if labels is None else tensor_of(labels, dtype=torch.int64),
-        content=content,
+    volume = volume_of(
+        image, intensity, mask, labels, what=what, towards=towards, zero_outside_mask=zero_outside_mask, crops_border=crops_border
     )
-
-
-def windowed(
-    values: Tensor,
-    intensity: Intensity,
-    *,
-    content: tuple[slice, ...] | None = None,
-    padding: Tensor | None = None,
-    what: str = "the image",
-) -> Tensor:
-    """Intensities clamped to a range, one of `RANGES`, and scaled to [0, 1]; the range is that within `content`, if given.
-
-    What is `padding` has no part in the range.
-
-    Raises:
-        InputError: nothing is left between the range's ends.
-    """
-    ((kind, numbers),) = intensity.items()
-    counted = values
-    if content is not None:
-        within = (slice(None), slice(None), *content)
-        counted = values[within]
-        padding = None if padding is None else padding[within]
-    if padding is not None and not bool(padding.all()):
-        counted = counted[~padding]
-    low, high = RANGES[kind](counted, numbers)
-    scaled = ((values - low) / (high - low)).clamp_(0, 1) if low < high else torch.zeros_like(values)
-    if float(scaled.min()) == float(scaled.max()):
-        raise InputError(
-            f"{what} has no contrast within the window [{low:g}, {high:g}]; registration needs it. Check the modality."
-        )
-    return scaled
-
-
-def _quantiles(values: Tensor, quantiles: Sequence[float]) -> tuple[float, float]:
-    """The k-th smallest values, k = int(q · n), as uniGradICON counts them; the whole range where these coincide."""
-    flat = values.flatten()
-    low, high = (float(flat.kthvalue(max(1, int(q * flat.numel())))[0]) for q in quantiles)
-    return (low, high) if low < high else (float(flat.min()), float(flat.max()))
-
-
-RANGES: dict[str, Callable[[Tensor, Any], tuple[float, float]]] = {
-    "window": lambda _, ends: (ends[0], ends[1]),
-    "quantiles": _quantiles,
-    # The largest value becomes this one, and 0 stays.
-    "scaled_maximum": lambda values, largest: (0.0, float(values.max()) / largest),
-}
+    shape = volume.grid.shape if resolution_mm == 0 else coarser_shape(volume.grid, resolution_mm)
+    is_whole = shape == volume.grid.shape
+    return Prepared(
+        values=volume.resampled(shape, smooth=True),
+        grid=volume.grid if is_whole else volume.grid.resized(shape),
+        mask=volume.counted_on(shape),
+        labels=volume.labels_on(shape),
+        content=volume.content_on(shape),
+        original=None if is_whole else volume,
+    )
 
 
 def on_lattice(image: Prepared, shape: Sequence[int], *, mirror_axis: int | None = None) -> Prepared:
     """The same extent on a lattice of `shape`, as the published networks want it: interpolated, mask and labels by the nearest voxel.
 
-    Nothing is blurred against aliasing, as published. With `mirror_axis` that axis counts backwards afterwards.
+    Nothing is blurred against aliasing, as published. With `mirror_axis` that axis counts backwards afterwards. Where the image is
+    only held coarser than it came, it is read once more.
     """
+    shape = tuple(shape)
+    resized_image = _interpolated(image, shape) if image.original is None else _read_anew(image.original, shape, image.values)
+    return resized_image if mirror_axis is None else _mirrored(resized_image, 2 + mirror_axis)
+
+
+def _interpolated(image: Prepared, shape: tuple[int, ...]) -> Prepared:
     matrices = on([resize_matrix(new, old, smooth=False) for new, old in zip(shape, image.grid.shape, strict=True)], image.values)
     mask, labels = (
-        None if one is None else F.interpolate(one.double(), tuple(shape), mode="nearest").to(one.dtype)
+        None if one is None else F.interpolate(one.double(), shape, mode="nearest").to(one.dtype)
         for one in (image.mask, image.labels)
     )
-    resized_image = Prepared(apply_along_axes(image.values, matrices), image.grid.resized(shape), mask, labels)
-    return resized_image if mirror_axis is None else _mirrored(resized_image, 2 + mirror_axis)
+    return Prepared(apply_along_axes(image.values, matrices), image.grid.resized(shape), mask, labels)
+
+
+def _read_anew(volume: Volume, shape: tuple[int, ...], like: Tensor) -> Prepared:
+    values = volume.resampled(shape, smooth=False)
+    read = Prepared(values, volume.grid.resized(shape), volume.counted_nearest(shape), volume.labels_on(shape))
+    return read.to(like.device)
 
 
 def _mirrored(image: Prepared, place: int) -> Prepared:
     mask, labels = (None if one is None else one.flip(place) for one in (image.mask, image.labels))
     return Prepared(image.values.flip(place), image.grid.mirrored(place - 2), mask, labels)
-
-
-def ranges_within_border(values: NDArray[Any], *, margin_vox: int = 1, what: str = "the image") -> tuple[slice, ...]:
-    """One slice per axis of `values`, without the slices at either end that hold a single value each, and without a margin.
-
-    As in the preparation of uniCARL, where `margin_vox` more are cut at each end of every axis, uniform border or not. Two
-    slices of different values are two uniform slices, and both go.
-
-    Args:
-        values: any number of axes, and of either kind of number.
-        margin_vox: how many slices more go.
-        what: names the image in messages.
-
-    Raises:
-        InputError: nothing would be left.
-    """
-    ranges = []
-    for axis, size in enumerate(values.shape):
-        slices = np.moveaxis(values, axis, 0)
-        first, behind = _uniform_slices(slices), size - _uniform_slices(slices[::-1])
-        if behind - first <= 2 * margin_vox:
-            raise InputError(
-                f"{what} has {max(0, behind - first)} slices between uniform ones along axis {axis}; of these {margin_vox} at each "
-                "end are cut off, and at least one must be left. Check the image, or choose a network that does not crop."
-            )
-        ranges.append(slice(first + margin_vox, behind - margin_vox))
-    return tuple(ranges)
-
-
-def _uniform_slices(slices: NDArray[Any]) -> int:
-    """How many hold a single value each before the first that does not."""
-    return next((place for place, one in enumerate(slices) if (one != one.flat[0]).any()), len(slices))

@@ -6,10 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..choices import SMALLEST_SIDE_VOX
 from ..models.catalogue import Card
 
 # The first of the levels, from coarse to fine, on which a refinement works has about so many voxels along the longest side.
 COARSEST_SIDE_VOX = 28
+
+
+# A deformation of more voxels than this is held on every second of them along each axis, which costs about a hundredth of a voxel.
+WHOLE_FIELD_VOXELS = 1_000_000
+# So many points of a field are delivered at most, besides its margin: 48 MB, in a file.
+DELIVERED_POINTS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -17,10 +24,15 @@ class Size:
     """What is to be done, and on how many voxels.
 
     Attributes:
-        fixed: of the fixed image, along each axis.
-        inverse: of the lattice of the inverse (`inverse_shape`).
+        fixed: of the lattice on which fixed is worked on, along each axis.
+        inverse: of the lattice of the inverse.
         refine: the refinement, or "none".
         on_graphics: the work is done on a graphics card, whose memory is asked for.
+        moving: of the lattice on which moving is worked on; None is that of fixed.
+        image_voxels: of fixed as it came; None is that of its lattice.
+        moving_voxels: of moving as it came; None is that of its lattice.
+        pixel_bytes: of a voxel of moving.
+        labels: 1 where both images have labels that guide the work, else 0.
     """
 
     fixed: tuple[int, ...]
@@ -28,6 +40,22 @@ class Size:
     card: Card
     refine: str = "none"
     on_graphics: bool = False
+    moving: tuple[int, ...] | None = None
+    image_voxels: int | None = None
+    moving_voxels: int | None = None
+    pixel_bytes: int = 4
+    labels: int = 0
+
+    @property
+    def result_mb(self) -> float:
+        """What is held of the result at the end: warped image, determinant and expected error."""
+        voxels = math.prod(self.fixed) if self.image_voxels is None else self.image_voxels
+        return voxels * (self.pixel_bytes + 8) / 2**20
+
+    @property
+    def worked(self) -> int:
+        """Voxels of both images as they are worked on."""
+        return math.prod(self.fixed) + math.prod(self.moving or self.fixed)
 
 
 def inverse_shape(shape: Sequence[int], spacing_mm: Sequence[float], fixed_spacing_mm: Sequence[float]) -> tuple[int, ...]:
@@ -37,3 +65,21 @@ def inverse_shape(shape: Sequence[int], spacing_mm: Sequence[float], fixed_spaci
         size if step >= finest_mm else max(2, math.ceil(step * (size - 1) / finest_mm) + 1)
         for size, step in zip(shape, spacing_mm, strict=True)
     )
+
+
+def field_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Of the lattice that holds the deformation of images of `shape`, with the same first and last voxels."""
+    if math.prod(shape) <= WHOLE_FIELD_VOXELS:
+        return tuple(shape)
+    return _halved(shape)
+
+
+def delivered_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Of the lattice on which a field of `shape` is delivered, with the same first and last points."""
+    while math.prod(shape) > DELIVERED_POINTS:
+        shape = _halved(shape)
+    return tuple(shape)
+
+
+def _halved(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(max(min(size, SMALLEST_SIDE_VOX), size // 2 + 1) for size in shape)

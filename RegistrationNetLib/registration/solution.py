@@ -67,8 +67,8 @@ def stage_seconds(size: Size, options: Options) -> dict[str, float]:
     }
 
 
-def solve(start: Initial, options: Options, stages: Stages) -> Solved:
-    """The pair of `start` prepared, aligned, and solved by the method of `options`.
+def solve(start: Initial, options: Options, stages: Stages, resolution_mm: float = 0.0) -> Solved:
+    """The pair of `start` prepared, aligned, and solved by the method of `options`, at `resolution_mm` (0: that of the images).
 
     Raises:
         GeometryError: the images do not overlap.
@@ -76,7 +76,7 @@ def solve(start: Initial, options: Options, stages: Stages) -> Solved:
         WeightsError: the weights are missing, or not those of the network.
     """
     network = _network(options)  # first of all, as it is the first thing that may be missing
-    fixed, moving = (one.to(options.device) for one in prepared_pair(start.pair, options.preparation))
+    fixed, moving = (one.to(options.device) for one in prepared_pair(start.pair, options.preparation, resolution_mm))
     options, alignment, because = _aligned(fixed, moving, start, options, stages.begin("align"))
     measure = options.wide_measure
     judged = on_coarser(fixed, options.method.judged_shape(fixed.grid.shape))

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ..errors import GeometryError
-from ..geometry.deformation import Affine, Composition, VelocityField, identity_points, jacobian_determinant
+from ..geometry.deformation import Affine, Composition, VelocityField, jacobian_determinant
 from ..geometry.field_pair import affine_of
+from ..geometry.layered_points import Layered, LayeredPoints
 from ..geometry.regularity import diffusion
-from ..geometry.separable import apply_along_axes, interpolation_matrix, on
+from ..geometry.separable import interpolation_matrix, on
 from ..geometry.space import Array, Grid
 from ..losses.direction import Target, TargetOptions
 from ..models.composition import BothWays, mapped_lattice
@@ -31,6 +32,7 @@ from .field_refinement import SMALLEST_SIDE_VOX, FieldOptions, Level, Splines, c
 from .network_pair import NetworkPair
 from .optimizer import descend
 from .prepare import Prepared
+from .size import field_shape
 
 DIFFUSION_WEIGHT = 0.1
 
@@ -55,7 +57,7 @@ def refine_velocity(
         1, fixed, moving, shared, options.steps, report,
         lambda coefficients, level, targets: _optimize(coefficients, level, targets, grid, middle, options.smoothness),
     )  # fmt: skip
-    finest = [max(sizes) for sizes in zip(grid.shape, middle.flow.velocity.shape[2:], strict=True)]
+    finest = [max(sizes) for sizes in zip(field_shape(grid.shape), middle.flow.velocity.shape[2:], strict=True)]
     splines = Splines(last.intervals, finest, grid.extent_mm, fixed.values, middle.flow.velocity)
     with torch.no_grad():
         return middle.both_ways(splines.displacements(coefficients))
@@ -138,13 +140,12 @@ def _optimize(
     squarings = middle.flow.squarings
     coarse = [min(size, max(SMALLEST_SIDE_VOX, (size + 1) // 2)) for size in level.shape]
     splines = Splines(level.intervals, coarse, grid.extent_mm, targets[0].sampled, middle.flow.velocity)
-    lattice = identity_points(level.shape, targets[0].sampled)
-    finer = on([interpolation_matrix(size, few) for size, few in zip(level.shape, coarse, strict=True)], lattice)
+    finer = on([interpolation_matrix(size, few) for size, few in zip(level.shape, coarse, strict=True)], targets[0].sampled)
 
     def loss(sign: int, target: Target) -> Tensor:
         velocity = splines.displacements(coefficients)
         flow = VelocityField(sign * velocity, squarings).displacement_field().displacement
-        similarity = target.loss(lattice + apply_along_axes(flow, finer))
+        similarity = target.loss(LayeredPoints(level.shape, Layered.of(flow, finer)))
         return similarity + smoothness * DIFFUSION_WEIGHT * diffusion(velocity, extent=grid.extent_mm)
 
     spacing_mm = min(length / (size - 1) for length, size in zip(grid.extent_mm, level.shape, strict=True))

@@ -17,12 +17,17 @@ from RegistrationNetLib.geometry.space import Grid, grid_of
 from RegistrationNetLib.io.inputs import (
     checked_image,
 )
-from RegistrationNetLib.registration.prepare import Preparation, Prepared, prepared, prepared_pair, resized, windowed
+from RegistrationNetLib.registration.prepare import Preparation, Prepared, prepared, prepared_pair, resized
+from RegistrationNetLib.registration.volume import Intensity, scaled, window_of
 
 from ..strategies import images, rotation
 from ..volumes import QUANTILES, SHAPE, box, noise, on_grid_of, pair_of, state, voxels
 
 # intensity windows
+
+
+def windowed(values: torch.Tensor, intensity: Intensity) -> torch.Tensor:
+    return scaled(values, window_of(values.numpy(), intensity))
 
 
 def test_ct_is_cut_to_its_window() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from RegistrationNetLib.errors import InputError
-from RegistrationNetLib.registration.prepare import ranges_within_border
+from RegistrationNetLib.registration.volume import ranges_within_border
 from Testing.models.published_carl import available
 
 

@@ -1,0 +1,104 @@
+"""On which lattice the work is done: that of the images where they are small; of large ones the finest that pair and memory allow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..choices import SMALLEST_SIDE_VOX
+from ..devices import check_memory, free_mb
+from ..errors import InputError
+from ..geometry.space import Grid
+from ..io.inputs import Pair
+from .delivery import lattice_of_inverse
+from .options import Options
+from .size import Size
+from .volume import coarser_shape
+
+# Images of more voxels are worked on at a resolution at which they have about so many: more cost time and gain little.
+WORKING_VOXELS = 8_000_000
+# An image that is hardly larger is worked on as it is: resampled to a lattice that is hardly coarser it would only be blurred.
+HARDLY_LARGER = 1.3
+# By how much coarser a lattice is tried where the memory does not allow one, and how coarse it may become along the longest edge.
+COARSER, COARSEST_SIDE_VOX = 1.1, 64
+REMEDY = "Crop the images, or resample them to a larger spacing."
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The resolution of the work: no finer than `spacing_mm`, where 0 is that of the images; what it takes; and what is to be said."""
+
+    spacing_mm: float
+    size: Size
+    needed_mb: float
+    warnings: tuple[str, ...] = ()
+
+
+def resolution_for(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Resolution:
+    """What was asked for, else the finest resolution that the pair needs and the memory allows.
+
+    Raises:
+        InputError: a resolution was asked for that is finer than the images, or coarser than what they show.
+        ResourceError: the memory is not enough, not even for the coarsest.
+    """
+    measured = _measuring(pair, grids, options)
+    asked = options.resolution_mm
+    if asked is not None:
+        _check(asked, grids)
+        found = measured(asked)
+        check_memory(found.needed_mb, options.device, f"Give a coarser resolution than {asked:g} mm, or leave it to the program.")
+        return found
+    wanted = measured(_wanted_mm(grids))
+    free, found = free_mb(options.device), wanted
+    coarsest_mm = max(max(grid.extent_mm) for grid in grids) / COARSEST_SIDE_VOX
+    while found.needed_mb > free:
+        coarser_mm = COARSER * (found.spacing_mm or min(min(grid.spacing_mm) for grid in grids))
+        if coarser_mm > coarsest_mm:
+            check_memory(found.needed_mb, options.device, REMEDY)
+        found = measured(coarser_mm)
+    if found is wanted:
+        return found
+    told = (
+        f"The memory that is free ({free / 1024:.1f} GB) allows a resolution of {found.spacing_mm:.3g} mm only; the best for this pair "
+        f"takes {wanted.needed_mb / 1024:.1f} GB. Fine detail may fit less well."
+    )
+    return replace(found, warnings=(told,))
+
+
+def _measuring(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Callable[[float], Resolution]:
+    """What a resolution takes."""
+    labels = 0 if pair.labels[0] is None or not options.method.uses_labels else 1
+
+    def measured(spacing_mm: float) -> Resolution:
+        fixed, moving = (grid.resized(coarser_shape(grid, spacing_mm)) if spacing_mm else grid for grid in grids)
+        inverse = lattice_of_inverse(grids[1], fixed)
+        size = Size(
+            fixed.shape, inverse.shape, options.card, options.refine, on_graphics=options.device.type == "cuda",
+            moving=moving.shape, image_voxels=math.prod(grids[0].shape), moving_voxels=math.prod(grids[1].shape),
+            pixel_bytes=pair.moving.GetSizeOfPixelComponent(), labels=labels,
+        )  # fmt: skip
+        return Resolution(spacing_mm, size, options.method.memory_mb(size))
+
+    return measured
+
+
+def _wanted_mm(grids: tuple[Grid, Grid]) -> float:
+    """The finest spacing at which neither image has more voxels than the work is done on; 0 where they have no more as they are."""
+    if all(math.prod(grid.shape) <= HARDLY_LARGER * WORKING_VOXELS for grid in grids):
+        return 0.0
+    spacing_mm = min(min(grid.spacing_mm) for grid in grids)
+    while any(math.prod(coarser_shape(grid, spacing_mm)) > WORKING_VOXELS for grid in grids):
+        spacing_mm *= 1.01
+    return spacing_mm
+
+
+def _check(asked_mm: float, grids: tuple[Grid, Grid]) -> None:
+    finest_mm = min(min(grid.spacing_mm) for grid in grids)
+    coarsest_mm = min(max(grid.extent_mm) for grid in grids) / SMALLEST_SIDE_VOX
+    if finest_mm * (1 - 1e-6) <= asked_mm <= coarsest_mm:
+        return
+    raise InputError(
+        f"The resolution must lie between that of the images and an eighth of what they show: {finest_mm:.3g} to {coarsest_mm:.3g} mm. "
+        f"It is {asked_mm:g} mm. Choose another, or leave it out."
+    )
