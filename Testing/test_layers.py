@@ -19,7 +19,7 @@ LIBRARY = Path(__file__).resolve().parents[1] / "RegistrationNetLib"
 PLAN: dict[str, str] = {
     "": "version errors choices progress devices memory interop",
     "geometry": "separable trilinear deformation space transform_slabs interpolation smooth_noise pyramid regularity field_pair layered_points margin",
-    "losses": "measure mind mutual_information overlap similarity direction patches",
+    "losses": "measure mind mutual_information overlap similarity label_overlap direction patches",
     "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files nifti_headers nifti_missing dicom_headers dicom_series dicom image_files image_sources label_images inputs outlying point_tables markups landmarks warping",
     "models": """
         catalogue download weights checkpoint
@@ -33,7 +33,7 @@ PLAN: dict[str, str] = {
         argument_types size foreground volume prepare method aligned_pair optimizer network_pair initial_transform
         overlap_score pose_search affine_steps alignment contrast measures
         field_refinement deforming velocity_refinement network_refinement prediction nephi_fit nephi_pair
-        direct trained_network constricon nephi methods options solution perturbation repeats resolution delivery pipeline
+        direct trained_network constricon nephi methods options solution perturbation repeats delivery resolution pipeline
     """,
     "training": """
         state processes pairs synthetic cohort_files cohort_images data augmentation learning validation configuration

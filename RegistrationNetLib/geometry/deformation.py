@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..memory import full_precision
-from .trilinear import FEWEST_POINTS, SampledByLayers
+from .trilinear import FEWEST_POINTS, SampledByLayers, pulled_back
 
 Outside = Literal["border", "zeros"]
 
@@ -60,6 +60,17 @@ def sample(image: Tensor, points: Tensor, *, outside: Outside = "border", neares
         image, flat = _with_zeros_around(image, flat)
     values: Tensor = SampledByLayers.apply(image, flat, rounded)  # type: ignore[no-untyped-call]
     return values.unflatten(2, out)
+
+
+def sample_pulled_back(image: Tensor, points: Tensor, upstream: Tensor, outside: Outside = "border") -> Tensor:
+    """The gradient of `sample(image, points)` with respect to the points [1, dim, *out], from that with respect to its values."""
+    if outside == "border" and _is_for_layers(image, points):
+        _, by_points = pulled_back(image, points.flatten(2), upstream.flatten(2), (False, True))
+        assert by_points is not None
+        return by_points.view_as(points)
+    with torch.enable_grad():
+        places = points.detach().requires_grad_()
+        return torch.autograd.grad(sample(image, places, outside=outside), places, upstream)[0]
 
 
 def _is_for_layers(image: Tensor, points: Tensor) -> bool:

@@ -43,26 +43,28 @@ class WorldMap:
         affine: the homogeneous world matrix that is applied last; None for transforms of another form.
         displacement_mm: of the field before it, [1, dim, *grid.shape], world x, y, z; None for linear ones.
         grid: of the field.
+        dtype: of the displacements.
     """
 
     transform: sitk.Transform
     affine: Array | None = None
     displacement_mm: Tensor | None = None
     grid: Grid | None = None
+    dtype: torch.dtype = torch.float32
 
     @staticmethod
     def of(transform: sitk.Transform, dtype: torch.dtype = torch.float32) -> WorldMap:
         """Of any transform; numbers are kept as `dtype`."""
         parts = _in_order(transform)
         if all(one.IsLinear() for one in parts):
-            return WorldMap(transform, _product(parts, transform.GetDimension()))
+            return WorldMap(transform, _product(parts, transform.GetDimension()), dtype=dtype)
         field, *rest = parts
         if not isinstance(field, sitk.DisplacementFieldTransform) or not all(one.IsLinear() for one in rest):
             return WorldMap(transform)
         image = field.GetDisplacementField()
         values = np.moveaxis(sitk.GetArrayViewFromImage(image), -1, 0)
         displacement = torch.from_numpy(np.ascontiguousarray(values)).to(dtype)[None]
-        return WorldMap(transform, _product(rest, transform.GetDimension()), displacement, grid_of(image))
+        return WorldMap(transform, _product(rest, transform.GetDimension()), displacement, grid_of(image), dtype)
 
     def voxels(self, target: Grid, lattice: Grid) -> Tensor:
         """Where the transform takes the voxels of `lattice`, in voxels of `target`: [1, dim, *lattice.shape]."""
@@ -82,7 +84,7 @@ class WorldMap:
         if self.affine is None:
             return None
         if self.displacement_mm is None or self.grid is None:
-            return torch.zeros(1, lattice.dim, *lattice.shape)
+            return torch.zeros(1, lattice.dim, *lattice.shape, dtype=self.dtype)
         own_from_lattice = np.linalg.inv(self.grid.world_from_voxel) @ lattice.world_from_voxel
         across = own_from_lattice[:-1, :-1] * (1 - np.eye(lattice.dim))
         if np.abs(across).max() * max(lattice.shape) > PARALLEL_WITHIN_VOX:

@@ -49,21 +49,27 @@ class SampledByLayers(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """The gradients with respect to image and points, from that with respect to the values."""
         image, points = ctx.saved_tensors
-        few, pull = (_spread(_multiple_of_threads(values)) for values in (points, upstream))
-        wanted = list(ctx.needs_input_grad[:2])
-        by_image, by_lattice = torch.ops.aten.grid_sampler_3d_backward(
-            pull[:, :, None, None],
-            image.expand(len(few), *image.shape[1:]),
-            lattice_of(few),
-            _LINEAR,
-            _BORDER,
-            True,
-            [wanted[0], True],
-        )
-        if wanted[0] and len(by_image) > len(image):
-            by_image = by_image.sum(0, keepdim=True)
-        by_points = _gathered(torch.stack(by_lattice[:, 0, 0].unbind(-1)[::-1], dim=1).mul_(2), points) if wanted[1] else None
-        return by_image if wanted[0] else None, by_points, None
+        return *pulled_back(image, points, upstream, (ctx.needs_input_grad[0], ctx.needs_input_grad[1])), None
+
+
+def pulled_back(
+    image: Tensor, points: Tensor, upstream: Tensor, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients with respect to image and points, from that with respect to the values, as far as they are wanted."""
+    few, pull = (_spread(_multiple_of_threads(values)) for values in (points, upstream))
+    by_image, by_lattice = torch.ops.aten.grid_sampler_3d_backward(
+        pull[:, :, None, None],
+        image.expand(len(few), *image.shape[1:]),
+        lattice_of(few),
+        _LINEAR,
+        _BORDER,
+        True,
+        [wanted[0], True],
+    )
+    if wanted[0] and len(by_image) > len(image):
+        by_image = by_image.sum(0, keepdim=True)
+    by_points = _gathered(torch.stack(by_lattice[:, 0, 0].unbind(-1)[::-1], dim=1).mul_(2), points) if wanted[1] else None
+    return by_image if wanted[0] else None, by_points
 
 
 def lattice_of(points: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from typing import Protocol
 from torch import Tensor
 
 from ..geometry.deformation import Outside, jacobian_determinant, sample
+from ..geometry.layered_points import Summed, summed_over
+from .label_overlap import LabelPair
 from .measure import Comparison, Measure
 from .overlap import dice_loss
 
@@ -20,6 +22,9 @@ class Moved(Protocol):
 
     def determinant(self) -> Tensor:
         """Of the map, in unit-cube coordinates: [1, 1, *shape]."""
+
+    def summed(self, sums: Summed) -> Tensor:
+        """A number that depends on all points by sums over them, a scalar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +41,10 @@ class MovedPoints:
         """See `Moved`."""
         return jacobian_determinant(self.points)
 
+    def summed(self, sums: Summed) -> Tensor:
+        """See `Moved`."""
+        return summed_over(self.points, sums)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -45,7 +54,8 @@ class Target:
         comparison: with the image on whose lattice the points lie.
         sampled: the other image, [1, C, *shape], which is sampled at the mapped points.
         classes, sampled_classes: memberships of labels [1, classes, *shape] on either side; both or neither.
-        dice_weight: of the Dice loss of these classes.
+        labels: numbered ones on either side, in place of memberships.
+        dice_weight: of the Dice loss of these classes or labels.
         outside: what `sampled` is beyond its border.
         volume_ratio: None, or, where mass is conserved, the volume of the cube of `sampled` over that of the points: sampled
             values are densities then, multiplied by the determinant of the map in mm, so that air which is breathed in dilutes
@@ -61,6 +71,7 @@ class Target:
     outside: Outside = "border"
     volume_ratio: float | None = None
     weight: float = 1.0
+    labels: LabelPair | None = None
 
     def loss(self, moved: Tensor | Moved) -> Tensor:
         """Of the map that has `moved` the lattice of the comparison, to points [1, dim, *shape] of the unit cube, say; a scalar."""
@@ -71,16 +82,23 @@ class Target:
         loss = self.weight * self.comparison.loss(warped)
         if self.classes is not None and self.sampled_classes is not None:
             loss = loss + self.dice_weight * dice_loss(moved.sampled(self.sampled_classes, "border"), self.classes)
+        if self.labels is not None:
+            loss = loss + self.dice_weight * moved.summed(self.labels.sums())
         return loss
 
 
 @dataclass(frozen=True)
 class Side:
-    """One image as a loss wants it: values [1, C, *shape], where they count (None: everywhere), memberships of its labels (None: none)."""
+    """One image as a loss wants it: values [1, C, *shape], where they count (None: everywhere), memberships of its labels (None: none).
+
+    `labels` are numbered ones [1, 1, *shape] in place of memberships, and `label_count` the largest number.
+    """
 
     values: Tensor
     mask: Tensor | None = None
     classes: Tensor | None = None
+    labels: Tensor | None = None
+    label_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,6 +126,9 @@ def both_targets(fixed: Side, moving: Side, options: TargetOptions) -> tuple[Tar
             options.outside,
             volume_ratio,
             options.weight,
+            None
+            if compared.labels is None or sampled.labels is None
+            else LabelPair(compared.labels, sampled.labels, compared.label_count),
         )
 
     volume = options.moving_volume

@@ -33,8 +33,8 @@ from ..geometry.separable import (
 )
 from ..geometry.space import Array, Grid
 from ..losses.direction import Side, Target, TargetOptions, both_targets
+from ..losses.label_overlap import numbered, on_lattice_of
 from ..losses.measure import Measure
-from ..losses.overlap import one_hot
 from ..progress import StageReport
 from .aligned_pair import counted_in_both, seen_on_fixed
 from .method import Asked
@@ -212,10 +212,11 @@ def coarse_to_fine(
     total = sum(math.prod(level.shape) * level.steps for level in levels) or 1
     coefficients, done = torch.zeros(ways, grid.dim, *(1,) * grid.dim), 0
     previous: Level | None = None
+    labels = None if fixed.labels is None or moving.labels is None else numbered(fixed.labels, moving.labels)
     for level in levels:
         coefficients = _carried_over(coefficients, previous, level, like=fixed.values)
         with threads_for(math.prod(level.shape)):
-            for step in optimize(coefficients, level, targets_on(level.shape, fixed, moving, shared)):
+            for step in optimize(coefficients, level, targets_on(level.shape, fixed, moving, shared, labels)):
                 report((done + math.prod(level.shape) * step) / total)
         done += math.prod(level.shape) * level.steps
         previous = level
@@ -270,21 +271,26 @@ def _matrices_to(shape: Sequence[int], values: Tensor) -> list[Tensor]:
     return on([interpolation_matrix(new, old) for new, old in zip(shape, values.shape[2:], strict=True)], values)
 
 
-def targets_on(shape: Sequence[int], fixed: Prepared, moving: Prepared, options: TargetOptions) -> tuple[Target, Target]:
-    """Both directions on the lattice of `shape`."""
-    is_own = tuple(shape) == fixed.grid.shape
+def targets_on(
+    shape: Sequence[int],
+    fixed: Prepared,
+    moving: Prepared,
+    options: TargetOptions,
+    labels: tuple[Tensor, Tensor, int] | None = None,
+) -> tuple[Target, Target]:
+    """Both directions on the lattice of `shape`, with the Dice loss of what `numbered` makes of their labels (None: without)."""
+    shape, count = tuple(shape), 0 if labels is None else labels[2]
+    is_own = shape == fixed.grid.shape
     matrices = on([coarsening_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
-    classes: tuple[Tensor | None, Tensor | None] = (None, None)
-    if fixed.labels is not None and moving.labels is not None:
-        one, two = one_hot(fixed.labels, moving.labels)
-        classes = (apply_along_axes(one, matrices), apply_along_axes(two, matrices))
+    numbers = (None, None) if labels is None else (on_lattice_of(labels[0], shape), on_lattice_of(labels[1], shape))
     sides = [
         Side(
             image.values if is_own else apply_along_axes(image.values, matrices),
             image.mask if is_own or image.mask is None else coarse_mask(image.mask, matrices),
-            memberships,
+            labels=own,
+            label_count=count,
         )
-        for image, memberships in zip((fixed, moving), classes, strict=True)
+        for image, own in zip((fixed, moving), numbers, strict=True)
     ]
     return both_targets(sides[0], sides[1], options)
 

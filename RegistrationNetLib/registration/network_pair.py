@@ -18,6 +18,7 @@ from ..geometry.deformation import Composition, DisplacementField, Map, identity
 from ..geometry.field_pair import Fields, affine_of, field_on
 from ..geometry.space import Array, Grid, anatomical_grid
 from ..losses.direction import Side
+from ..losses.label_overlap import numbered
 from ..losses.overlap import one_hot
 from ..models.composition import BothWays, mapped_lattice
 from .prepare import Prepared, on_lattice
@@ -48,6 +49,16 @@ class NetworkPair:
         return (
             Side(self.fixed.values, self.fixed.mask, classes[0]),
             Side(self.moving.values, self.moving.mask, classes[1]),
+        )
+
+    def numbered_sides(self) -> tuple[Side, Side]:
+        """The same of a single pair, whose labels take no more memory for being many."""
+        fixed, moving, count = self.fixed.labels, self.moving.labels, 0
+        if fixed is not None and moving is not None:
+            fixed, moving, count = numbered(fixed, moving)
+        return (
+            Side(self.fixed.values, self.fixed.mask, labels=fixed, label_count=count),
+            Side(self.moving.values, self.moving.mask, labels=moving, label_count=count),
         )
 
 

@@ -124,7 +124,7 @@ def _refined(network: nn.Module, pair: NetworkPair, task: Task, settings: Networ
     device, report = task.device, task.stages.begin("refine")
 
     def work() -> NetworkRefined:
-        targets = both_targets(*pair.sides(), settings.targets(pair.moving_volume))
+        targets = both_targets(*pair.numbered_sides(), settings.targets(pair.moving_volume))
         return refine_network(network, targets, settings, seed=task.seed, report=report)
 
     refined, way = sparingly(

@@ -111,7 +111,7 @@ def run_row(row: Row, pair: Path, weights: str | None) -> dict[str, Any]:
         options |= {f"{name}_labels": pair / f"{name}_labels.nrrd" for name in names}
     started = time.perf_counter()
     result = register(*files, **options)
-    seconds, peak_mb = time.perf_counter() - started, peak_memory_mb()
+    seconds, busy, peak_mb = time.perf_counter() - started, time.process_time(), peak_memory_mb()
     images_mb = sum(_bytes(one) for one in (result.fixed, result.moving)) / MEGABYTE
     with tempfile.TemporaryDirectory(dir=pair) as out:
         started = time.perf_counter()
@@ -119,7 +119,7 @@ def run_row(row: Row, pair: Path, weights: str | None) -> dict[str, Any]:
         saving = time.perf_counter() - started
         sizes = {one.name: one.stat().st_size / MEGABYTE for one in Path(out).iterdir()}
     found = {
-        "mb": peak_mb - images_mb, "mb_saved": peak_memory_mb() - images_mb, "register": seconds, "save": saving,
+        "mb": peak_mb - images_mb, "mb_saved": peak_memory_mb() - images_mb, "register": seconds, "busy": busy, "save": saving,
         "estimated_mb": result.facts.get("estimated_memory_mb"), "resolution_mm": result.facts.get("resolution_mm"),
         "transforms_mb": sizes["transform.h5"] + sizes["inverse.h5"], "files_mb": sum(sizes.values()),
         "folded": result.quality.jacobian.folded_percent, "inverse_mm": result.quality.inverse_consistency_mm.mean,

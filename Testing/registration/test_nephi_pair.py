@@ -18,8 +18,8 @@ from RegistrationNetLib.errors import Cancelled, InputError, WeightsError
 from RegistrationNetLib.models.catalogue import Card, card_named
 from RegistrationNetLib.models.nephi import NePhi
 from RegistrationNetLib.progress import Progress
+from RegistrationNetLib.registration import size as sizes
 from RegistrationNetLib.registration.aligned_pair import on_coarser
-from RegistrationNetLib.registration.nephi import FINEST_SIDE_VOX
 from RegistrationNetLib.registration.nephi import NePhi as Method
 from RegistrationNetLib.registration.prepare import Prepared
 
@@ -135,16 +135,17 @@ def test_the_field_is_not_its_to_refine() -> None:
 # large images
 
 
-def test_a_large_image_gets_a_bounded_lattice_in_the_same_cube() -> None:
-    shape = (2 * FINEST_SIDE_VOX, 40)
+def test_a_large_image_is_judged_on_half_of_its_lattice_in_the_same_cube(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "WHOLE_FIELD_VOXELS", 10_000)
+    shape = (512, 40)
     mask = torch.zeros(1, 1, *shape, dtype=torch.bool)
     mask[..., 20:] = True
     image = Prepared(blobs(shape, (200, 20), width_vox=30.0), plain_grid(shape), mask)
     small = on_coarser(image, Method().judged_shape(shape))
-    assert small.grid.shape == (FINEST_SIDE_VOX, 40)
+    assert small.grid.shape == (257, 21)
     np.testing.assert_allclose(small.grid.world_from_unit, image.grid.world_from_unit)
     assert small.mask is not None
-    assert torch.equal(small.mask[..., 0, :], mask[..., 0, :])
+    assert torch.equal(small.mask[..., 0, 11:], mask[..., 0, 22::2])
     assert float(small.values.max()) == pytest.approx(1, abs=0.02)
     assert on_coarser(small, Method().judged_shape(small.grid.shape)) is small
 

@@ -1,0 +1,110 @@
+"""On which lattice the work is done."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import SimpleITK as sitk
+
+from RegistrationNetLib import register
+from RegistrationNetLib.errors import InputError, ResourceError
+from RegistrationNetLib.geometry.space import grid_of
+from RegistrationNetLib.registration import resolution as module
+from RegistrationNetLib.registration.options import checked_options
+from RegistrationNetLib.registration.resolution import Resolution, resolution_for
+
+from ..volumes import noise, pair_of
+from .test_pipeline import field_grid, plain_case, plain_result
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FINE, THICK = (40, 60, 64), (12, 64, 64)
+
+
+def chosen(**asked: Any) -> Resolution:
+    """For a fixed image of 1.5, 2 and 2.5 mm, and a moving one of fewer layers."""
+    pair = pair_of(noise(FINE), noise(THICK, seed=1))
+    options = checked_options("direct", modalities=("other", "other"), device="cpu", **asked)
+    return resolution_for(pair, (grid_of(pair.fixed), grid_of(pair.moving)), options)
+
+
+def test_small_images_are_worked_on_as_they_are() -> None:
+    found = chosen()
+    assert (found.spacing_mm, found.size.fixed, found.size.moving, found.warnings) == (0.0, FINE, THICK, ())
+
+
+@pytest.mark.parametrize("voxels", [20_000, 60_000])
+def test_large_ones_are_worked_on_with_so_many_voxels(voxels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WORKING_VOXELS", voxels)
+    found = chosen()
+    assert 0.8 * voxels < math.prod(found.size.fixed) <= voxels
+    assert found.spacing_mm > 1.5
+    assert found.size.image_voxels == math.prod(FINE)
+
+
+def test_where_the_memory_is_short_the_lattice_is_coarser_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    free_mb = chosen().needed_mb - 1
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free_mb * 2**20))
+    found = chosen()
+    assert found.needed_mb <= free_mb
+    assert found.size.fixed < FINE
+    (told,) = found.warnings
+    assert f"allows a resolution of {found.spacing_mm:.3g} mm only" in told
+
+
+def test_what_cannot_be_done_at_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100 * 2**20))
+    with pytest.raises(ResourceError, match=r"needs about .* GB on cpu; 0\.1 GB are free\. Crop the images"):
+        chosen()
+    with pytest.raises(ResourceError, match=r"Give a coarser resolution than 2 mm"):
+        chosen(resolution=2.0)
+
+
+@pytest.mark.parametrize("asked", [1.0, 20.0])
+def test_a_resolution_finer_than_the_images_or_coarser_than_what_they_show_is_refused(asked: float) -> None:
+    with pytest.raises(InputError, match=r"resolution must lie between .*: 1\.5 to 1\d\.\d mm\. It is \d+ mm\. Choose another"):
+        chosen(resolution=asked)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_a_coarser_resolution_costs_little_and_the_results_keep_that_of_fixed(dim: int) -> None:
+    case = plain_case(dim)
+    asked_mm = 1.5 * case.fixed.GetSpacing()[0]
+    found = register(case.fixed, case.moving, resolution=asked_mm)
+    assert found.facts["resolution_mm"] == pytest.approx([asked_mm] * dim, rel=0.1)
+    assert field_grid(found.moving_from_fixed).spacing_mm[0] == pytest.approx(asked_mm, rel=0.1)
+    assert case.error_mm(found.moving_from_fixed) < 1.6 * case.error_mm(plain_result(dim).moving_from_fixed)
+    for image in (found.warped, found.jacobian, found.error_mm):
+        assert image.IsSameImageGeometryAs(case.fixed)
+    assert found.quality.inverse_consistency_mm.mean < 0.5
+
+
+def test_masks_labels_and_a_start_go_with_a_coarser_resolution(tmp_path: Path) -> None:
+    case = plain_case(2)
+    start = sitk.DisplacementFieldTransform(sitk.Cast(sitk.Compose(case.fixed * 0 + 5, case.fixed * 0), sitk.sitkVectorFloat64))
+    for initial in (None, start):
+        found = register(
+            case.fixed, case.moving, resolution=9.0, fixed_mask=case.fixed_labels, fixed_labels=case.fixed_labels,
+            moving_labels=case.moving_labels, initial=initial,
+        )  # fmt: skip
+        assert case.error_mm(found.moving_from_fixed) < 0.7 * case.error_before_mm
+        assert found.quality.labels is not None
+        assert found.quality.labels.mean.after > found.quality.labels.mean.before
+    found.save(tmp_path / "out")
+
+
+def test_points_just_outside_of_fixed_move_with_its_border() -> None:
+    case, result = plain_case(2), plain_result(2)
+    spacing = np.array(case.fixed.GetSpacing())
+    for index in ([0, 12], [10, 0]):
+        inside = np.array(case.fixed.TransformIndexToPhysicalPoint(index))
+        outside = inside - np.where(np.array(index) == 0, spacing, 0.0)
+        moves = [np.array(result.moving_from_fixed.TransformPoint(one.tolist())) - one for one in (inside, outside)]
+        assert np.linalg.norm(moves[1] - moves[0]) < 0.6 * spacing[0]
+    assert result.facts["margin_mm"] > 2
