@@ -192,6 +192,10 @@ def _add_register(commands: Commands) -> None:
         "--seed", type=whole_number, default=0, metavar="N", help="the same seed gives the same result; default %(default)s"
     )
     one.add_argument(
+        "--resolution", type=positive_number, metavar="MM",
+        help="spacing at which the work is done; default: the images', or, of large ones, the finest that pair and memory allow",
+    )  # fmt: skip
+    one.add_argument(
         "--repeats", type=whole_number, metavar="N",
         help="register so often again to see how far to trust it; default: as takes no longer than the registration",
     )  # fmt: skip

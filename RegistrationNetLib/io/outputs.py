@@ -22,8 +22,10 @@ IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff")
 PICTURE_PIXELS = (sitk.sitkUInt8, sitk.sitkUInt16, sitk.sitkVectorUInt8, sitk.sitkVectorUInt16)
 _MEGABYTE = 2**20
-# What a registration writes for each voxel of fixed (transform, warped image, Jacobian) and of moving (inverse), and beside, at most.
-FIXED_BYTES, MOVING_BYTES, REPORT_BYTES = 36, 24, 8 * _MEGABYTE
+# What a registration writes at most: for each voxel of fixed (warped image, Jacobian, expected error), for each point of the field of
+# the transform and of its inverse, and beside. A field has a margin around the image, and a bounded number of points.
+IMAGE_BYTES, POINT_BYTES, REPORT_BYTES = 16, 24, 8 * _MEGABYTE
+POINTS_PER_VOXEL, MOST_POINTS = 3, 5_000_000
 
 
 def check_file_name(path: Path) -> None:
@@ -99,7 +101,8 @@ def _check_writable(folder: Path) -> None:
 
 def result_bytes(fixed_voxels: int, moving_voxels: int) -> int:
     """About how many bytes the results of a registration take at most."""
-    return fixed_voxels * FIXED_BYTES + moving_voxels * MOVING_BYTES + REPORT_BYTES
+    points = sum(min(POINTS_PER_VOXEL * voxels, MOST_POINTS) for voxels in (fixed_voxels, moving_voxels))
+    return fixed_voxels * IMAGE_BYTES + points * POINT_BYTES + REPORT_BYTES
 
 
 def check_disk_space(path: Path, needed_bytes: float) -> None:

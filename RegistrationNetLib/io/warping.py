@@ -15,8 +15,8 @@ from ..geometry.deformation import sample
 from ..geometry.space import grid_of
 from ..geometry.transform_slabs import WorldMap, slab_of, slabs
 
-# Voxels that are warped at a time.
-SLAB_VOXELS = 2**20
+# Voxels that are warped at a time: thick slabs, as what a tilted one needs of the image is converted for each of them.
+SLAB_VOXELS = 2**22
 LEAST_SHARE = 1e-4
 
 # float32 holds every value of these; wider ones go through float64, which holds whole numbers up to 2⁵³.

@@ -17,7 +17,7 @@ from .size import Size
 from .volume import coarser_shape
 
 # Images of more voxels are worked on at a resolution at which they have about so many: more cost time and gain little.
-WORKING_VOXELS = 6_000_000
+WORKING_VOXELS = 8_000_000
 # An image that is hardly larger is worked on as it is: resampled to a lattice that is hardly coarser it would only be blurred.
 HARDLY_LARGER = 1.3
 # By how much coarser a lattice is tried where the memory does not allow one, and how coarse it may become along the longest edge.

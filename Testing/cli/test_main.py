@@ -159,6 +159,7 @@ FLAGS = {
     "--mirrored": (None, "mirrored", True),
     "--conserve-mass": (None, "conserve_mass", True),
     "--repeats": ("5", "repeats", 5),
+    "--resolution": ("1.5", "resolution", 1.5),
     "--seed": ("4", "seed", 4),
 }
 

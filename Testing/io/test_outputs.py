@@ -217,6 +217,8 @@ def test_the_space_that_results_take_is_about_what_is_estimated(tmp_path: Path) 
     size = (tmp_path / "t.h5").stat().st_size
     assert size < 24 * voxels + 10_000
     assert result_bytes(voxels, voxels) > 2 * size + 12 * voxels
+    ct = 512 * 512 * 300
+    assert 16 * ct < result_bytes(ct, ct) < 16 * ct + 300e6
 
 
 def test_a_transform_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
