@@ -35,8 +35,11 @@ FIELD_SECONDS_PER_VOXEL_AND_STEP = {
     "ncc": 0.1e-6,
     "ssd": 0.1e-6,
 }
-# Megabytes of the program, and bytes for each voxel, as measured.
-FIELD_BASE_MB, FIELD_BYTES_PER_VOXEL, INVERSE_BYTES_PER_VOXEL = 500, 150, 250
+# As measured: megabytes of the program; bytes for each voxel that is worked on, by the measure, and for its label; bytes for each point
+# of the inverse; and megabytes of the slabs in which the results are made.
+FIELD_BASE_MB, FIELD_BYTES_PER_VOXEL, LABEL_BYTES_PER_VOXEL, INVERSE_BYTES_PER_POINT = 350, 130, 40, 250
+FIELD_BYTES_OF_MEASURE = {"mind": 400, "mi": 200}
+SLAB_BYTES_PER_VOXEL, MOST_SLAB_MB = 100, 400
 
 
 class Settings(Protocol):
@@ -181,9 +184,14 @@ class Method(ABC):
 
 def field_mb(size: Size) -> float:
     """What refining a field takes, and after that its inverse and the results."""
-    refining = size.worked / 2 * FIELD_BYTES_PER_VOXEL / 2**20
-    finishing = size.result_mb + math.prod(size.inverse) * INVERSE_BYTES_PER_VOXEL / 2**20
-    return FIELD_BASE_MB + max(refining, finishing)
+    each = FIELD_BYTES_OF_MEASURE.get(size.measure, FIELD_BYTES_PER_VOXEL) + size.labels * LABEL_BYTES_PER_VOXEL
+    return FIELD_BASE_MB + max(size.worked / 2 * each / 2**20, finishing_mb(size))
+
+
+def finishing_mb(size: Size) -> float:
+    """What inverse and results take when all else is gone."""
+    slab = min(MOST_SLAB_MB, size.fixed_voxels * SLAB_BYTES_PER_VOXEL / 2**20)
+    return size.result_mb + slab + math.prod(size.inverse) * INVERSE_BYTES_PER_POINT / 2**20
 
 
 def field_seconds(shape: Sequence[int], settings: Settings) -> float:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from ..models.catalogue import Card
-from .method import Asked, Method, Settings, Solution, Task
+from .method import Asked, Method, Settings, Solution, Task, finishing_mb
 from .size import COARSEST_SIDE_VOX, Size, field_shape
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ class NePhi(Method):
             taken = size.worked / 2 * GRAPHICS_BYTES_PER_VOXEL + delivered * GRAPHICS_BYTES_PER_DELIVERED_VOXEL
             return GRAPHICS_BASE_MB + taken / 2**20
         fitting = (size.worked / 2 * BYTES_PER_VOXEL + delivered * BYTES_PER_DELIVERED_VOXEL) / 2**20
-        finishing = size.result_mb + math.prod(size.inverse) * BYTES_PER_DELIVERED_VOXEL / 2**20
-        return BASE_MB + max(fitting, finishing)
+        return BASE_MB + max(fitting, finishing_mb(size))
 
     def seconds(self, size: Size, settings: Settings) -> dict[str, float]:
         levels = max(1, math.ceil(math.log2(max(size.fixed) / COARSEST_SIDE_VOX)) + 1)

@@ -75,8 +75,8 @@ def _measuring(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Callab
         inverse = lattice_of_inverse(grids[1], fixed)
         size = Size(
             fixed.shape, inverse.shape, options.card, options.refine, on_graphics=options.device.type == "cuda",
-            moving=moving.shape, image_voxels=math.prod(grids[0].shape), moving_voxels=math.prod(grids[1].shape),
-            pixel_bytes=pair.moving.GetSizeOfPixelComponent(), labels=labels,
+            moving=moving.shape, image_voxels=math.prod(grids[0].shape),
+            pixel_bytes=pair.moving.GetSizeOfPixelComponent(), labels=labels, measure=options.measure.name,
         )  # fmt: skip
         return Resolution(spacing_mm, size, options.method.memory_mb(size))
 

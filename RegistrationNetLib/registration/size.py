@@ -30,9 +30,9 @@ class Size:
         on_graphics: the work is done on a graphics card, whose memory is asked for.
         moving: of the lattice on which moving is worked on; None is that of fixed.
         image_voxels: of fixed as it came; None is that of its lattice.
-        moving_voxels: of moving as it came; None is that of its lattice.
         pixel_bytes: of a voxel of moving.
         labels: 1 where both images have labels that guide the work, else 0.
+        measure: the name of the similarity.
     """
 
     fixed: tuple[int, ...]
@@ -42,15 +42,19 @@ class Size:
     on_graphics: bool = False
     moving: tuple[int, ...] | None = None
     image_voxels: int | None = None
-    moving_voxels: int | None = None
     pixel_bytes: int = 4
     labels: int = 0
+    measure: str = "lncc"
 
     @property
     def result_mb(self) -> float:
         """What is held of the result at the end: warped image, determinant and expected error."""
-        voxels = math.prod(self.fixed) if self.image_voxels is None else self.image_voxels
-        return voxels * (self.pixel_bytes + 8) / 2**20
+        return self.fixed_voxels * (self.pixel_bytes + 8) / 2**20
+
+    @property
+    def fixed_voxels(self) -> int:
+        """Of fixed as it came."""
+        return math.prod(self.fixed) if self.image_voxels is None else self.image_voxels
 
     @property
     def worked(self) -> int:

@@ -32,6 +32,7 @@ SLIPS = [
     ("smoothness", 0, "smoothness must be a number above 0"),
     ("mirrored", "no", "mirrored must be True or False"),
     ("conserve_mass", 1, "conserve_mass must be True or False"),
+    ("resolution", "fine", "resolution must be a number above 0, or None; got 'fine'"),
     ("repeats", 1.5, "repeats must be a whole number \\(int\\) or None"),
     ("seed", "x", "seed must be a whole number .int. from 0"),
     ("seed", -1, "seed must be a whole number"),

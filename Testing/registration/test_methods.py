@@ -60,7 +60,17 @@ def test_a_field_takes_what_the_larger_of_its_two_lattices_takes() -> None:
 
 
 def test_nephi_takes_a_fraction_of_it_on_large_images() -> None:
-    assert needed("nephi", LARGE) < needed("direct", LARGE) / 2
+    assert needed("nephi", LARGE, inverse=SMALL) < 0.7 * needed("direct", LARGE, inverse=SMALL)
+
+
+@pytest.mark.parametrize("more", [{"measure": "mind"}, {"labels": 1}])
+def test_a_measure_of_many_channels_and_labels_take_more(more: dict[str, Any]) -> None:
+    assert needed("direct", LARGE, inverse=SMALL, **more) > 1.2 * needed("direct", LARGE, inverse=SMALL)
+
+
+def test_results_count_at_the_resolution_of_the_image() -> None:
+    least = 300 * 512 * 512 * (2 + 8) / 2**20
+    assert needed("direct", image_voxels=300 * 512 * 512, pixel_bytes=2) > least
 
 
 def test_a_network_and_its_refinement_take_more_than_a_small_field() -> None:
