@@ -15,6 +15,7 @@ import torch
 
 from RegistrationNetLib import Registration, register
 from RegistrationNetLib.errors import Cancelled, InputError, WeightsError
+from RegistrationNetLib.geometry.space import displacements_mm, grid_of
 from RegistrationNetLib.models.catalogue import Card, card_named
 from RegistrationNetLib.models.nephi import NePhi
 from RegistrationNetLib.progress import Progress
@@ -40,7 +41,8 @@ def result(**asked: Any) -> Registration:
 
 
 def field_of(one: Registration) -> np.ndarray:
-    return np.array(one.moving_from_fixed.GetBackTransform().GetParameters())
+    """The displacements at the voxels of fixed, around which the field's margin differs."""
+    return displacements_mm(one.moving_from_fixed.GetBackTransform(), grid_of(one.fixed))
 
 
 # what comes out

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from RegistrationNetLib import Registration, register
 from RegistrationNetLib.errors import Cancelled, GeometryError, InputError, OutputError, ResourceError
-from RegistrationNetLib.geometry.space import Grid, affine_matrix, grid_of, image_on
+from RegistrationNetLib.geometry.space import Grid, affine_matrix, displacements_mm, grid_of, image_on
 from RegistrationNetLib.interop import itk_from_simpleitk
 from RegistrationNetLib.io.warping import warp_image
 from RegistrationNetLib.progress import Progress
@@ -149,10 +149,9 @@ def mapped(transform: sitk.Transform, points: Matrix) -> Matrix:
 
 
 def field_of(result: Registration) -> NDArray[np.generic]:
-    """The displacements of the field of `moving_from_fixed`, which acts first and was added last."""
+    """The displacements, at the voxels of fixed, of the field of `moving_from_fixed`, which acts first and was added last."""
     last = result.moving_from_fixed.GetNumberOfTransforms() - 1
-    field = sitk.DisplacementFieldTransform(result.moving_from_fixed.GetNthTransform(last))
-    return voxels(field.GetDisplacementField())
+    return displacements_mm(result.moving_from_fixed.GetNthTransform(last), grid_of(result.fixed))
 
 
 def field_grid(transform: sitk.Transform) -> Grid:
