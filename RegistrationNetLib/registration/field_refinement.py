@@ -36,6 +36,7 @@ from ..losses.measure import Measure
 from ..losses.overlap import one_hot
 from ..progress import StageReport
 from .aligned_pair import counted_in_both, seen_on_fixed
+from .measures import FIELD_STIFFNESS
 from .method import Asked
 from .optimizer import descend
 from .prepare import Prepared, coarse_mask
@@ -283,10 +284,12 @@ def _optimize(
     knots = [count + 1 for count in level.intervals]
     at_knots = Splines(level.intervals, knots, extent_mm, targets[0].sampled, begun)
 
+    stiffness = options.smoothness * options.gradicon_weight * FIELD_STIFFNESS.get(options.measure.name, 1.0)
+
     def loss(way: int) -> Tensor:
         similarity = targets[way].loss(splines.lattice + splines.displacements(coefficients, slice(way, way + 1)))
         inconsistency = _inconsistency(at_knots.displacements(coefficients), at_knots.lattice, way, extent_mm)
-        return similarity + options.smoothness * options.gradicon_weight * inconsistency
+        return similarity + stiffness * inconsistency
 
     spacing_mm = min(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
     flat = flat_gradient(coefficients, extent_mm)

@@ -126,6 +126,7 @@ class Method(ABC):
         gives_inverse: the inverse is known by construction.
         uses_labels: labels guide the work; otherwise they only judge it.
         repeats: how often a pair is registered again to see how far the result can be trusted; together no longer than once.
+        across_contrasts: the similarities from which one is chosen for two contrasts; mind among them.
         diffusion_steps: so many first steps of a training from nothing have diffusion as regularity.
     """
 
@@ -135,6 +136,7 @@ class Method(ABC):
     gives_inverse: ClassVar[bool] = False
     uses_labels: ClassVar[bool] = True
     repeats: ClassVar[int] = 1
+    across_contrasts: ClassVar[tuple[str, ...]] = ("mind",)
     diffusion_steps: ClassVar[int] = 0
 
     def memory_mb(self, size: Size) -> float:

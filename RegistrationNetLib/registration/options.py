@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -32,8 +32,8 @@ class Options:
         weights: a file in place of the card's own; for a method that needs none, what it then begins with.
         mirrored: images are mirrored for the network, which knows the other side of the body.
         repeats: how often the pair is registered again, to see how far the result can be trusted.
-        across: what holds in place of all this where the aligned images turn out to have two contrasts; None: their contrast
-            is not looked at.
+        across: by the name of the similarity, what holds in place of all this where the aligned images turn out to have two
+            contrasts; empty: their contrast is not looked at.
     """
 
     card: Card
@@ -49,7 +49,7 @@ class Options:
     mirrored: bool
     repeats: int
     seed: int
-    across: Options | None = None
+    across: Mapping[str, Options] = field(default_factory=dict)
 
     @property
     def preparation(self) -> Preparation:
@@ -114,10 +114,14 @@ def checked_options(
         repeats=_repeats(method, repeats),
         seed=seed,
     )
-    if similarity != "auto" or method.has_network or modalities[0] != modalities[1]:
+    if similarity != "auto" or method.has_network:
         return options
-    judge = field_measure(str(card.refine["similarity"]["across_modalities"]))
-    return replace(options, across=replace(options, settings=method.settings(replace(asked, measure=judge)), judge=judge))
+
+    def judged_by(name: str) -> Options:
+        judge = field_measure(name)
+        return replace(options, settings=method.settings(replace(asked, measure=judge)), judge=judge)
+
+    return replace(options, across={name: judged_by(name) for name in method.across_contrasts})
 
 
 def _check_fits(

@@ -88,10 +88,10 @@ class Overlap:
             mean = (1 - INFORMATION) * mean + INFORMATION * _information(self._memberships, values, objects)
         return Score(1 - mean * (share / SMALLEST_SHARE).clamp(max=1), share)
 
-    def local(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor]:
-        """Local correlation under the matrices, and 1 where it counts, else 0: [B, 1, *shape of fixed] each."""
-        _, correlation, objects, _ = self._compared(moving_from_fixed)
-        return correlation, objects
+    def local(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Moving's values under the matrices, their local correlation, and 1 where it counts, else 0: [B, 1, *shape of fixed] each."""
+        values, correlation, objects, _ = self._compared(moving_from_fixed)
+        return values, correlation, objects
 
     def _compared(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Moving's values, their local correlation with fixed, where it counts, and the share of the smaller object that lies in both."""

@@ -155,7 +155,7 @@ def register(
             weights, as published); default: what the card says. NePhi fits its networks ("network"), and has no field.
         steps: of the refinement, at each level of the field's; default: what the method says. 0 means no refinement.
         similarity: "lncc", "lncc2", "ncc", "ssd", "mind", "mi", or "auto": LNCC within one contrast, as the aligned
-            images show (two MR images may have two), MIND-SSC across.
+            images show (two MR images may have two); across, mutual information where intensities say much of each other, else MIND-SSC.
         fixed_modality, moving_modality: "ct", "mr" or "other"; they set the intensity window. Default: what the DICOM header
             of the image says, else "other".
         fixed_mask, moving_mask: the similarity counts where they are not 0; on another grid than their image they are resampled.
