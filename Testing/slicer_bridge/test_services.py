@@ -132,11 +132,22 @@ def test_masks_labels_and_landmarks_reach_the_road(pair: dict[str, str], tmp_pat
         ({"displacement_axes": [1, 0, 1]}, r"The displacement_axes are three of 1 and -1.*\[1, 0, 1\] came"),
         ({"displacement_axes": "xyz"}, "The displacement_axes are three of 1 and -1.*'xyz' came"),
         ({"images": {"fixed": "/nowhere.nrrd", "moving": "/nowhere.nrrd"}}, "no file"),
+        ({"images": {"fixed": 5, "moving": "/nowhere.nrrd"}}, "The fixed of a request is a path; 5 came"),
+        ({"folder": ["a"]}, r"The folder of a request is a path; \['a'\] came"),
+        ({"initial": "left"}, "The initial transform of a request is a matrix .* or a field .*; 'left' came"),
+        ({"initial": {"matrix": [[1, 0], [0, "x"]]}}, "The initial transform of a request is a matrix"),
+        ({"initial": {"matrix": [[10**400] * 4] * 4}}, "The initial transform of a request is a matrix"),
+        ({"initial": {"field": None}}, "The initial field of a request is a path; None came"),
     ],
 )
 def test_a_bad_request_is_refused(pair: dict[str, str], tmp_path: Path, change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         registered(asked(pair, tmp_path, **change), silent)
+
+
+def test_an_initial_field_must_hold_vectors(pair: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a field of 1 numbers in 3 dimensions"):
+        registered(asked(pair, tmp_path, initial={"field": pair["fixed"]}), silent)
 
 
 def test_a_full_disk_is_told(pair: dict[str, str], tmp_path: Path) -> None:
