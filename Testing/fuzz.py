@@ -87,7 +87,14 @@ def make_seeds(folder: Path) -> None:
     asked = {"model": "direct", "steps": 0, "align": ["centre"], "fixed_landmarks": [[1, 2, 3]], "moving_landmarks": [[1, 2, 4]]}
     requests = [
         {"id": 1, "do": "register", "images": images, "options": asked, "initial": {"matrix": matrix}, "folder": str(folder)},
-        {"id": 2, "do": "register", "images": images, "options": {"device": "cpu"}, "displacement_axes": [-1, -1, 1], "parts": True},
+        {
+            "id": 2,
+            "do": "register",
+            "images": images,
+            "options": {"device": "cpu"},
+            "displacement_axes": [-1, -1, 1],
+            "parts": True,
+        },
         {"id": 3, "do": "import", "model": "unigradicon", "file": str(folder / "weights.trch")},
         {"id": 4, "do": "cancel"},
         {"id": 5, "do": "models"},
@@ -317,8 +324,26 @@ def _odd_requests(path: Path, chance: random.Random) -> bytes:
         request = json.loads(chance.choice(content.splitlines()))
     except (ValueError, IndexError, RecursionError):
         return content
-    odd: tuple[Any, ...] = (None, 5, -1.5, True, "", "\ud800", "a\0b", [], [[]], {}, {"a": None}, [None] * 3, [[1e999]], str(path), "..")
-    inner = chance.choice([request, *(one for one in request.values() if isinstance(one, dict))]) if isinstance(request, dict) else {}
+    odd: tuple[Any, ...] = (
+        None,
+        5,
+        -1.5,
+        True,
+        "",
+        "\ud800",
+        "a\0b",
+        [],
+        [[]],
+        {},
+        {"a": None},
+        [None] * 3,
+        [[1e999]],
+        str(path),
+        "..",
+    )
+    inner = (
+        chance.choice([request, *(one for one in request.values() if isinstance(one, dict))]) if isinstance(request, dict) else {}
+    )
     if inner:
         inner[chance.choice(list(inner))] = chance.choice(odd)
     return content + json.dumps(request).encode("ascii") + b"\n"

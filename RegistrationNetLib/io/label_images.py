@@ -56,7 +56,9 @@ def _probable(mask: sitk.Image, what: str, warn: Warn) -> sitk.Image:
     if (is_whole | np.isnan(values)).all() or not 0 <= np.nanmin(values) <= np.nanmax(values) <= 1 + WHOLE_WITHIN:
         return mask
     likely = values >= PROBABLE
-    warn(f"{what} holds probabilities (numbers between 0 and 1); it was taken where they are {PROBABLE:g} or more, {_share(likely)}.")
+    warn(
+        f"{what} holds probabilities (numbers between 0 and 1); it was taken where they are {PROBABLE:g} or more, {_share(likely)}."
+    )
     made = sitk.GetImageFromArray(np.where(np.isnan(values), np.nan, likely).astype(np.float32))
     made.CopyInformation(mask)
     return made

@@ -63,7 +63,9 @@ def plain_image(image: sitk.Image, what: str, warn: Warn) -> sitk.Image:
         )
     if not lone.any():
         return image
-    warn(f"{what}: {int(lone.sum())} lone voxels are far from all others ({low:g} to {high:g}); their neighbours' mean was taken.")
+    warn(
+        f"{what}: {int(lone.sum())} lone voxels are far from all others ({low:g} to {high:g}); their neighbours' mean was taken."
+    )
     changed = sitk.GetArrayFromImage(image)
     changed[lone] = _of_neighbours(values, counted)[lone].astype(changed.dtype)
     return _like(image, changed)

@@ -6,7 +6,7 @@ Names are in Slicer's style, since the console is where they are used.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from .scene_inputs import Inputs
 from .scene_record import RegistrationResult
 from .scene_results import REPLACEABLE, check_outputs
 from .scene_transforms import placed_under
-from .scene_views import Views
+from .scene_views import Views, go_to
 
 # What the panel's choice of an alignment or refinement means to `register`; None leaves it to the model.
 ALIGNMENTS: Mapping[str, tuple[str, ...] | None] = {
@@ -201,7 +201,7 @@ class RegistrationLogic:
         return remove(card_named(model))
 
     def showResult(self, result: RegistrationResult, view: str, other: RegistrationResult | None = None) -> None:
-        """Show a result in the slice views: "fixed", "moving", "warped", "difference", "checkerboard", "jacobian" or "grid".
+        """Show a result in the slice views: "fixed", "moving", "warped", "difference", "checkerboard", "jacobian", "error" or "grid".
 
         What another result has left there (its grid, its legend) goes. "other" shows the warped volume of the result `other`.
 
@@ -209,6 +209,10 @@ class RegistrationLogic:
             InputError: there is no such view, or a node that it needs is gone.
         """
         self._views.show(result, view, other)
+
+    def showPlace(self, place: Sequence[float]) -> None:
+        """Move the slices to a point in LPS mm, as `report["marks"][…]["worst_at_mm"]` gives it."""
+        go_to(place)
 
     def leaveViews(self) -> None:
         """Give the slice views back as they were before the first result was shown."""

@@ -13,7 +13,7 @@ import vtk
 from ..errors import InputError
 from .client import Result
 from .mrml import set_displacements, set_matrix, set_voxels
-from .scene_display import set_chart, set_histogram, set_quality, show_as_jacobian, show_like
+from .scene_display import largest_edge_mm, set_chart, set_histogram, set_quality, show_as_error, show_as_jacobian, show_like
 from .scene_sampling import Node
 
 # What a node is of a result (an attribute), on whose lattice it lies (a reference), and the affine part (an attribute, LPS).
@@ -21,19 +21,25 @@ ROLE = "RegistrationNet.Role"
 FIXED = "RegistrationNet.fixed"
 ALIGNMENT = "RegistrationNet.Alignment"
 # Volumes that show no anatomy.
-NO_IMAGES = ("jacobian", "difference", "checkerboard")
+NO_IMAGES = ("jacobian", "error", "difference", "checkerboard", "jacobian overlay", "error overlay")
 # What comes first in the names tells the nodes apart, also where a list cuts them off.
 TITLES: Mapping[str, str] = {
     "transform": "Transform",
     "inverse": "Inverse transform",
     "warped": "Warped",
     "jacobian": "Jacobian",
+    "error": "Expected error",
     "table": "Quality",
     "histogram": "Histogram",
     "series": "Plot series",
     "chart": "Chart",
     "affine": "Affine part",
     "deformable": "Deformable part",
+}
+# What views have made of a node, which refers to it: role of the made one, by the name of the reference.
+MADE: Mapping[str, str] = {
+    "RegistrationNet.Grid": "grid",
+    **{f"RegistrationNet.{role}": role for role in ("difference", "checkerboard", "jacobian overlay", "error overlay")},
 }
 # What may be written into a node that is there already, and the kinds of node that can take it.
 REPLACEABLE: Mapping[str, tuple[str, ...]] = {
@@ -49,8 +55,8 @@ REPLACEABLE: Mapping[str, tuple[str, ...]] = {
 class ResultNodes:
     """The nodes of one registered pair; None for what is not there (any more).
 
-    Moving placed under `transform` lies on fixed; `inverse` takes fixed onto moving. `warped` and `jacobian` lie on the lattice of
-    fixed. Where the parts were asked for, moving under `affine`, which lies under `deformable`, lies where it does under `transform`.
+    Moving placed under `transform` lies on fixed; `inverse` takes fixed onto moving. `warped`, `jacobian` and `error` (the expected
+    error, in mm) lie on the lattice of fixed. Where the parts were asked for, moving under `affine`, which lies under `deformable`, lies where it does under `transform`.
     """
 
     transform: Node
@@ -63,6 +69,7 @@ class ResultNodes:
     chart: Node
     affine: Node | None = None
     deformable: Node | None = None
+    error: Node | None = None
 
 
 @contextmanager
@@ -129,7 +136,8 @@ def placed(scene: Node, result: Result, *, fixed: Node, moving: Node, outputs: M
             histogram,
             series,
             chart,
-            *(_parts(scene, result, pair, (moving, fixed)) if "deformable" in result.volumes else ()),
+            *(_parts(scene, result, pair, (moving, fixed)) if "deformable" in result.volumes else (None, None)),
+            _error(scene, result, pair) if "error_mm" in result.volumes else None,
         )
         _filed(scene, pair, [node for node in vars(nodes).values() if node is not None])
     nodes = ResultNodes(**{**vars(nodes), **{name: _moved(vars(nodes)[name], node) for name, node in (outputs or {}).items()}})
@@ -152,7 +160,11 @@ def role_of(node: Node) -> str:
 
 
 def _moved(new: Node, existing: Node) -> Node:
-    """`existing` with what `new` holds, which goes. Nothing here can fail half-way."""
+    """`existing` with what `new` holds, which goes, as does what views have made of the old content. Nothing here can fail half-way."""
+    for reference, role in MADE.items():
+        made = existing.GetNodeReference(reference)
+        if made is not None and role_of(made) == role:
+            existing.GetScene().RemoveNode(made)
     if new.IsA("vtkMRMLTransformNode"):
         existing.SetAndObserveTransformFromParent(new.GetTransformFromParent())
         _refer(
@@ -214,6 +226,13 @@ def _jacobian(scene: Node, result: Result, pair: str) -> Node:
     node = _added(scene, "vtkMRMLScalarVolumeNode", "jacobian", pair)
     show_as_jacobian(node)
     set_voxels(node, result.volumes["jacobian"])
+    return node
+
+
+def _error(scene: Node, result: Result, pair: str) -> Node:
+    node, volume = _added(scene, "vtkMRMLScalarVolumeNode", "error", pair), result.volumes["error_mm"]
+    show_as_error(node, largest_edge_mm(volume))
+    set_voxels(node, volume)
     return node
 
 

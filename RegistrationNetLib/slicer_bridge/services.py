@@ -31,6 +31,7 @@ from ..progress import ProgressCallback
 from ..registration.methods import untrained_network
 from ..registration.pipeline import Registration, register
 from .messages import Message
+from .packed_mask import packed
 
 # The histogram of Jacobian determinants; what lies beyond counts in the bin at the end.
 HISTOGRAM_BINS, HISTOGRAM_RANGE = 144, (-0.5, 4.0)
@@ -76,6 +77,7 @@ def registered(request: Message, progress: ProgressCallback) -> dict[str, Any]:
             "alignment": affine_matrix(result.alignment).tolist(),
             "report": result.report(),
             "histogram": _histogram(result.jacobian),
+            "body": packed(result.evidence.body, _world_from_index(result.evidence.grid).tolist()),
         }
 
 
@@ -250,8 +252,12 @@ def _write_field(field: Callable[[], Field], axes: Array, path: Path) -> None:
             total[:count].view(-1, 3 * together).addmm_(part[:count].view(-1, 3 * together), matrix)
             yield total[:count].numpy()
 
-    world_from_index = grid.world_from_voxel[:, [2, 1, 0, 3]].astype(np.float64)
-    write_slabs(slabs(), path, shape=(*grid.shape, 3), world_from_index=world_from_index)
+    write_slabs(slabs(), path, shape=(*grid.shape, 3), world_from_index=_world_from_index(grid))
+
+
+def _world_from_index(grid: Grid) -> Array:
+    """From indices in the order x, y, z."""
+    return grid.world_from_voxel[:, [2, 1, 0, 3]].astype(np.float64)
 
 
 def _histogram(jacobian: sitk.Image) -> dict[str, list[float]]:

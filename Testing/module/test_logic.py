@@ -566,7 +566,8 @@ def test_comparisons_are_made_once(scene: Any, logic: Any, result: Any, layers: 
 
 def test_an_unknown_view_is_refused(logic: Any, result: Any) -> None:
     with pytest.raises(
-        InputError, match="no view 'smell'; the views are fixed, moving, warped, difference, checkerboard, jacobian, grid, other"
+        InputError,
+        match="no view 'smell'; the views are fixed, moving, warped, difference, checkerboard, jacobian, error, grid, other",
     ):
         logic.showResult(result, "smell")
 

@@ -29,7 +29,15 @@ def test_opening_reads_nothing_of_networks_losses_or_training(opening: dict[str,
     assert "slicer_bridge" in packages
     assert not packages & {"losses", "training", "cli"}
     read = {name for name in opening["library"] if name.startswith(("models.", "quality.", "geometry.", "io."))}
-    assert read <= {"models.catalogue", "models.download", "models.weights", "quality.colours", "io.nrrd", "io.native_paths", "io.warning"}
+    assert read <= {
+        "models.catalogue",
+        "models.download",
+        "models.weights",
+        "quality.colours",
+        "io.nrrd",
+        "io.native_paths",
+        "io.warning",
+    }
 
 
 def test_the_panel_works_before_anything_is_installed_and_asks_for_it_when_it_is_needed() -> None:

@@ -12,6 +12,7 @@ from RegistrationNetLib.models.catalogue import card_named
 from RegistrationNetLib.progress import silent
 from RegistrationNetLib.slicer_bridge import services
 from RegistrationNetLib.slicer_bridge.messages import WORK
+from RegistrationNetLib.slicer_bridge.packed_mask import unpacked
 from RegistrationNetLib.slicer_bridge.services import SERVICES, downloaded, imported, registered
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -75,6 +76,9 @@ def test_the_fields_are_the_transforms_of_the_registration(
         sitk.GetArrayFromImage(sitk.ReadImage(answer["files"]["warped"])), sitk.GetArrayFromImage(result.warped)
     )
     assert answer["report"] == result.report()
+    assert np.array_equal(unpacked(answer["body"]).values, result.evidence.body)
+    grid, world = result.evidence.grid, unpacked(answer["body"]).world_from_index
+    assert np.allclose(world @ [3, 2, 1, 1], grid.world_from_voxel @ [1, 2, 3, 1])
     assert sum(answer["histogram"]["voxels"]) == result.jacobian.GetNumberOfPixels()
 
 
