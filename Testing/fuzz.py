@@ -424,12 +424,14 @@ def _work(first: int, cases: int, seconds: float) -> int:
     """The process that does the work: each number is told before its case, and each failure after it."""
     import resource
 
+    # Before all that takes long on a busy machine, as who waits for this process waits for so many seconds and little more.
+    until = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         make_seeds(Path(folder))
         for module in ("RegistrationNetLib.registration.methods", "RegistrationNetLib.registration.options"):
             __import__(module)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-        until, failed = time.monotonic() + seconds, 0
+        failed = 0
         for number in range(first, first + cases) if cases else itertools.count(first):
             if time.monotonic() > until:
                 break

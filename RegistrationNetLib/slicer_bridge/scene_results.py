@@ -127,6 +127,8 @@ def placed(scene: Node, result: Result, *, fixed: Node, moving: Node, outputs: M
         table = _added(scene, "vtkMRMLTableNode", "table", pair)
         set_quality(table, result.report)
         histogram, series, chart = _chart(scene, result, pair)
+        has_parts = "deformable" in result.volumes
+        affine, deformable = _parts(scene, result, pair, (moving, fixed)) if has_parts else (None, None)
         nodes = ResultNodes(
             _grid_transform(scene, result, "moving_from_fixed", ("transform", pair), (moving, fixed)),
             _grid_transform(scene, result, "fixed_from_moving", ("inverse", pair), (fixed, moving)),
@@ -136,7 +138,8 @@ def placed(scene: Node, result: Result, *, fixed: Node, moving: Node, outputs: M
             histogram,
             series,
             chart,
-            *(_parts(scene, result, pair, (moving, fixed)) if "deformable" in result.volumes else (None, None)),
+            affine,
+            deformable,
             _error(scene, result, pair) if "error_mm" in result.volumes else None,
         )
         _filed(scene, pair, [node for node in vars(nodes).values() if node is not None])

@@ -255,7 +255,7 @@ def _write_field(field: Callable[[], Field], axes: Array, path: Path) -> None:
     write_slabs(slabs(), path, shape=(*grid.shape, 3), world_from_index=_world_from_index(grid))
 
 
-def _world_from_index(grid: Grid) -> Array:
+def _world_from_index(grid: Grid) -> NDArray[np.float64]:
     """From indices in the order x, y, z."""
     return grid.world_from_voxel[:, [2, 1, 0, 3]].astype(np.float64)
 
