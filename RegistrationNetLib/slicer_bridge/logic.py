@@ -23,7 +23,7 @@ from .interpreter import named_python
 from .job import RegistrationJob
 from .scene_inputs import Inputs
 from .scene_record import RegistrationResult
-from .scene_results import REPLACEABLE, check_outputs
+from .scene_results import REPLACEABLE, check_outputs, remove_empty_folders
 from .scene_transforms import placed_under
 from .scene_views import Views, go_to
 
@@ -63,7 +63,10 @@ class RegistrationLogic:
         self._jobs: list[RegistrationJob] = []
         self._views = Views()
         self._scene = slicer.mrmlScene
-        self._sceneTag = self._scene.AddObserver(self._scene.StartCloseEvent, self._onSceneStartClose)
+        self._sceneTags = [
+            self._scene.AddObserver(self._scene.StartCloseEvent, self._onSceneStartClose),
+            self._scene.AddObserver(self._scene.EndUndoEvent, self._onEndUndo),
+        ]
 
     def close(self) -> None:
         """End the worker; registrations under way are cancelled."""
@@ -71,7 +74,8 @@ class RegistrationLogic:
         for job in self._jobs:
             job.cancel()
         self.client.close()
-        self._scene.RemoveObserver(self._sceneTag)
+        for tag in self._sceneTags:
+            self._scene.RemoveObserver(tag)
 
     def getParameterNode(self) -> Any:
         """What was chosen in the panel; the module says how it is kept."""
@@ -228,6 +232,9 @@ class RegistrationLogic:
         self._jobs = [job for job in self._jobs if not job.isFinished]
         if not self._jobs and not self.client.unfinished:
             self._timer.stop()
+
+    def _onEndUndo(self, *_caller: Any) -> None:
+        remove_empty_folders(self._scene)
 
     def _onSceneStartClose(self, *_caller: Any) -> None:
         for job in self._jobs:

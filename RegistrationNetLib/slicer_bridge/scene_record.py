@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from .packed_mask import unpacked
-from .scene_results import TITLES, ResultNodes
+from .scene_results import TITLES, ResultNodes, take_part_in_undo
 from .scene_sampling import Node
 
 _KIND = "vtkMRMLScriptedModuleNode"
@@ -65,6 +65,7 @@ def remembered(scene: Node, result: RegistrationResult) -> Record:
     title = f"{len(records(scene)) + 1}. {result.report['model']}: {pair}"
     record = scene.AddNewNodeByClass(_KIND, scene.GenerateUniqueName(title))
     record.SetHideFromEditors(True)
+    take_part_in_undo(record)
     record.SetAttribute(_REPORT, json.dumps(result.report))
     record.SetAttribute(_ROLES, json.dumps(list(nodes)))
     record.SetAttribute(_BODY, json.dumps(result.body))

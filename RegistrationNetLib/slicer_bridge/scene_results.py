@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
@@ -18,6 +18,7 @@ from .scene_sampling import Node
 
 # What a node is of a result (an attribute), on whose lattice it lies (a reference), and the affine part (an attribute, LPS).
 ROLE = "RegistrationNet.Role"
+FOLDER = "folder"
 FIXED = "RegistrationNet.fixed"
 ALIGNMENT = "RegistrationNet.Alignment"
 # Volumes that show no anatomy.
@@ -73,10 +74,19 @@ class ResultNodes:
 
 
 @contextmanager
-def all_or_none(scene: Node) -> Iterator[None]:
-    """One step of undo. When the block fails, every node that came with it is removed again."""
-    if scene.GetUndoFlag():
-        scene.SaveStateForUndo()
+def all_or_none(scene: Node, *, changed: Iterable[Node] = (), is_step: bool = True) -> Iterator[None]:
+    """One step of undo, where the scene has that. When the block fails, every node that came with it is removed again.
+
+    Args:
+        changed: nodes that were there before, which the block changes: undo brings them back as they were.
+        is_step: False for what goes and comes with nodes of an earlier step, as views do that were made of a result.
+    """
+    undoes = bool(scene.GetUndoFlag())
+    if undoes:
+        for node in changed:
+            node.SetUndoEnabled(True)
+        if is_step:
+            scene.SaveStateForUndo()
     before = set(_ids(scene))
     try:
         yield
@@ -85,6 +95,35 @@ def all_or_none(scene: Node) -> Iterator[None]:
             if (node := scene.GetNodeByID(one)) is not None:
                 scene.RemoveNode(node)
         raise
+    if undoes:
+        for one in _ids(scene):
+            if one not in before:
+                take_part_in_undo(scene.GetNodeByID(one))
+
+
+def take_part_in_undo(node: Node) -> None:
+    """Undo removes the node with the step in which it came, and redo brings it back; where the scene has that.
+
+    Colours are shared by the results of a scene, and stay, as does the list of all nodes.
+    """
+    is_shared = any(node.IsA(kind) for kind in ("vtkMRMLColorNode", "vtkMRMLStorageNode", "vtkMRMLSubjectHierarchyNode"))
+    node.SetUndoEnabled(bool(node.GetScene().GetUndoFlag()) and not is_shared)
+
+
+def remove_empty_folders(scene: Node) -> None:
+    """The folders of results that undo has taken away."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    for item in _items_in(hierarchy, hierarchy.GetSceneItemID(), is_deep=True):
+        held = (hierarchy.GetItemDataNode(one) for one in _items_in(hierarchy, item, is_deep=False))
+        is_empty = not any(node is not None and scene.IsNodePresent(node) for node in held)
+        if hierarchy.GetItemAttribute(item, ROLE) == FOLDER and is_empty:
+            hierarchy.RemoveItem(item)
+
+
+def _items_in(hierarchy: Node, parent: int, *, is_deep: bool) -> list[int]:
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(parent, items, is_deep)
+    return [items.GetId(index) for index in range(items.GetNumberOfIds())]
 
 
 def check_outputs(outputs: Mapping[str, Node], inputs: Mapping[str, Node]) -> None:
@@ -123,7 +162,7 @@ def placed(scene: Node, result: Result, *, fixed: Node, moving: Node, outputs: M
     `outputs` are nodes to write into instead of new ones, by the names of `REPLACEABLE`.
     """
     pair = f"{moving.GetName()} to {fixed.GetName()}"
-    with all_or_none(scene):
+    with all_or_none(scene, changed=(outputs or {}).values()):
         table = _added(scene, "vtkMRMLTableNode", "table", pair)
         set_quality(table, result.report)
         histogram, series, chart = _chart(scene, result, pair)
@@ -252,6 +291,7 @@ def _filed(scene: Node, name: str, nodes: list[Node]) -> None:
     """Put the nodes into one folder."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), scene.GenerateUniqueName(name))
+    hierarchy.SetItemAttribute(folder, ROLE, FOLDER)
     try:
         for node in nodes:
             _put(hierarchy, node, folder)

@@ -49,13 +49,14 @@ class Views:
         self._note(self._before)
         switch_off()
         slicer.util.setSliceViewerLayers(background=background, foreground=foreground, foregroundOpacity=OPACITY)
-        # Last, because a legend looks at the layers when it is itself modified, not when they are.
-        for node in (background, foreground):
-            if node is not None and scene_display.legend_kind(role_of(node)):
-                _switch(scene_display.legend_of(node, role_of(node)), is_on=True)
-        if grid is not None:
-            _switch(_drawing(grid), is_on=True)
-            _switch(scene_display.legend_of(grid, "grid"), is_on=True)
+        with all_or_none(slicer.mrmlScene, is_step=False):
+            # Last, because a legend looks at the layers when it is itself modified, not when they are.
+            for node in (background, foreground):
+                if node is not None and scene_display.legend_kind(role_of(node)):
+                    _switch(scene_display.legend_of(node, role_of(node)), is_on=True)
+            if grid is not None:
+                _switch(_drawing(grid), is_on=True)
+                _switch(scene_display.legend_of(grid, "grid"), is_on=True)
         self._ours.clear()
         self._note(self._ours)
 
@@ -141,7 +142,7 @@ def _grid(result: Any) -> Node:
     node = transform.GetNodeReference(_GRID)
     if node is not None and role_of(node) == "grid" and _drawing(node) is not None:
         return node
-    with all_or_none(slicer.mrmlScene):
+    with all_or_none(slicer.mrmlScene, is_step=False):
         node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLTransformNode")
         node.UnRegister(None)
         node.SetName(slicer.mrmlScene.GenerateUniqueName(f"Grid: {transform.GetName()}"))
@@ -200,7 +201,7 @@ def _made_of(original: Node, role: str, fill: Callable[[Node], None], fixed: Nod
     reference = f"RegistrationNet.{role}"
     node = original.GetNodeReference(reference)
     if node is None or role_of(node) != role:
-        with all_or_none(slicer.mrmlScene):
+        with all_or_none(slicer.mrmlScene, is_step=False):
             title = slicer.mrmlScene.GenerateUniqueName(f"{role.capitalize()}: {original.GetName()}")
             node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", title)
             fill(node)

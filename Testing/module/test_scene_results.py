@@ -284,17 +284,6 @@ def test_a_failure_while_filing_leaves_no_folder(scene: Any, pair: tuple[Any, An
     assert hierarchy.GetNumberOfItems() <= items + 1
 
 
-def test_all_results_are_one_step_of_undo(scene: Any, pair: tuple[Any, Any]) -> None:
-    fixed, moving = pair
-    scene.SetUndoOn()
-    try:
-        levels = scene.GetNumberOfUndoLevels()
-        placed(scene, result(), fixed=fixed, moving=moving)
-        assert scene.GetNumberOfUndoLevels() == levels + 1
-    finally:
-        scene.SetUndoOff()
-
-
 def test_comparisons_are_made_in_display_windows(scene: Any) -> None:
     fixed, warped = volume_node(scene, ball((0, 0, 0)), "fixed"), volume_node(scene, ball((3, 0, 0)), "warped")
     for node, low, high in ((fixed, 0, 1000), (warped, 0, 500)):
