@@ -40,7 +40,7 @@ PLAN: dict[str, str] = {
         checkpoints record export run
     """,
     "slicer_bridge": """
-        messages packed_mask interpreter dependencies settings sample_data services worker client
+        messages packed_mask interpreter dependencies installation settings sample_data services worker client
         scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record scene_values job logic
         presets panel_binding panel_sight panel_words panel_inputs panel_devices panel_models panel_segments panel_checks
         panel_installation panel_presets panel_cursor panel_results panel_run
@@ -72,6 +72,7 @@ LIGHT = [
     "slicer_bridge.messages",
     "slicer_bridge.interpreter",
     "slicer_bridge.dependencies",
+    "slicer_bridge.installation",
     "slicer_bridge.worker",
 ]
 # Some of these work in Slicer only.
