@@ -87,7 +87,7 @@ def piped(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.
     flags = {"creationflags": _windows_flags()} if os.name == "nt" else {"start_new_session": True}
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        return subprocess.Popen(command, env=dict(environment), **pipes, **flags)  # type: ignore[call-overload,no-any-return]
+        return subprocess.Popen(command, env=dict(environment), **pipes, **flags)  # type: ignore[call-overload]
     except OSError as error:
         raise WorkerError(f"{command[0]} cannot be run ({error.strerror}). Name another Python.") from error
 

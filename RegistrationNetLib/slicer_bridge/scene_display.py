@@ -120,7 +120,7 @@ class Legend:
 # By the role of the node that a legend explains. What lies beyond an end has the colour of the end.
 LEGENDS: Mapping[str, Legend] = {
     "jacobian": Legend(_("Volume change\n≤ 0: folded\n≥ 4"), 6),
-    "error": Legend(_("Expected\nerror, mm\n≥"), 5, "%.0f"),
+    "error": Legend(_("Expected error,\nmm\n≥"), 5),
     "difference": Legend(_("Warped − fixed\norange: warped\nis brighter"), 5),
     "grid": Legend(_("Deformation,\nmm\n≥"), 5),
 }

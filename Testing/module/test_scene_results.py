@@ -188,7 +188,7 @@ def test_expected_errors_have_the_colours_of_the_report_and_are_clear_below_a_vo
     assert shown[:, 3].tolist() == [255 * (weight > 0) for weight in weights]
     assert np.abs(shown[2:, :3] - colours[2:]).max() <= 12
     title = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(nodes.error).GetTitleText()
-    assert title == "Expected\nerror, mm\n≥"
+    assert title == "Expected error,\nmm\n≥"
 
 
 def test_an_older_worker_brings_no_error(scene: Any, pair: tuple[Any, Any]) -> None:
