@@ -35,7 +35,7 @@ from ..strategies import directions, rotation
 
 Matrix = NDArray[np.floating]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "registered_once")
 
 RESULTS = {"transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz", "error_mm.nii.gz", "report.json", "report.html"}
 QUICK: dict[str, Any] = {"align": ("centre",), "steps": 3}
