@@ -94,8 +94,8 @@ def _kept(fields: Fields, sides: tuple[Prepared, Prepared], measure: Measure) ->
         if gain > 0:
             return none, []
         return none, [
-            f"The deformation raised the similarity by {measure.name} but lowered it by {judge.name}; it was left out, and the "
-            "result is the alignment alone. Choose another similarity if a deformation is needed."
+            f"The deformation raised the similarity by {measure.name} but lowered it by {judge.name} over {held_out.sigma_vox:g} "
+            "voxels; it was left out, and the result is the alignment alone. Choose another similarity if a deformation is needed."
         ]
     return fields, []
 

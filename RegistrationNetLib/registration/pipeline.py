@@ -36,6 +36,7 @@ from ..quality.marks import Mark, marks
 from ..quality.report import write_html
 from ..quality.truth import Truth
 from ..quality.verdict import Verdict, trust_marks, verdict_on
+from ..quality.worst import Place, worst_places
 from ..version import __version__
 from .argument_types import check_types
 from .initial_transform import Initial, initial_of
@@ -55,6 +56,7 @@ class Registration:
     `moving_from_fixed` maps points of fixed to points of moving, as resampling needs it; it is an affine (`alignment`)
     after a displacement field that covers fixed. `fixed_from_moving` is its inverse, with its field on moving's grid.
     `error_mm` is the expected error at each voxel of fixed; 95 % of the errors lie below `expected_error.bound_factor` times it.
+    `places_mm` are the points of fixed at which it is worst, by the `place` of a mark.
     """
 
     fixed: sitk.Image
@@ -68,6 +70,7 @@ class Registration:
     quality: Quality
     evidence: Evidence
     expected_error: ExpectedError
+    places_mm: Mapping[str, Place]
     facts: Mapping[str, Any]
 
     @property
@@ -82,7 +85,7 @@ class Registration:
 
     def report(self) -> dict[str, Any]:
         """The content of `report.json`."""
-        marked = {mark.measure: {"colour": mark.colour, "value": mark.value_text, "rule": mark.rule} for mark in self.marks}
+        marked = {mark.measure: self._marked(mark) for mark in self.marks}
         return {
             "verdict": self.verdict.as_dict(),
             **self.facts,
@@ -112,6 +115,11 @@ class Registration:
             content = told.report() | ({} if truth is None else {"truth": truth.as_dict()})
             (folder / "report.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
             write_html(told, folder / "report.html", truth=truth)
+
+    def _marked(self, mark: Mark) -> dict[str, Any]:
+        place = self.places_mm.get(mark.place)
+        told = {"colour": mark.colour, "value": mark.value_text, "rule": mark.rule}
+        return told if place is None else {**told, "worst_at_mm": list(place)}
 
     def _without_files(self) -> Registration:
         """The same result, whose facts do not say what its files were called."""
@@ -223,6 +231,12 @@ def register(
                 moving_landmarks=moving_landmarks,
             )
             error_mm = error_image(evidence, pair.fixed)
+            places_mm = worst_places(
+                evidence,
+                **{name: parts[name] for name in ("moving", "jacobian", "moving_from_fixed", "fixed_from_moving")},
+                labels=pair.labels,
+                landmarks=(fixed_landmarks, moving_landmarks),
+            )
     report(1.0)
     stages.finish()
     facts = {
@@ -238,7 +252,7 @@ def register(
     }
     return Registration(
         **parts, error_mm=error_mm, quality=quality, evidence=evidence,
-        expected_error=expected_error(evidence, max(quality.voxel_mm)), facts=facts,
+        expected_error=expected_error(evidence, max(quality.voxel_mm)), places_mm=places_mm, facts=facts,
     )  # fmt: skip
 
 

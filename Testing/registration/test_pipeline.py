@@ -357,7 +357,11 @@ def test_the_report_holds_what_the_contract_names(tmp_path: Path) -> None:
         assert sum(parts) <= content["seconds"]["total"]
         assert content["peak_memory_mb"] > 50
         assert (content["model"], content["refine"], content["device"]) == ("direct", "field", "cpu")
-        assert all(set(mark) == {"colour", "value", "rule"} for mark in content["marks"].values())
+        assert all(set(mark) - {"worst_at_mm"} == {"colour", "value", "rule"} for mark in content["marks"].values())
+        # Where it is worst, for all that has a place.
+        placed = {name: mark["worst_at_mm"] for name, mark in content["marks"].items() if "worst_at_mm" in mark}
+        assert {"Expected error", "Strongest growing (largest Jacobian determinant)"} <= set(placed)
+        assert {len(place) for place in placed.values()} == {2}
     assert plain["landmarks"]["count"] == 9
     assert plain["labels"]["dice"].keys() >= {"1", "5"}
     assert quick == json.loads(json.dumps(quick_result().report()))
