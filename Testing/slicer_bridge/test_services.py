@@ -146,7 +146,7 @@ def test_masks_labels_and_landmarks_reach_the_road(pair: dict[str, str], tmp_pat
 )
 def test_a_bad_request_is_refused(pair: dict[str, str], tmp_path: Path, change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        registered(asked(pair, tmp_path, **change), silent)
+        registered({**asked(pair, tmp_path), **change}, silent)
 
 
 def test_an_initial_field_must_hold_vectors(pair: dict[str, str], tmp_path: Path) -> None:
