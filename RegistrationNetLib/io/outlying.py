@@ -157,7 +157,7 @@ def _core(values: Values) -> tuple[float, float]:
 
 
 def _share_around(chosen: Mask) -> NDArray[np.float64]:
-    """Of the voxels around each, itself left out, the share that is chosen."""
+    """The share of the voxels around each, itself left out, that is chosen."""
     around = 3**chosen.ndim
     return (_box_mean(chosen.astype(np.float32)) * around - chosen) / (around - 1)
 

@@ -37,7 +37,7 @@ class Target:
     weight: float = 1.0
 
     def loss(self, points: Tensor) -> Tensor:
-        """Of the map that takes the lattice of the comparison to `points` [1, dim, *shape], unit-cube coordinates; a scalar."""
+        """The loss of the map that takes the lattice of the comparison to `points` [1, dim, *shape], unit-cube coordinates; a scalar."""
         warped = sample(self.sampled, points, outside=self.outside)
         if self.volume_ratio is not None:
             warped = warped * jacobian_determinant(points) * self.volume_ratio

@@ -1,4 +1,4 @@
-"""The colours of determinants and differences, in one home: for the pictures and for Slicer's colour table.
+"""The colours of determinants and differences, for the pictures and for Slicer's colour table.
 
 `python -m RegistrationNetLib.quality.colours > Resources/Colors/JacobianDeterminant.ctbl` renews the table that Slicer reads.
 """

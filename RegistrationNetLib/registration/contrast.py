@@ -72,7 +72,7 @@ class Contrast:
 
 
 def contrast_of(fixed: Prepared, moving: Prepared, moving_from_fixed: Array) -> Contrast:
-    """Of two images under a world matrix that aligns them."""
+    """How the contrasts of two images are related, under a world matrix that aligns them."""
     views = [View.of(one, spacing_for((fixed, moving), SIDE_VOX)) for one in (fixed, moving)]
     with torch.no_grad():
         values, correlation, objects = Overlap(*views, is_squared=True).local(torch.as_tensor(moving_from_fixed)[None])
@@ -100,7 +100,7 @@ class _Curve:
 
     @staticmethod
     def of(given: Array, wanted: Array) -> _Curve:
-        """Of values in [0, 1], voxel by voxel."""
+        """The curve that gives the values of one image by those of the other, both in [0, 1], voxel by voxel."""
         bins = np.rint(given.clip(0, 1) * (BINS - 1)).astype(int)
         counts, sums = (np.bincount(bins, weight, BINS).astype(float) for weight in (None, wanted - wanted.mean()))
         is_there = counts > 0

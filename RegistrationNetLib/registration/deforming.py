@@ -107,7 +107,7 @@ def _none(grid: Grid, like: Tensor) -> Fields:
 
 @torch.no_grad()
 def _loss(targets: tuple[Target, Target], fields: Fields, shape: list[int]) -> float:
-    """Of both directions on the lattice of `shape`."""
+    """The sum of the losses of both directions, on the lattice of `shape`."""
     both = displacement_on_lattice(fields.displacements(), shape)
     lattice = identity_points(shape, both)
     return sum(float(target.loss(lattice + both[way : way + 1])) for way, target in enumerate(targets))

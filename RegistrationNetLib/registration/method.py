@@ -48,7 +48,7 @@ class Settings(Protocol):
 
     @property
     def steps(self) -> int:
-        """Of the refinement that is done; 0 where none is."""
+        """The number of refinement steps; 0 where none is done."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Task:
 
     @property
     def network_shape(self) -> tuple[int, ...]:
-        """Of the network's lattice, for a card that has one."""
+        """The shape of the network's lattice, for a card that has one."""
         return network_shape(self.card)
 
 
@@ -144,7 +144,7 @@ class Method(ABC):
         return field_mb(size)
 
     def judged_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Of the lattice on which the similarity before and after is found, for a fixed image of `shape`."""
+        """The shape of the lattice on which the similarity before and after is found, for a fixed image of `shape`."""
         return tuple(shape)
 
     @abstractmethod
@@ -193,6 +193,6 @@ def field_seconds(shape: Sequence[int], settings: Settings) -> float:
 
 
 def network_shape(card: Card) -> tuple[int, ...]:
-    """Of the lattice of the network of a card, which must name one."""
+    """The shape of the lattice of the network of a card, which must name one."""
     assert card.input_shape is not None, f"the card {card.name} must give the lattice of its network"
     return card.input_shape

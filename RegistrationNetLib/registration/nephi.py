@@ -36,7 +36,7 @@ class NePhi(Method):
         return BASE_MB + (math.prod(size.fixed) * BYTES_PER_VOXEL + delivered * BYTES_PER_DELIVERED_VOXEL) / 2**20
 
     def judged_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Of the lattice on which the map is delivered, too."""
+        """The shape of the lattice on which the map is delivered, too."""
         return tuple(min(size, FINEST_SIDE_VOX) for size in shape)
 
     def seconds(self, size: Size, settings: Settings) -> dict[str, float]:

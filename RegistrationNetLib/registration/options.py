@@ -58,12 +58,12 @@ class Options:
 
     @property
     def steps(self) -> int:
-        """Of the refinement that is done."""
+        """The number of refinement steps."""
         return self.settings.steps
 
     @property
     def measure(self) -> Measure:
-        """That of the refinement that is done, or would be."""
+        """The similarity of the refinement that is done, or would be."""
         return self.settings.measure
 
     @property

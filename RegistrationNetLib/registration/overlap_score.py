@@ -1,7 +1,8 @@
 """How alike two images are where both have voxels: what the alignment compares, under many matrices at once.
 
-The score is the mean local correlation (or its square and the mutual information, for contrasts of which nothing is known) over the overlap of the two fields of view, as far as it shows an object in either
-image; it says nothing about places that only one of them shows, so that a part fits the whole.
+The score is the mean local correlation over the overlap of the two fields of view, as far as it shows an object in either image; for
+contrasts of which nothing is known, the mean of its square and the mutual information. It says nothing about places that only one of
+them shows, so that a part fits the whole.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Overlap:
         self._voxel = volume[0]
 
     def score(self, moving_from_fixed: Tensor) -> Score:
-        """Of homogeneous world matrices [B, dim + 1, dim + 1], float64."""
+        """The score of each of the homogeneous world matrices [B, dim + 1, dim + 1], float64."""
         values, correlation, objects, share = self._compared(moving_from_fixed)
         closeness = correlation.square() if self.is_squared else correlation
         mean = (closeness * objects).flatten(1).sum(1) / objects.flatten(1).sum(1).clamp_min(1)

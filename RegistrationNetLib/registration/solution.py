@@ -1,4 +1,4 @@
-"""From the checked pair to the method's solution, in the coordinates of networks: prepared, aligned, solved, judged."""
+"""From the checked pair to the method's solution, a world matrix and fields in the unit cube: prepared, aligned, solved, judged."""
 
 from __future__ import annotations
 

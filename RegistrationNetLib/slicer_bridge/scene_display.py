@@ -90,7 +90,7 @@ def error_colours(scene: Node, voxel_mm: float) -> Node:
 
 
 def largest_edge_mm(volume: Volume) -> float:
-    """Of its voxels."""
+    """The largest edge of its voxels."""
     return float(np.linalg.norm(volume.world_from_index[:3, :3], axis=0).max())
 
 

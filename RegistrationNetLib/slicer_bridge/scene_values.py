@@ -38,7 +38,7 @@ def values_at(result: Any, point_ras: Sequence[float]) -> ValuesAt | None:
 
 
 def _value(volume: Node, point_ras: Sequence[float]) -> float | None:
-    """Of the nearest voxel; None outside the volume."""
+    """The value of the nearest voxel; None outside the volume."""
     image = volume.GetImageData()
     if image is None:
         return None
