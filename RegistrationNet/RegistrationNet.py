@@ -142,7 +142,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             # Its setup had failed.
             return
         self.job = None
-        self.resultPanel.leave()
+        self.resultPanel.exit()
         self.setParameterNode(None)
         for part in (self.modelPanel, self.devicePanel, self.segmentPanel, self.installationPanel):
             part.close()
@@ -153,7 +153,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def exit(self) -> None:
-        self.resultPanel.leave()
+        self.resultPanel.exit()
 
     def onSceneStartClose(self, *_caller: Any) -> None:
         self.setParameterNode(None)
@@ -314,7 +314,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         pair = {"moving": node.movingVolume.GetName(), "fixed": node.fixedVolume.GetName()}
         self.ui.outputsLabel.setText(
             _(
-                "Else new nodes in the folder “{moving} to {fixed}”: transform, inverse, warped volume, Jacobian, table, chart."
+                "Else new nodes in the folder “{moving} to {fixed}”: transform, inverse, warped volume, Jacobian, expected error, table, chart."
             ).format(**pair)
         )
 
@@ -391,6 +391,6 @@ class RegistrationNetTest(ScriptedLoadableModuleTest):
         self.assertIsNotNone(widget.resultPanel.result, widget.ui.messageLabel.text)
         after = widget.resultPanel.result.report["similarity"]
         self.assertGreater(after["after"], after["before"])
-        for view in ("warped", "checkerboard", "difference", "jacobian", "grid"):
+        for view in ("warped", "checkerboard", "difference", "jacobian", "error", "grid"):
             getattr(widget.ui, f"{view}ViewButton").click()
         self.assertTrue(widget.ui.messageLabel.isHidden(), widget.ui.messageLabel.text)

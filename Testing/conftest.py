@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from RegistrationNetLib.registration.methods import METHODS
+
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 # The default run gives the same verdict every time and is short.
@@ -51,6 +53,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A registration that does not say how often is not repeated: for tests that do not ask how far it can be trusted."""
+    for method in METHODS.values():
+        monkeypatch.setattr(type(method), "repeats", 0)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 from numpy.typing import ArrayLike, NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
 CT, MR, PET, NM, DOSE = (f"1.2.840.10008.5.1.4.1.1.{one}" for one in ("2", "4", "128", "20", "481.2"))
 ENHANCED_CT, ENHANCED_MR = f"{CT}.1", f"{MR}.1"
@@ -44,7 +44,12 @@ def dataset(storage: str, modality: str, values: NDArray[Any]) -> FileDataset:
 
 def save(one: FileDataset, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    one.save_as(path, enforce_file_format=True)
+    if int(pydicom.__version__.partition(".")[0]) >= 3:
+        one.save_as(path, enforce_file_format=True)
+    else:
+        # As Slicer 5.10 has it.
+        one.is_little_endian, one.is_implicit_VR = True, one.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
+        one.save_as(path, write_like_original=False)
 
 
 def write_series(

@@ -30,7 +30,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY_BYTES = 6 * 2**30
-SECONDS_A_CASE = 60
+# Far more than a case takes, also on a busy machine: one that takes longer hangs.
+SECONDS_A_CASE = 180
 FIRST_CASE = "case "
 
 Make = Callable[[Path], None]
@@ -81,6 +82,42 @@ def make_seeds(folder: Path) -> None:
     base = card_named("gradicon-knee")
     weights = {**(base.weights or {}), "file": "ours.trch"}
     (folder / "ours.card.json").write_text(json.dumps(replace(base, name="ours", weights=weights).as_dict()))
+    _make_weights(folder)
+    images = {name: str(folder / "image.nrrd") for name in ("fixed", "moving")} | {"fixed_mask": str(folder / "mask.nrrd")}
+    matrix = [[1.0, 0.0, 0.0, 2.0], [0.0, 1.0, 0.0, -1.5], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    asked = {"model": "direct", "steps": 0, "align": ["centre"], "fixed_landmarks": [[1, 2, 3]], "moving_landmarks": [[1, 2, 4]]}
+    requests = [
+        {"id": 1, "do": "register", "images": images, "options": asked, "initial": {"matrix": matrix}, "folder": str(folder)},
+        {
+            "id": 2,
+            "do": "register",
+            "images": images,
+            "options": {"device": "cpu"},
+            "displacement_axes": [-1, -1, 1],
+            "parts": True,
+        },
+        {"id": 3, "do": "import", "model": "unigradicon", "file": str(folder / "weights.trch")},
+        {"id": 4, "do": "cancel"},
+        {"id": 5, "do": "models"},
+    ]
+    (folder / "requests.jsonl").write_text("".join(json.dumps(one) + "\n" for one in requests))
+
+
+def _tiny_network(_: object = None) -> Any:
+    """A network with parameters and with the buffers of batch normalization, in the place of a card's own."""
+    from torch import nn
+
+    return nn.Sequential(nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3))
+
+
+def _make_weights(folder: Path) -> None:
+    """Files of weights in both formats of torch, and one that asks for a program."""
+    import torch
+
+    state = {f"regis_net.{name}": value.clone() for name, value in _tiny_network().state_dict().items()}
+    torch.save(state, folder / "weights.trch")
+    torch.save(state, folder / "weights.old", _use_new_zipfile_serialization=False)
+    torch.save(_tiny_network(), folder / "weights.program", _use_new_zipfile_serialization=False)
 
 
 # damage
@@ -135,7 +172,7 @@ WORDS = (
     "1,5",
     " ",
 )
-TEXTS = (".nrrd", ".mha", ".mhd", ".vtk", ".tfm", ".csv", ".txt", ".fcsv", ".json")
+TEXTS = (".nrrd", ".mha", ".mhd", ".vtk", ".tfm", ".csv", ".txt", ".fcsv", ".json", ".jsonl")
 
 
 def damaged_copy(seeds: Path, name: str, folder: Path, chance: random.Random) -> Path:
@@ -218,6 +255,124 @@ def _try_card(path: Path, _: random.Random) -> None:
         untrained_network(card)
 
 
+def _try_weights(path: Path, chance: random.Random) -> None:
+    """What is taken has this network's names and shapes, in finite numbers; also after whole tensors were changed or exchanged."""
+    import torch
+
+    from RegistrationNetLib.models.catalogue import card_named
+    from RegistrationNetLib.models.checkpoint import check, load_into
+
+    if chance.random() < 0.4:
+        torch.save(_odd_state(chance), path)
+    card = card_named("unigradicon")
+    check(path, card, _tiny_network)
+    network = _tiny_network()
+    load_into(network, card, path)
+    assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+
+
+def _odd_state(chance: random.Random) -> Any:
+    """Tensors by name as they should not be."""
+    import torch
+
+    state: dict[Any, Any] = dict(_tiny_network().state_dict())
+    odd: tuple[Any, ...] = (
+        torch.tensor(torch.nan), torch.zeros(0), torch.zeros(3, dtype=torch.complex64), torch.zeros(3, 2, 3).to_sparse(), torch.zeros(3, 2, 4),
+        torch.zeros(3, 2, 3, dtype=torch.float16), torch.full((3,), torch.inf), torch.empty(3, device="meta"), None, 5, "text", {}, [], (1, 2),
+    )  # fmt: skip
+    for _ in range(chance.randint(1, 3)):
+        name = chance.choice([*state, "", "module.0.weight", "encoder", 7])
+        deed = chance.randrange(3)
+        if deed == 0:
+            state.pop(name, None)
+        elif deed == 1:
+            state[name] = chance.choice(odd)
+        else:
+            state[f"module.{name}"] = state.pop(name, chance.choice(odd))
+    return chance.choice((state, state, state, {"state_dict": state}, list(state.values()), None))
+
+
+def _try_requests(path: Path, chance: random.Random) -> None:
+    """Each line is answered by an event of the protocol, whatever came before it; what fails inside would be told as a failure."""
+    import io
+
+    from RegistrationNetLib.errors import Cancelled, WorkerError
+    from RegistrationNetLib.slicer_bridge import services
+    from RegistrationNetLib.slicer_bridge.messages import decoded, error_from
+    from RegistrationNetLib.slicer_bridge.worker import Dispatcher, Work
+
+    os.environ["REGISTRATIONNET_CACHE"] = str(path.parent)
+    services.register = _checked_only  # type: ignore[assignment]
+    out, ended = io.BytesIO(), []
+    dispatcher = Dispatcher(out)
+    dispatcher.listen(io.BytesIO(_odd_requests(path, chance)), lambda: ended.append(True))
+    assert ended
+    while dispatcher._pending:
+        request = dispatcher._pending.popleft()
+        dispatcher._answer(request, Work(request["id"]), services.SERVICES[request["do"]])
+    for line in out.getvalue().splitlines():
+        event = decoded(line)
+        assert event["event"] in ("progress", "result", "error", "cancelled")
+        if event["event"] == "error":
+            error = error_from(event)
+            assert not isinstance(error, (WorkerError, Cancelled)), error
+
+
+def _odd_requests(path: Path, chance: random.Random) -> bytes:
+    """The lines of the file, and one of them again with values exchanged."""
+    content = path.read_bytes()
+    try:
+        request = json.loads(chance.choice(content.splitlines()))
+    except (ValueError, IndexError, RecursionError):
+        return content
+    odd: tuple[Any, ...] = (
+        None,
+        5,
+        -1.5,
+        True,
+        "",
+        "\ud800",
+        "a\0b",
+        [],
+        [[]],
+        {},
+        {"a": None},
+        [None] * 3,
+        [[1e999]],
+        str(path),
+        "..",
+    )
+    inner = (
+        chance.choice([request, *(one for one in request.values() if isinstance(one, dict))]) if isinstance(request, dict) else {}
+    )
+    if inner:
+        inner[chance.choice(list(inner))] = chance.choice(odd)
+    return content + json.dumps(request).encode("ascii") + b"\n"
+
+
+def _checked_only(fixed: Any, moving: Any, **given: Any) -> Any:
+    """What `register` checks of its arguments, and no registration after it."""
+    from RegistrationNetLib.errors import Cancelled
+    from RegistrationNetLib.io.image_sources import modality_of
+    from RegistrationNetLib.io.inputs import checked_pair
+    from RegistrationNetLib.registration import pipeline
+    from RegistrationNetLib.registration.argument_types import check_types
+    from RegistrationNetLib.registration.initial_transform import initial_of
+    from RegistrationNetLib.registration.options import checked_options
+
+    given.pop("progress")
+    check_types({"fixed": fixed, "moving": moving, **given})
+    sides, both = ("fixed", "moving"), (fixed, moving)
+    modalities = tuple(modality_of(one, given.pop(f"{side}_modality", None)) for one, side in zip(both, sides, strict=True))
+    beside = {what: tuple(given.pop(f"{side}_{what}", None) for side in sides) for what in ("mask", "labels", "landmarks")}
+    initial = given.pop("initial", None)
+    checked_options(given.pop("model", "direct"), modalities=modalities, **given)
+    pair = checked_pair(both, modalities=modalities, masks=beside["mask"], labels=beside["labels"], warn=lambda _: None)
+    pipeline._check_landmarks(*beside["landmarks"], pair)
+    initial_of(initial, pair)
+    raise Cancelled("cancelled; nothing was written")
+
+
 def _try_options(_: Path, chance: random.Random) -> None:
     from RegistrationNetLib.choices import OPTIONS
     from RegistrationNetLib.registration.argument_types import check_types
@@ -243,6 +398,8 @@ TARGETS: tuple[tuple[str, Callable[[Path, random.Random], None]], ...] = (
     *((f"transform{suffix}", _try_transform) for suffix in (".tfm", ".h5", ".mat")),
     *((name, _try_points) for name in ("points.csv", "plain.txt", "points.fcsv", "points.mrk.json")),
     ("ours.card.json", _try_card),
+    *((f"weights.{kind}", _try_weights) for kind in ("trch", "old", "program")),
+    ("requests.jsonl", _try_requests),
     ("", _try_options),
 )
 
@@ -268,12 +425,14 @@ def _work(first: int, cases: int, seconds: float) -> int:
     """The process that does the work: each number is told before its case, and each failure after it."""
     import resource
 
+    # Before all that takes long on a busy machine, as who waits for this process waits for so many seconds and little more.
+    until = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         make_seeds(Path(folder))
         for module in ("RegistrationNetLib.registration.methods", "RegistrationNetLib.registration.options"):
             __import__(module)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-        until, failed = time.monotonic() + seconds, 0
+        failed = 0
         for number in range(first, first + cases) if cases else itertools.count(first):
             if time.monotonic() > until:
                 break

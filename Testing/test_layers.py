@@ -28,7 +28,7 @@ PLAN: dict[str, str] = {
         composition training_loss icon gradicon carl_equivariance carl constricon_velocities constricon constricon_resolution
         nephi nephi_loss nephi_parameters loading
     """,
-    "quality": "assessment marks likeness evidence error_map verdict known_warp known_pair truth phantom slices colours pictures film report",
+    "quality": "assessment marks likeness evidence error_map worst verdict known_warp known_pair truth phantom slices colours pictures film report",
     "registration": """
         argument_types size foreground volume prepare method aligned_pair optimizer network_pair initial_transform
         overlap_score pose_search affine_steps alignment contrast measures
@@ -40,10 +40,10 @@ PLAN: dict[str, str] = {
         checkpoints record export run
     """,
     "slicer_bridge": """
-        messages interpreter dependencies settings sample_data services worker client
-        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record job logic
+        messages packed_mask interpreter dependencies installation settings sample_data services worker client
+        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record scene_values job logic
         presets panel_binding panel_sight panel_words panel_inputs panel_devices panel_models panel_segments panel_checks
-        panel_installation panel_presets panel_results panel_run
+        panel_installation panel_presets panel_cursor panel_results panel_run
     """,
     "cli": "argument_values interruption console doctor train_commands commands main",
 }
@@ -72,6 +72,7 @@ LIGHT = [
     "slicer_bridge.messages",
     "slicer_bridge.interpreter",
     "slicer_bridge.dependencies",
+    "slicer_bridge.installation",
     "slicer_bridge.worker",
 ]
 # Some of these work in Slicer only.

@@ -101,7 +101,7 @@ def test_both_kinds_of_half_precision_leave_coordinates_whole(name: str, kind: t
     assert 0 < error < 2e-3  # coordinates in bfloat16 alone would miss by 2e-3
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", ["unigradicon", "constricon", pytest.param("carl", marks=pytest.mark.slow)])
 def test_the_gradient_in_half_precision_leads_the_same_way(name: str) -> None:
     card = small_card(name, shape=PAIRS[name])
     network = random_network(card, displacement=0.004).requires_grad_(True)
@@ -118,20 +118,6 @@ def test_the_gradient_in_half_precision_leads_the_same_way(name: str) -> None:
 
     (full, _), (half, _) = (sparingly((way,), CPU, gradient, remedy="") for way in (FULL, RECOMPUTED_HALF))
     assert float(torch.nn.functional.cosine_similarity(full, half, dim=0)) > 0.9
-
-
-def test_half_precision_gives_nearly_the_same_maps() -> None:
-    network = random_network(small_card())
-    moving, fixed = smooth_pair((32, 36, 40))
-
-    def work() -> torch.Tensor:
-        with torch.no_grad():
-            return mapped_lattice(both_ways(network, moving, fixed).moving_from_fixed, fixed.shape[2:], fixed)
-
-    (full, _), (half, _) = (sparingly((way,), CPU, work, remedy="") for way in (FULL, HALF))
-    assert half.dtype == torch.float32
-    error = (half - full).abs().max()
-    assert 0 < error < 2e-3
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What each command of the terminal does. `cli.py` reads the command line and explains what fails."""
+"""What each command of the terminal does. `main.py` reads the command line and explains what fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, and a polite kill, as a clean end of the work at any moment."""
+"""Ctrl-C and SIGTERM as a clean end of the work at any moment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import Cancelled
 from ..progress import Progress, ProgressCallback
 
-# While the first one is being cleaned up after, impatient further ones are not heard.
+# While the first one is being cleaned up after, further ones are ignored.
 GRACE_SECONDS = 5.0
 
 

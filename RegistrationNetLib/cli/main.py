@@ -156,7 +156,9 @@ def _add_register(commands: Commands) -> None:
     one.add_argument(
         "--steps", type=whole_number, metavar="N", help="steps of the refinement, 0 for none; default: the method's own"
     )
-    one.add_argument("--similarity", default="auto", metavar="NAME", help="default: by the modalities")
+    one.add_argument(
+        "--similarity", default="auto", metavar="NAME", help="default: as the modalities and contrasts of the pair ask"
+    )
     for side in ("fixed", "moving"):
         one.add_argument(
             f"--{side}-modality", choices=MODALITIES, help="default: what the DICOM header says, other where it says nothing"

@@ -1,4 +1,4 @@
-"""What the commands `train` and `finetune` do. `cli.py` reads the command line and explains what fails."""
+"""What the commands `train` and `finetune` do. `main.py` reads the command line and explains what fails."""
 
 from __future__ import annotations
 

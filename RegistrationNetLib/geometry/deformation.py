@@ -3,7 +3,7 @@
 Coordinates lie in [0, 1] per array axis, 0 the centre of the first voxel and 1 the centre of the last; channel d of a point
 is its coordinate along array axis d (so D, H, W in 3-D). Points come as `[B, dim, *any]`, images as `[B, C, *shape]`.
 Every map can be evaluated at any points, on or off a grid, and is differentiable in points and parameters.
-This file, `layered_sampling.py` and `space.py` are the only ones that know about the axis order of `grid_sample`.
+This file, `trilinear.py` and `space.py` are the only ones that know about the axis order of `grid_sample`.
 """
 
 from __future__ import annotations

@@ -158,15 +158,15 @@ def _read(header: Header) -> sitk.Image:
 def _straightened(values: NDArray[Any], stack: Stack) -> tuple[NDArray[Any], Any]:
     """Slices that lie aside of each other on an orthogonal lattice around them all, and where its first voxel lies.
 
-    Within each slice linear; outside it the smallest value.
+    Within each slice linear; outside it, where nothing was measured, a value that counts as padding.
     """
+    values, outside = _with_padding_value(values)
     first, count = stack.slices[0], len(stack.slices)
     spacing = np.array(first.spacing_mm)
     farthest = stack.aside_mm * (count - 1) / spacing  # in pixels, along columns and rows
     before = np.ceil(np.maximum(0, -farthest) - 1e-6).astype(int)
     behind = np.ceil(np.maximum(0, farthest) - 1e-6).astype(int)
     columns, rows = first.shape[1] + before[0] + behind[0], first.shape[0] + before[1] + behind[1]
-    outside = float(values.min())
     planes = []
     for number, plane in enumerate(values):
         shift = (-before - stack.aside_mm / spacing * number).tolist()
@@ -177,3 +177,12 @@ def _straightened(values: NDArray[Any], stack: Stack) -> tuple[NDArray[Any], Any
         seen = sitk.GetArrayFromImage(moved)
         planes.append((np.rint(seen) if np.issubdtype(values.dtype, np.integer) else seen).astype(values.dtype))
     return np.stack(planes), first.position_mm - before * spacing @ first.axes
+
+
+def _with_padding_value(values: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """The values, in a wider type where theirs is full, and one that lies as far below them as they are wide: it counts as padding."""
+    low, high = float(values.min()), float(values.max())
+    outside = low - max(1.0, high - low)
+    if np.issubdtype(values.dtype, np.integer):
+        values = values.astype(np.promote_types(values.dtype, np.min_scalar_type(int(outside))), copy=False)
+    return values, outside

@@ -46,8 +46,7 @@ def as_image(source: ImageLike, what: str, warn: Warn = python_warning) -> sitk.
             raise InputError(f"{what} is a label map; an image of voxels is needed. Convert it by SimpleITK.LabelMapToLabel.")
         return source
     if isinstance(source, str | os.PathLike):
-        # Reports name images by what they are, not by their paths, which may tell of patients.
-        return _one_moment(read_image(source, lambda text: warn(text.replace(printable(Path(source)), what))))
+        return _one_moment(read_image(source, lambda text: warn(_named(text, printable(Path(source)), what))))
     if interop.is_itk_image(source):
         return interop.simpleitk_from_itk(source)
     package = type(source).__module__.partition(".")[0]
@@ -55,6 +54,11 @@ def as_image(source: ImageLike, what: str, warn: Warn = python_warning) -> sitk.
     if isinstance(source, dict):
         bringing = "Give what it holds: the path or the image, and the others by their own names."
     raise InputError(f"{what} is a {type(source).__name__}; a path, a SimpleITK image or an ITK image is needed. {bringing}")
+
+
+def _named(text: str, path: str, what: str) -> str:
+    """A warning that begins with a path, about `what` instead: reports name no paths, which may tell of patients."""
+    return what + text.removeprefix(path) if text.startswith(path) else text
 
 
 def _one_moment(image: sitk.Image) -> sitk.Image:

@@ -1,4 +1,4 @@
-"""The border of the library: everything that comes in is checked here, once."""
+"""Everything that comes in is checked here, once."""
 
 from __future__ import annotations
 

@@ -14,6 +14,8 @@ from .warning import Warn, python_warning
 SAME_GRID = 0.01
 # Scaled by a rounded factor, whole numbers come out as near to whole ones as this.
 WHOLE_WITHIN = 1e-3
+# A mask of probabilities counts from here on.
+PROBABLE = 0.5
 # Among so many values at most, and so many equal neighbours at least, an image looks like a label map.
 MOST_LABELS, EQUAL_NEIGHBOURS = 500, 0.95
 
@@ -26,8 +28,10 @@ def is_real_scalar(image: sitk.Image) -> bool:
 def checked_mask(source: ImageLike, image: sitk.Image, what: str, warn: Warn = python_warning) -> sitk.Image:
     """A mask on the grid of `image`, nonzero where the similarity counts; of a segmentation in layers, the union of these.
 
+    Probabilities (some number between 0 and 1, and none beyond) count from `PROBABLE` on.
+
     Args:
-        warn: hears if it lay on another grid and was resampled.
+        warn: hears if it holds probabilities, and if it lay on another grid and was resampled.
 
     Raises:
         InputError: no mask, empty, or without overlap with its image.
@@ -37,10 +41,27 @@ def checked_mask(source: ImageLike, image: sitk.Image, what: str, warn: Warn = p
         union = (sitk.GetArrayViewFromImage(mask) != 0).any(axis=-1).astype(np.uint8)
         layers, mask = mask, sitk.GetImageFromArray(union)
         mask.CopyInformation(layers)
-    mask = checked_labels(mask, image, what, warn)
+    mask = checked_labels(_probable(mask, what, warn), image, what, warn)
     if not sitk.GetArrayViewFromImage(mask).any():
         raise InputError(f"{what} is empty; at least one voxel must be nonzero. Check the mask.")
     return mask
+
+
+def _probable(mask: sitk.Image, what: str, warn: Warn) -> sitk.Image:
+    """1 where a map of probabilities says that it is likely, 0 elsewhere; any other image as it is."""
+    values = sitk.GetArrayViewFromImage(mask)
+    if not is_real_scalar(mask) or not np.issubdtype(values.dtype, np.floating) or np.isnan(values).all():
+        return mask
+    is_whole = np.abs(values - np.round(values)) <= WHOLE_WITHIN
+    if (is_whole | np.isnan(values)).all() or not 0 <= np.nanmin(values) <= np.nanmax(values) <= 1 + WHOLE_WITHIN:
+        return mask
+    likely = values >= PROBABLE
+    warn(
+        f"{what} holds probabilities (numbers between 0 and 1); it was taken where they are {PROBABLE:g} or more, {_share(likely)}."
+    )
+    made = sitk.GetImageFromArray(np.where(np.isnan(values), np.nan, likely).astype(np.float32))
+    made.CopyInformation(mask)
+    return made
 
 
 def checked_labels(source: ImageLike, image: sitk.Image, what: str, warn: Warn = python_warning) -> sitk.Image:

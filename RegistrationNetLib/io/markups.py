@@ -34,7 +34,7 @@ class Markups:
         return tuple(point.get("positionStatus", "defined") == "defined" for point in self.points)
 
     def coordinates(self, place: int) -> list[float]:
-        """Those of a point, LPS."""
+        """The coordinates of a point, LPS."""
         return [sign * value for sign, value in zip(self.signs, self.points[place]["position"], strict=True)]
 
 

@@ -6,7 +6,7 @@ registration, which says so; what is delivered keeps them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -34,12 +34,12 @@ SAMPLED = 1_000_000
 
 
 def plain_pair(pair: Pair, warn: Warn) -> Pair:
-    """The pair with images that hold neither padding nor lone extreme voxels; the very same pair where there are none.
+    """The pair with images that hold no lone extreme voxels; the very same pair where there are none.
 
-    Padding becomes the nearest of the other values, a lone voxel the mean of its neighbours.
+    Padding stays in them, so that what prepares them can leave it out wherever values are compared; it is only told here.
 
     Args:
-        warn: hears what was taken out.
+        warn: hears what does not count.
     """
     fixed, moving = (plain_image(image, name, warn) for image, name in zip(pair.images, ("fixed", "moving"), strict=True))
     is_plain = fixed is pair.fixed and moving is pair.moving
@@ -47,32 +47,56 @@ def plain_pair(pair: Pair, warn: Warn) -> Pair:
 
 
 def plain_image(image: sitk.Image, what: str, warn: Warn) -> sitk.Image:
-    """One image as `plain_pair` makes it; the very same where nothing is set apart."""
+    """One image as `plain_pair` makes it, each lone voxel the mean of its neighbours; the very same where there is none."""
     values = sitk.GetArrayViewFromImage(image)
-    counted = np.ones(values.shape, dtype=bool)
     found = dict(_paddings(values))
-    for padding in found:
-        counted &= values != padding
+    counted = _others(values, found)
     lone = _lone(values, counted)
     if not found and not lone.any():
         return image
-    changed = sitk.GetArrayFromImage(image)
     counted &= ~lone
     low, high = values[counted].min(), values[counted].max()
     for padding, share in found.items():
-        changed[values == padding] = low if padding < low else high
         warn(
             f"{what}: {100 * share:.3g} % of its voxels hold {padding:g}, far from all others ({low:g} to {high:g}); taken as padding, "
             "they did not count."
         )
-    if lone.any():
-        changed[lone] = _of_neighbours(values, counted)[lone].astype(changed.dtype)
-        warn(
-            f"{what}: {int(lone.sum())} lone voxels are far from all others ({low:g} to {high:g}); their neighbours' mean was taken."
-        )
-    plain = sitk.GetImageFromArray(changed)
-    plain.CopyInformation(image)
-    return plain
+    if not lone.any():
+        return image
+    warn(
+        f"{what}: {int(lone.sum())} lone voxels are far from all others ({low:g} to {high:g}); their neighbours' mean was taken."
+    )
+    changed = sitk.GetArrayFromImage(image)
+    changed[lone] = _of_neighbours(values, counted)[lone].astype(changed.dtype)
+    return _like(image, changed)
+
+
+def without_padding(image: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
+    """The image with the nearest of the other values in the place of its padding, for interpolation, and 1 where it has none."""
+    values = sitk.GetArrayViewFromImage(image)
+    found = dict(_paddings(values))
+    counted = _others(values, found)
+    measured = _like(image, counted.astype(np.uint8))
+    if not found:
+        return image, measured
+    filled, low, high = sitk.GetArrayFromImage(image), values[counted].min(), values[counted].max()
+    for padding in found:
+        filled[values == padding] = low if padding < low else high
+    return _like(image, filled), measured
+
+
+def _like(image: sitk.Image, values: Values) -> sitk.Image:
+    made = sitk.GetImageFromArray(values)
+    made.CopyInformation(image)
+    return made
+
+
+def _others(values: Values, paddings: Iterable[float]) -> Mask:
+    """Where the values are none of the paddings."""
+    others = np.ones(values.shape, dtype=bool)
+    for padding in paddings:
+        others &= values != padding
+    return others
 
 
 def _paddings(values: Values) -> Iterator[tuple[float, float]]:
@@ -134,7 +158,7 @@ def _core(values: Values) -> tuple[float, float]:
 
 
 def _share_around(chosen: Mask) -> NDArray[np.float64]:
-    """Of the voxels around each, itself left out, the share that is chosen."""
+    """The share of the voxels around each, itself left out, that is chosen."""
     around = 3**chosen.ndim
     return (_box_mean(chosen.astype(np.float32)) * around - chosen) / (around - 1)
 

@@ -55,7 +55,7 @@ class Table:
     has_header: bool
 
     def coordinates(self, place: int) -> list[float]:
-        """Those of a row, LPS."""
+        """The coordinates of a row, LPS."""
         return [sign * number(self.rows[place][column]) for column, sign in zip(self.columns, self.signs, strict=True)]
 
     def shown(self, value: float, axis: int) -> str:
@@ -142,7 +142,7 @@ def _is_comment(row: Row) -> bool:
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """Of the first line that is no comment: one of the usual ones, else white space."""
+    """The delimiter of the first line that is no comment: one of the usual ones, else white space."""
     first = next(
         (line for line in lines if line.strip() and not line.startswith("#") and not line.lower().startswith("sep=")), ""
     )

@@ -74,7 +74,7 @@ class Target:
     labels: LabelPair | None = None
 
     def loss(self, moved: Tensor | Moved) -> Tensor:
-        """Of the map that has `moved` the lattice of the comparison, to points [1, dim, *shape] of the unit cube, say; a scalar."""
+        """The loss of the map that has `moved` the lattice of the comparison, to points [1, dim, *shape] of the unit cube, say; a scalar."""
         moved = MovedPoints(moved) if isinstance(moved, Tensor) else moved
         warped = moved.sampled(self.sampled, self.outside)
         if self.volume_ratio is not None:

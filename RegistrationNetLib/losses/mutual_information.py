@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from ..errors import InputError
 from .measure import Gradients, Measure, differentiable
+
+FEWEST_BINS = 8
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,14 @@ class MutualInformation(Measure):
     Histograms are per sample and channel, and the information is averaged over them. It is not normalized by an entropy.
     A mask selects the voxels that enter the histogram. On CUDA the order of the sums is not deterministic.
 
+    With `is_fitted` the histogram gets coarser where there are fewer voxels than cells, so that each cell gets one on average.
+
     Raises:
         InputError: bins is not a whole number in 4 … 256.
     """
 
     bins: int = 32
+    is_fitted: bool = False
     name: ClassVar[str] = "mi"
     highest: ClassVar[float] = 0.0
 
@@ -39,12 +45,12 @@ class MutualInformation(Measure):
     def _prepared(self, fixed: Tensor, weight: Tensor | None) -> Callable[[Tensor], Tensor]:
         counted = None if weight is None else [(one != 0).flatten().nonzero()[:, 0] for one in weight]
         return lambda warped: differentiable(
-            lambda wanted: _mean_information(warped, fixed, counted, self.bins, wanted), (warped, fixed)
+            lambda wanted: _mean_information(warped, fixed, counted, self, wanted), (warped, fixed)
         )
 
 
 def _mean_information(
-    warped: Tensor, fixed: Tensor, counted: Sequence[Tensor] | None, bins: int, wanted: tuple[bool, bool]
+    warped: Tensor, fixed: Tensor, counted: Sequence[Tensor] | None, measure: MutualInformation, wanted: tuple[bool, bool]
 ) -> tuple[Tensor, Gradients]:
     """Mean over samples and channels of the information between the `counted` voxels, and its gradients where wanted."""
     samples, channels = warped.shape[:2]
@@ -53,6 +59,7 @@ def _mean_information(
     for sample, channel in itertools.product(range(samples), range(channels)):
         chosen = slice(None) if counted is None else counted[sample]
         pair = (warped[sample, channel].flatten()[chosen], fixed[sample, channel].flatten()[chosen])
+        bins = min(measure.bins, max(FEWEST_BINS, math.isqrt(len(pair[0])))) if measure.is_fitted else measure.bins
         histogram = _joint_histogram(*pair, bins) / max(len(pair[0]), 1)
         surprise = (histogram / (histogram.sum(0) * histogram.sum(1, keepdim=True))).log().nan_to_num_(nan=0.0, neginf=0.0)
         value += (histogram * surprise).sum() / (samples * channels)

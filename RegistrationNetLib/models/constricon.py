@@ -3,7 +3,7 @@
 Greer et al., MICCAI 2023, "Inverse consistency by construction for multistep deep registration". Every step is a module that
 takes moving and fixed, [B, C, *shape] each, and gives `BothWays`: the exponentials of a matrix or of a velocity, and of minus
 it, where exchanging the images changes the sign. `TwoStepInverseConsistent` keeps that property at any depth, and
-`steps.Downsample` puts a step at half resolution. Children bear the names of the published files.
+`composition.Downsample` puts a step at half resolution. Children bear the names of the published files.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Loss(Protocol):
 
     @property
     def weight(self) -> float:
-        """Of the regularity, 0 or more."""
+        """The weight of the regularity, 0 or more."""
 
     @property
     def outside(self) -> Outside:

@@ -238,20 +238,27 @@ def inverse_consistency(
         GeometryError: there is no such voxel.
     """
     _check_dimension(moving_from_fixed, like)
-    grid = _thinned(grid_of(like))
-    there = points_of_transform(moving_from_fixed, grid, grid_of(moving))[0]
-    # Rounding must not push the border out.
-    inside = ((there >= -1e-6) & (there <= 1 + 1e-6)).all(dim=0).numpy()
+    distances, inside = there_and_back_mm(moving_from_fixed, fixed_from_moving, _thinned(grid_of(like)), grid_of(moving))
     if not inside.any():
         raise GeometryError(
             "The transform brings no voxel of fixed into moving; the two must overlap. "
             "Check that both images show the same region, or give an initial transform."
         )
-    there_and_back = sitk.CompositeTransform(like.GetDimension())
+    return error_statistics(distances[inside])
+
+
+def there_and_back_mm(
+    moving_from_fixed: sitk.Transform, fixed_from_moving: sitk.Transform, grid: Grid, moving: Grid
+) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """How far each point of `grid` lies from itself after going to moving and back, and whether it reaches moving: both [*shape]."""
+    there = points_of_transform(moving_from_fixed, grid, moving)[0]
+    # Rounding must not push the border out.
+    inside = ((there >= -1e-6) & (there <= 1 + 1e-6)).all(dim=0).numpy()
+    there_and_back = sitk.CompositeTransform(grid.dim)
     # The one added last is applied first.
     there_and_back.AddTransform(fixed_from_moving)
     there_and_back.AddTransform(moving_from_fixed)
-    return error_statistics(_distances_mm(there_and_back, grid)[inside])
+    return _distances_mm(there_and_back, grid), inside
 
 
 def displacement(transform: sitk.Transform, like: sitk.Image) -> Displacement:

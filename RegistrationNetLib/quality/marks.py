@@ -31,7 +31,8 @@ class Mark:
     """One measure, its value in words, its colour, and the rule behind the colour as a sentence.
 
     `reason` says in one sentence what is wrong where the colour is not green; "" where the value says it. `is_evidence` tells those
-    that can see whether the registration is right from those that see only whether the map is plausible.
+    that can see whether the registration is right from those that see only whether the map is plausible. `place` is the name under
+    which `worst_places` tells where it is worst; "" where that is nowhere.
     """
 
     measure: str
@@ -40,6 +41,7 @@ class Mark:
     rule: str
     reason: str = ""
     is_evidence: bool = False
+    place: str = ""
 
 
 def marks(quality: Quality, limits: Limits | None = None) -> list[Mark]:
@@ -91,6 +93,7 @@ def _marks_jacobian(jacobian: JacobianStatistics, limits: Limits) -> Iterator[Ma
         _colour(green=folded == 0, amber=folded <= limits.folded_percent_amber),
         f"Tissue cannot fold through itself. Green: no folded voxel; amber: up to {limits.folded_percent_amber:g} %; red: more.",
         f"The map folds at {folded:.2g} % of the voxels",
+        place="shrinking" if folded else "",
     )
     yield Mark(
         "Strongest shrinking (smallest Jacobian determinant)",
@@ -99,6 +102,7 @@ def _marks_jacobian(jacobian: JacobianStatistics, limits: Limits) -> Iterator[Ma
         "From fixed to moving, a piece of tissue keeps this share of its volume. "
         f"Green: at least {limits.shrinking_green:g}; amber: less, but above 0; red: 0 or less, it folds.",
         f"Somewhere tissue shrinks to {max(jacobian.min, 0):.2g} of its volume",
+        place="shrinking",
     )
     yield Mark(
         "Strongest growing (largest Jacobian determinant)",
@@ -107,6 +111,7 @@ def _marks_jacobian(jacobian: JacobianStatistics, limits: Limits) -> Iterator[Ma
         "From fixed to moving, a piece of tissue grows to this many times its volume. "
         f"Green: at most {limits.growing_green:g}; amber: at most {limits.growing_amber:g}; red: more.",
         f"Somewhere tissue grows to {jacobian.max:.3g} times its volume",
+        place="growing",
     )
 
 
@@ -121,6 +126,7 @@ def _mark_inverse(quality: Quality, limits: Limits) -> Mark:
         f"{green_mm:.2g} mm ({limits.inverse_voxels_green:g} times the smallest voxel edge); "
         f"amber: within {amber_mm:.2g} mm (the largest voxel edge); red: farther.",
         f"The inverse misses by up to {error.p95:.2g} mm",
+        place="inverse",
     )
 
 
@@ -132,6 +138,7 @@ def _mark_labels(dice: BeforeAfter, limits: Limits) -> Mark:
         _colour(green=dice.after >= limits.dice_green and not fell, amber=not fell),
         f"Outlined structures must coincide after registration (1 is full overlap). Green: at least {limits.dice_green:g}; "
         f"amber: less, but not worse than before; red: worse than before by more than {limits.dice_unchanged:g}.",
+        place="labels",
     )
 
 
@@ -144,4 +151,5 @@ def _mark_landmarks(landmarks: LandmarkErrors, voxel_edge_mm: float) -> Mark:
         "The same anatomical point must land in the same place. "
         f"Green: mean within the largest voxel edge ({voxel_edge_mm:.2g} mm) and no farther than before; "
         "amber: only one of the two; red: neither.",
+        place="landmarks",
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..geometry.space import Grid, grid_of, points_of_transform, resampled
-from .colours import FOLDED, WORST_MM, Bytes, difference_colour, error_colour, jacobian_colour
+from .colours import FOLDED, Bytes, difference_colour, error_colour, error_top_mm, jacobian_colour
 from .slices import View, centre_of_foreground_mm, views, worst_fold_mm
 
 Array = NDArray[np.float64]
@@ -212,7 +212,7 @@ def sampled(image: sitk.Image, view: View) -> Plane:
 def error_legend(voxel_mm: float) -> bytes:
     """The colours of the expected error with their values, as a PNG file."""
     width, height, margin = 480, 48, 40
-    top_mm = max(WORST_MM, 4 * voxel_mm)
+    top_mm = error_top_mm(voxel_mm)
     millimetres = voxel_mm * (top_mm / voxel_mm) ** np.linspace(0.001, 1, width - 2 * margin)
     canvas = np.zeros((height, width, 3), dtype=np.uint8)
     canvas[8:28, margin:-margin] = error_colour(millimetres, voxel_mm)[0]

@@ -205,7 +205,7 @@ def _repeated(evidence: Evidence, limits: Mapping[str, float]) -> Iterator[Mark]
         where = " and ".join(f"{off:.2g}" for off in sorted(off_mm))
         yield Mark(
             measure, f"{where} mm from the result (median over the body)", _colour(farthest / evidence.body_mm, limits), rule,
-            f"{_repeats(evidence)} up to {farthest:.2g} mm from the result",
+            f"{_repeats(evidence)} up to {farthest:.2g} mm from the result", place="repeats",
         )  # fmt: skip
 
 
@@ -217,6 +217,7 @@ def _likeness(evidence: Evidence, limits: Mapping[str, float]) -> Mark:
         "Around each place, the share of one image that the other explains; unrelated tissue reaches little even when it was "
         f"deformed to match. Green: at least {limits['amber']:.2f}; amber: at least {limits['red']:.2f}; red: less.",
         f"The bodies hardly look alike after registration (local correlation {evidence.likeness:.2f})",
+        place="likeness",
     )
 
 
@@ -230,4 +231,5 @@ def _expected(expected: ExpectedError, voxel_mm: float, wrong_mm: float, limits:
         f"What registrations with such evidence were off by. Green: at most {green_mm:.2g} mm in the median over the body; "
         f"amber: at most {red_mm:.2g} mm; red: more.",
         f"The expected error is {expected.median:.2g} mm in the median over the body",
+        place="expected",
     )

@@ -1,4 +1,4 @@
 """The one pipeline from two images to transforms in millimetres (`pipeline.register`), and the methods that it runs.
 
-Imports from every package above it in the plan: `geometry`, `losses`, `io`, `models`, `quality`.
+Imports from every package before it in the plan: `geometry`, `losses`, `io`, `models`, `quality`.
 """

@@ -230,13 +230,16 @@ class _Aligning:
         return list(explored.only(order.tolist()).matrices().numpy())
 
     def _searched(self, start: Array) -> list[Array]:
-        """Places that the search over all poses finds, improved on its lattice, the best ones."""
+        """Places that the search over all poses finds, improved on its lattice, the best ones; those about `start` where it takes too long."""
         overlap, view = self._overlap(SEARCH_SIDE_VOX)
         moving = overlap.moving
         best: list[tuple[float, Array]] = []
         for channels in (lambda one: one.values, lambda one: edges_of(one.values)):
             poses: list[Pose] = []
-            for some in PoseSearch(view, moving, channels, start[:-1, :-1]).best(keep=2):
+            search = PoseSearch(view, moving, channels, start[:-1, :-1])
+            if not search.is_affordable:
+                return self._explored([start])
+            for some in search.best(keep=2):
                 poses += some
                 self.tick()
             candidates = [pose.matrix for pose in sorted(poses, key=lambda pose: -pose.score)[:FOLLOWED]]

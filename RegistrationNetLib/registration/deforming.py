@@ -101,8 +101,8 @@ def _kept(fields: Fields, sides: tuple[Prepared, Prepared], measure: Measure) ->
         if gain > 0:
             return none, []
         return none, [
-            f"The deformation raised the similarity by {measure.name} but lowered it by {judge.name}; it was left out, and the "
-            "result is the alignment alone. Choose another similarity if a deformation is needed."
+            f"The deformation raised the similarity by {measure.name} but lowered it by {judge.name} over {held_out.sigma_vox:g} "
+            "voxels; it was left out, and the result is the alignment alone. Choose another similarity if a deformation is needed."
         ]
     return fields, []
 
@@ -114,7 +114,7 @@ def _none(grid: Grid, like: Tensor) -> Fields:
 
 @torch.no_grad()
 def _loss(targets: tuple[Target, Target], fields: Fields, shape: list[int]) -> float:
-    """Of both directions on the lattice of `shape`."""
+    """The sum of the losses of both directions, on the lattice of `shape`."""
     both = displacement_on_lattice(fields.displacements(), shape)
     lattice = identity_points(shape, both)
     return sum(float(target.loss(lattice + both[way : way + 1])) for way, target in enumerate(targets))

@@ -37,6 +37,7 @@ from ..losses.label_overlap import numbered, on_lattice_of
 from ..losses.measure import Measure
 from ..progress import StageReport
 from .aligned_pair import counted_in_both, seen_on_fixed
+from .measures import FIELD_STIFFNESS
 from .method import Asked
 from .optimizer import descend
 from .prepare import Prepared, coarse_mask
@@ -309,10 +310,12 @@ def _optimize(
     at_knots = Splines(level.intervals, knots, extent_mm, targets[0].sampled, begun)
     lattice = identity_points(knots, coefficients.detach())
 
+    stiffness = options.smoothness * options.gradicon_weight * FIELD_STIFFNESS.get(options.measure.name, 1.0)
+
     def loss(way: int) -> Tensor:
         similarity = targets[way].loss(splines.moved(coefficients, way))
         inconsistency = _inconsistency(at_knots.displacements(coefficients), lattice, way, extent_mm)
-        return similarity + options.smoothness * options.gradicon_weight * inconsistency
+        return similarity + stiffness * inconsistency
 
     spacing_mm = min(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
     flat = flat_gradient(coefficients, extent_mm)

@@ -18,6 +18,7 @@ from ..geometry.deformation import DisplacementField, identity_points
 from ..geometry.space import Array, Grid, affine_matrix, grid_of, inverse_transform_from_map, points_of_transform
 from ..io.image_files import read_transform
 from ..io.inputs import Pair
+from ..io.outlying import without_padding
 from ..io.warping import warp_image
 
 SMALLEST_DETERMINANT = 1e-6
@@ -66,28 +67,30 @@ def _checked(matrix: Array) -> Array:
 
 
 def _carried(pair: Pair, transform: sitk.Transform) -> Pair:
-    """The pair with moving, its mask and its labels seen through `transform` on fixed's grid, counted where moving has voxels."""
-    inside = _inside(pair, transform)
+    """The pair with moving, its mask and its labels seen through `transform` on fixed's grid, counted where moving has voxels.
+
+    Its padding is no voxel, and must not be mixed with what lies beside it.
+    """
+    moving, measured = without_padding(pair.moving)
+    inside = _inside(pair, measured, transform)
     mask, labels = (
         None if one is None else warp_image(one, pair.fixed, transform, labels=True) for one in (pair.masks[1], pair.labels[1])
     )
     return replace(
         pair,
-        images=(pair.fixed, warp_image(pair.moving, pair.fixed, transform)),
+        images=(pair.fixed, warp_image(moving, pair.fixed, transform)),
         masks=(_both(pair.masks[0], inside), _both(mask, inside)),
         labels=(pair.labels[0], labels),
     )
 
 
-def _inside(pair: Pair, transform: sitk.Transform) -> sitk.Image | None:
-    """1 where `transform` takes fixed into moving; None if that is everywhere.
+def _inside(pair: Pair, measured: sitk.Image, transform: sitk.Transform) -> sitk.Image | None:
+    """1 where `transform` takes fixed to a voxel of moving that is `measured`; None if that is everywhere.
 
     Raises:
         GeometryError: it is nowhere.
     """
-    everywhere = sitk.Image(pair.moving.GetSize(), sitk.sitkUInt8) + 1
-    everywhere.CopyInformation(pair.moving)
-    inside = warp_image(everywhere, pair.fixed, transform, labels=True)
+    inside = warp_image(measured, pair.fixed, transform, labels=True)
     values = sitk.GetArrayViewFromImage(inside)
     if not values.any():
         raise GeometryError(

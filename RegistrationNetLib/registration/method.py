@@ -51,7 +51,7 @@ class Settings(Protocol):
 
     @property
     def steps(self) -> int:
-        """Of the refinement that is done; 0 where none is."""
+        """The number of refinement steps; 0 where none is done."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Task:
 
     @property
     def network_shape(self) -> tuple[int, ...]:
-        """Of the network's lattice, for a card that has one."""
+        """The shape of the network's lattice, for a card that has one."""
         return network_shape(self.card)
 
 
@@ -129,6 +129,7 @@ class Method(ABC):
         gives_inverse: the inverse is known by construction.
         uses_labels: labels guide the work; otherwise they only judge it.
         repeats: how often a pair is registered again to see how far the result can be trusted; together no longer than once.
+        across_contrasts: the similarities from which one is chosen for two contrasts; mind among them.
         diffusion_steps: so many first steps of a training from nothing have diffusion as regularity.
     """
 
@@ -138,6 +139,7 @@ class Method(ABC):
     gives_inverse: ClassVar[bool] = False
     uses_labels: ClassVar[bool] = True
     repeats: ClassVar[int] = 1
+    across_contrasts: ClassVar[tuple[str, ...]] = ("mind",)
     diffusion_steps: ClassVar[int] = 0
 
     def memory_mb(self, size: Size) -> float:
@@ -145,7 +147,7 @@ class Method(ABC):
         return field_mb(size)
 
     def judged_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Of the lattice on which the similarity before and after is found, for a fixed image of `shape`."""
+        """The shape of the lattice on which the similarity before and after is found, for a fixed image of `shape`."""
         return field_shape(shape)
 
     @abstractmethod
@@ -200,6 +202,6 @@ def field_seconds(shape: Sequence[int], settings: Settings) -> float:
 
 
 def network_shape(card: Card) -> tuple[int, ...]:
-    """Of the lattice of the network of a card, which must name one."""
+    """The shape of the lattice of the network of a card, which must name one."""
     assert card.input_shape is not None, f"the card {card.name} must give the lattice of its network"
     return card.input_shape

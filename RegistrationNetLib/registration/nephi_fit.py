@@ -257,7 +257,7 @@ def refine_implicit(
 
 
 def _nodes(level: Level, smooth: bool) -> tuple[int, ...]:
-    """Of the lattice of the codes, with those beyond the cube."""
+    """The shape of the lattice of the codes, with those beyond the cube."""
     return tuple(count + 2 * smooth for count in level.nodes)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -33,8 +33,8 @@ class Options:
         mirrored: images are mirrored for the network, which knows the other side of the body.
         repeats: how often the pair is registered again, to see how far the result can be trusted.
         resolution_mm: of the work; None leaves it to `resolution.resolution_for`.
-        across: what holds in place of all this where the aligned images turn out to have two contrasts; None: their contrast
-            is not looked at.
+        across: by the name of the similarity, what holds in place of all this where the aligned images turn out to have two
+            contrasts; empty: their contrast is not looked at.
     """
 
     card: Card
@@ -51,7 +51,7 @@ class Options:
     repeats: int
     seed: int
     resolution_mm: float | None = None
-    across: Options | None = None
+    across: Mapping[str, Options] = field(default_factory=dict)
 
     @property
     def preparation(self) -> Preparation:
@@ -60,12 +60,12 @@ class Options:
 
     @property
     def steps(self) -> int:
-        """Of the refinement that is done."""
+        """The number of refinement steps."""
         return self.settings.steps
 
     @property
     def measure(self) -> Measure:
-        """That of the refinement that is done, or would be."""
+        """The similarity of the refinement that is done, or would be."""
         return self.settings.measure
 
     @property
@@ -118,10 +118,14 @@ def checked_options(
         seed=seed,
         resolution_mm=resolution,
     )
-    if similarity != "auto" or method.has_network or modalities[0] != modalities[1]:
+    if similarity != "auto" or method.has_network:
         return options
-    judge = field_measure(str(card.refine["similarity"]["across_modalities"]))
-    return replace(options, across=replace(options, settings=method.settings(replace(asked, measure=judge)), judge=judge))
+
+    def judged_by(name: str) -> Options:
+        judge = field_measure(name)
+        return replace(options, settings=method.settings(replace(asked, measure=judge)), judge=judge)
+
+    return replace(options, across={name: judged_by(name) for name in method.across_contrasts})
 
 
 def _check_fits(

@@ -1,7 +1,8 @@
 """How alike two images are where both have voxels: what the alignment compares, under many matrices at once.
 
-The score is the mean local correlation (or its square and the mutual information, for contrasts of which nothing is known) over the overlap of the two fields of view, as far as it shows an object in either
-image; it says nothing about places that only one of them shows, so that a part fits the whole.
+The score is the mean local correlation over the overlap of the two fields of view, as far as it shows an object in either image; for
+contrasts of which nothing is known, the mean of its square and the mutual information. It says nothing about places that only one of
+them shows, so that a part fits the whole.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Overlap:
         self._voxel = volume[0]
 
     def score(self, moving_from_fixed: Tensor) -> Score:
-        """Of homogeneous world matrices [B, dim + 1, dim + 1], float64."""
+        """The score of each of the homogeneous world matrices [B, dim + 1, dim + 1], float64."""
         values, correlation, objects, share = self._compared(moving_from_fixed)
         closeness = correlation.square() if self.is_squared else correlation
         mean = (closeness * objects).flatten(1).sum(1) / objects.flatten(1).sum(1).clamp_min(1)
@@ -88,10 +89,10 @@ class Overlap:
             mean = (1 - INFORMATION) * mean + INFORMATION * _information(self._memberships, values, objects)
         return Score(1 - mean * (share / SMALLEST_SHARE).clamp(max=1), share)
 
-    def local(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor]:
-        """Local correlation under the matrices, and 1 where it counts, else 0: [B, 1, *shape of fixed] each."""
-        _, correlation, objects, _ = self._compared(moving_from_fixed)
-        return correlation, objects
+    def local(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Moving's values under the matrices, their local correlation, and 1 where it counts, else 0: [B, 1, *shape of fixed] each."""
+        values, correlation, objects, _ = self._compared(moving_from_fixed)
+        return values, correlation, objects
 
     def _compared(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Moving's values, their local correlation with fixed, where it counts, and the share of the smaller object that lies in both."""

@@ -36,6 +36,7 @@ from ..quality.marks import Mark, marks
 from ..quality.report import write_html
 from ..quality.truth import Truth
 from ..quality.verdict import Verdict, trust_marks, verdict_on
+from ..quality.worst import Place, worst_places
 from ..version import __version__
 from .argument_types import check_types
 from .delivery import Delivered, delivered
@@ -54,6 +55,7 @@ class Registration:
     `moving_from_fixed` maps points of fixed to points of moving, as resampling needs it; it is an affine (`alignment`)
     after a displacement field that covers fixed. `fixed_from_moving` is its inverse, with its field on moving's grid.
     `error_mm` is the expected error at each voxel of fixed; 95 % of the errors lie below `expected_error.bound_factor` times it.
+    `places_mm` are the points of fixed at which it is worst, by the `place` of a mark.
     """
 
     fixed: sitk.Image
@@ -67,6 +69,7 @@ class Registration:
     quality: Quality
     evidence: Evidence
     expected_error: ExpectedError
+    places_mm: Mapping[str, Place]
     facts: Mapping[str, Any]
 
     @property
@@ -81,7 +84,7 @@ class Registration:
 
     def report(self) -> dict[str, Any]:
         """The content of `report.json`."""
-        marked = {mark.measure: {"colour": mark.colour, "value": mark.value_text, "rule": mark.rule} for mark in self.marks}
+        marked = {mark.measure: self._marked(mark) for mark in self.marks}
         return {
             "verdict": self.verdict.as_dict(),
             **self.facts,
@@ -111,6 +114,11 @@ class Registration:
             content = told.report() | ({} if truth is None else {"truth": truth.as_dict()})
             (folder / "report.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
             write_html(told, folder / "report.html", truth=truth)
+
+    def _marked(self, mark: Mark) -> dict[str, Any]:
+        place = self.places_mm.get(mark.place)
+        told = {"colour": mark.colour, "value": mark.value_text, "rule": mark.rule}
+        return told if place is None else {**told, "worst_at_mm": list(place)}
 
     def _without_files(self) -> Registration:
         """The same result, whose facts do not say what its files were called."""
@@ -155,7 +163,7 @@ def register(
             weights, as published); default: what the card says. NePhi fits its networks ("network"), and has no field.
         steps: of the refinement, at each level of the field's; default: what the method says. 0 means no refinement.
         similarity: "lncc", "lncc2", "ncc", "ssd", "mind", "mi", or "auto": LNCC within one contrast, as the aligned
-            images show (two MR images may have two), MIND-SSC across.
+            images show (two MR images may have two); across, mutual information where intensities say much of each other, else MIND-SSC.
         fixed_modality, moving_modality: "ct", "mr" or "other"; they set the intensity window. Default: what the DICOM header
             of the image says, else "other".
         fixed_mask, moving_mask: the similarity counts where they are not 0; on another grid than their image they are resampled.
@@ -225,6 +233,12 @@ def register(
                 moving_landmarks=moving_landmarks,
             )
             error_mm = error_image(evidence, pair.fixed)
+            places_mm = worst_places(
+                evidence,
+                **{name: parts[name] for name in ("moving", "jacobian", "moving_from_fixed", "fixed_from_moving")},
+                labels=pair.labels,
+                landmarks=(fixed_landmarks, moving_landmarks),
+            )
     report(1.0)
     stages.finish()
     facts = {
@@ -244,7 +258,7 @@ def register(
     }
     return Registration(
         **parts, error_mm=error_mm, quality=quality, evidence=evidence,
-        expected_error=expected_error(evidence, max(quality.voxel_mm)), facts=facts,
+        expected_error=expected_error(evidence, max(quality.voxel_mm)), places_mm=places_mm, facts=facts,
     )  # fmt: skip
 
 

@@ -24,6 +24,8 @@ SMALLEST_SHARE = 0.2
 AT_A_TIME = 16
 # A correlation above this is no better than this one; a few voxels may correlate by chance.
 HIGHEST_CORRELATION = 0.95
+# Voxels of a search; more would take minutes.
+LARGEST_SEARCH_VOXELS = 100**3
 
 
 def rotations(dim: int) -> Array:
@@ -78,16 +80,17 @@ class PoseSearch:
     def __init__(self, fixed: View, moving: View, channels: Callable[[View], Tensor], linear: Array) -> None:
         fixed, moving = (_cropped(one) for one in (fixed, moving))
         self._fixed, self._moving, self._linear = fixed, moving, linear
-        self._values = channels(moving) * moving.counted
-        own = channels(fixed) * fixed.counted
         self._middle, radius_mm = _ball_around(moving)
         self._sides = [2 * math.ceil(radius_mm / _scale(linear) / step) + 3 for step in fixed.grid.spacing_mm]
         self._shape = [
             _fast_length(size + math.ceil(0.7 * side)) for size, side in zip(fixed.grid.shape, self._sides, strict=True)
         ]
-        counted = fixed.counted.to(own)
-        self._own = [self._spectrum(one) for one in (counted, own, own * own)]
-        self._own_sum = float(counted.sum())
+        self._channels = channels
+
+    @property
+    def is_affordable(self) -> bool:
+        """Whether the two are near enough in size: a part in a whole of many times its length is no matter of minutes."""
+        return math.prod(self._shape) <= LARGEST_SEARCH_VOXELS
 
     def _spectrum(self, values: Tensor) -> Tensor:
         return torch.fft.rfftn(values, s=self._shape, dim=tuple(range(2, values.dim())))
@@ -104,6 +107,11 @@ class PoseSearch:
 
     def best(self, keep: int) -> Iterator[list[Pose]]:
         """The `keep` best shifts of each rotation, a few rotations at a time; each pose once for all channels and for each alone."""
+        self._values = self._channels(self._moving) * self._moving.counted
+        own = self._channels(self._fixed) * self._fixed.counted
+        counted = self._fixed.counted.to(own)
+        self._own = [self._spectrum(one) for one in (counted, own, own * own)]
+        self._own_sum = float(counted.sum())
         every = rotations(self._fixed.grid.dim)
         for start in range(0, len(every), AT_A_TIME):
             yield self._best_of(every[start : start + AT_A_TIME], keep)

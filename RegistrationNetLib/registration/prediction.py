@@ -33,12 +33,12 @@ class NetworkSettings:
 
     @property
     def measure(self) -> Measure:
-        """That of the refinement that is done, or would be."""
+        """The similarity of the refinement that is done, or would be."""
         return self.network.measure if self.is_of_weights else self.field.measure
 
     @property
     def steps(self) -> int:
-        """Of the refinement that is done."""
+        """The number of refinement steps."""
         return self.network.steps if self.is_of_weights else self.field.steps
 
 

@@ -63,7 +63,7 @@ class Size:
 
 
 def inverse_shape(shape: Sequence[int], spacing_mm: Sequence[float], fixed_spacing_mm: Sequence[float]) -> tuple[int, ...]:
-    """Of the lattice of the inverse: that of moving (`shape`, `spacing_mm`), but no finer than fixed, as more would hold nothing new."""
+    """The shape of the lattice of the inverse: that of moving (`shape`, `spacing_mm`), but no finer than fixed, as more would hold nothing new."""
     finest_mm = min(fixed_spacing_mm)
     return tuple(
         size if step >= finest_mm else max(2, math.ceil(step * (size - 1) / finest_mm) + 1)

@@ -1,4 +1,4 @@
-"""From the checked pair to the method's solution, in the coordinates of networks: prepared, aligned, solved, judged."""
+"""From the checked pair to the method's solution, a world matrix and fields in the unit cube: prepared, aligned, solved, judged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..losses.measure import Measure
 from ..models.loading import trained_network
 from ..progress import StageReport, Stages
 from .aligned_pair import on_coarser, seen_on_fixed
-from .alignment import align, check_direction
+from .alignment import OF_ONE_CONTRAST, align, check_direction
 from .contrast import contrast_of
 from .initial_transform import Initial
 from .measures import ALIGNMENT_MEASURES
@@ -96,12 +96,14 @@ def _aligned(
 ) -> tuple[Options, Array, str | None]:
     """The options for what the aligned pair turns out to be, the alignment, and why."""
     check_direction(fixed, moving, start.matrix)
-    wide = options.wide_measure if options.across is None else ALIGNMENT_MEASURES["lncc2"]
+    wide = ALIGNMENT_MEASURES["lncc2"] if options.across else options.wide_measure
     alignment = align(fixed, moving, start=start.matrix, stages=options.align, measure=wide, report=report)
-    if options.across is None:
+    if not options.across:
         return options, alignment, None
     contrast = contrast_of(fixed, moving, alignment)
-    return options if contrast.is_one else options.across, alignment, contrast.because()
+    if contrast.is_one and options.judge.name in OF_ONE_CONTRAST:
+        return options, alignment, contrast.because()
+    return options.across.get(contrast.across, options.across["mind"]), alignment, contrast.because()
 
 
 def _network(options: Options) -> nn.Module | None:

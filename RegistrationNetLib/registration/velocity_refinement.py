@@ -1,6 +1,6 @@
 """Instance optimization of a registration whose maps are inverse to each other by construction, so that they stay so.
 
-Not the displacements are refined, each direction for itself, but the innermost velocity of the network (`models.velocities`):
+Not the displacements are refined, each direction for itself, but the innermost velocity of the network (`models.constricon_velocities`):
 both images are carried to the middle once, and there one velocity, the network's plus one by cubic B-splines, registers them
 both ways. Exchanged images have exchanged targets and start from minus the velocity, so that they end at minus the velocity.
 """

@@ -41,13 +41,15 @@ LAST_LINES = 20
 class Result:
     """What a registration brought: volumes by name, transforms among them as displacements in mm along the axes asked for.
 
-    `alignment` is the affine part [4, 4], `report` the content of report.json, `histogram` that of the Jacobian determinant.
+    `alignment` is the affine part [4, 4], `report` the content of report.json, `histogram` that of the Jacobian determinant, and `body`
+    where fixed shows a body, as `packed_mask.packed` has it.
     """
 
     volumes: Mapping[str, Volume]
     alignment: Sequence[Sequence[float]]
     report: Mapping[str, Any]
     histogram: Mapping[str, Sequence[float]]
+    body: Mapping[str, Any] | None = None
 
 
 @dataclass(eq=False)
@@ -432,4 +434,4 @@ def _received(job: Job, event: dict[str, Any]) -> dict[str, Any]:
 
 def _result(answer: Mapping[str, Any]) -> Result:
     volumes = {name: read_volume(Path(path)) for name, path in answer["files"].items()}
-    return Result(volumes, answer["alignment"], answer["report"], answer["histogram"])
+    return Result(volumes, answer["alignment"], answer["report"], answer["histogram"], answer.get("body"))

@@ -66,8 +66,26 @@ def ensure(path: Path, slicer: Any, *, ask: bool = True) -> None:
     if others := missing(requirements(path)):
         _install(others, slicer, ask=ask)
     if still := lacking(path):
+        raise still_lacking(still)
+
+
+def still_lacking(wanted: Iterable[str]) -> ResourceError:
+    """What is told where an installer was content, and something is missing all the same."""
+    return ResourceError(
+        f"{', '.join(wanted)} could not be installed; registration needs it. Look at Slicer's log and restart Slicer, "
+        f"{ANOTHER_PYTHON}."
+    )
+
+
+def check_pytorch_extension(slicer: Any) -> None:
+    """Refuse to go on without the extension by which Slicer gets PyTorch.
+
+    Raises:
+        ResourceError: it is not there.
+    """
+    if not hasattr(slicer.modules, _PYTORCH_UTILS.lower()):
         raise ResourceError(
-            f"{', '.join(still)} could not be installed; registration needs it. Look at Slicer's log and restart Slicer, "
+            "PyTorch is not installed; Slicer gets it by the PyTorch extension. Install that in the Extensions Manager, "
             f"{ANOTHER_PYTHON}."
         )
 
@@ -86,11 +104,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def _install_torch(slicer: Any, *, ask: bool) -> None:
-    if not hasattr(slicer.modules, _PYTORCH_UTILS.lower()):
-        raise ResourceError(
-            "PyTorch is not installed; Slicer gets it by the PyTorch extension. Install that in the Extensions Manager, "
-            f"{ANOTHER_PYTHON}."
-        )
+    check_pytorch_extension(slicer)
     answer: list[Any] = []
     with _failures_told([TORCH]), _torch_not_imported():
         # The module of another extension, there only when it is installed.
@@ -141,10 +155,11 @@ def _failures_told(wanted: list[str]) -> Iterator[None]:
     except Exception as error:
         if not missing(wanted):
             return
-        raise ResourceError(f"{', '.join(wanted)} was not installed: {_meaning(error)}") from error
+        raise ResourceError(f"{', '.join(wanted)} was not installed: {meaning(error)}") from error
 
 
-def _meaning(error: Exception) -> str:
+def meaning(error: Exception) -> str:
+    """What an installer's error means, and what to do, in words."""
     words = " ".join(str(one) for one in (error, getattr(error, "output", ""), getattr(error, "stderr", "")) if one)
     if "declined" in words.lower():
         return f"{error}. Registration needs it. Register again to be asked again, {ANOTHER_PYTHON}."

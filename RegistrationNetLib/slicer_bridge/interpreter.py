@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError, WorkerError
@@ -75,10 +75,19 @@ def examination(python: str | None, packages: str | None, environment: Mapping[s
         WorkerError: the Python cannot be run.
     """
     command = [python or worker_python(), "-m", "RegistrationNetLib", "doctor", "--json"]
+    return piped(command, _with_packages(environment, packages))
+
+
+def piped(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """The start of a program whose output comes by one pipe, in a process group of its own.
+
+    Raises:
+        WorkerError: it cannot be run.
+    """
     flags = {"creationflags": _windows_flags()} if os.name == "nt" else {"start_new_session": True}
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        return subprocess.Popen(command, env=_with_packages(environment, packages), **pipes, **flags)  # type: ignore[call-overload]
+        return subprocess.Popen(command, env=dict(environment), **pipes, **flags)  # type: ignore[call-overload]
     except OSError as error:
         raise WorkerError(f"{command[0]} cannot be run ({error.strerror}). Name another Python.") from error
 

@@ -167,7 +167,9 @@ class RegistrationJob:
                     moving=self._inputs.moving,
                     outputs={name: node for name, node in self._outputs.items() if slicer.mrmlScene.IsNodePresent(node)},
                 )
-                self.result = RegistrationResult(nodes, self._inputs.fixed, self._inputs.moving, job.answer.report)
+                self.result = RegistrationResult(
+                    nodes, self._inputs.fixed, self._inputs.moving, job.answer.report, job.answer.body
+                )
                 self.recordNode = remembered(slicer.mrmlScene, self.result).node
             except Exception as error:  # noqa: BLE001, a timer has nobody to raise to; who waits for the job is told
                 self.error = error

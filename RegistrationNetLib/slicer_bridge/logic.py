@@ -6,7 +6,7 @@ Names are in Slicer's style, since the console is where they are used.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,9 +23,9 @@ from .interpreter import named_python
 from .job import RegistrationJob
 from .scene_inputs import Inputs
 from .scene_record import RegistrationResult
-from .scene_results import REPLACEABLE, check_outputs
+from .scene_results import REPLACEABLE, check_outputs, remove_empty_folders
 from .scene_transforms import placed_under
-from .scene_views import Views
+from .scene_views import Views, go_to
 
 # What the panel's choice of an alignment or refinement means to `register`; None leaves it to the model.
 ALIGNMENTS: Mapping[str, tuple[str, ...] | None] = {
@@ -63,7 +63,10 @@ class RegistrationLogic:
         self._jobs: list[RegistrationJob] = []
         self._views = Views()
         self._scene = slicer.mrmlScene
-        self._sceneTag = self._scene.AddObserver(self._scene.StartCloseEvent, self._onSceneStartClose)
+        self._sceneTags = [
+            self._scene.AddObserver(self._scene.StartCloseEvent, self._onSceneStartClose),
+            self._scene.AddObserver(self._scene.EndUndoEvent, self._onEndUndo),
+        ]
 
     def close(self) -> None:
         """End the worker; registrations under way are cancelled."""
@@ -71,7 +74,8 @@ class RegistrationLogic:
         for job in self._jobs:
             job.cancel()
         self.client.close()
-        self._scene.RemoveObserver(self._sceneTag)
+        for tag in self._sceneTags:
+            self._scene.RemoveObserver(tag)
 
     def getParameterNode(self) -> Any:
         """What was chosen in the panel; the module says how it is kept."""
@@ -201,7 +205,7 @@ class RegistrationLogic:
         return remove(card_named(model))
 
     def showResult(self, result: RegistrationResult, view: str, other: RegistrationResult | None = None) -> None:
-        """Show a result in the slice views: "fixed", "moving", "warped", "difference", "checkerboard", "jacobian" or "grid".
+        """Show a result in the slice views: "fixed", "moving", "warped", "difference", "checkerboard", "jacobian", "error" or "grid".
 
         What another result has left there (its grid, its legend) goes. "other" shows the warped volume of the result `other`.
 
@@ -209,6 +213,10 @@ class RegistrationLogic:
             InputError: there is no such view, or a node that it needs is gone.
         """
         self._views.show(result, view, other)
+
+    def showPlace(self, place: Sequence[float]) -> None:
+        """Move the slices to a point in LPS mm, as `report["marks"][…]["worst_at_mm"]` gives it."""
+        go_to(place)
 
     def leaveViews(self) -> None:
         """Give the slice views back as they were before the first result was shown."""
@@ -224,6 +232,9 @@ class RegistrationLogic:
         self._jobs = [job for job in self._jobs if not job.isFinished]
         if not self._jobs and not self.client.unfinished:
             self._timer.stop()
+
+    def _onEndUndo(self, *_caller: Any) -> None:
+        remove_empty_folders(self._scene)
 
     def _onSceneStartClose(self, *_caller: Any) -> None:
         for job in self._jobs:

@@ -43,7 +43,7 @@ def decoded(line: bytes) -> Message:
     """
     try:
         message = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{_shown(line)} is not JSON; a message is one JSON object per line. ({error})") from error
     if not isinstance(message, dict):
         raise InputError(f"{_shown(line)} is not a JSON object; a message is one per line.")

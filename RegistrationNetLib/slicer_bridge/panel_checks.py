@@ -52,6 +52,8 @@ def _about_volumes(node: Any) -> str:
 
 def _about_model(node: Any, models: ModelPanel) -> str:
     card = models.card
+    if models.is_fetching:
+        return _("The weights of {title} are on their way.").format(title=card["title"])
     if not models.is_ready:
         return _("The weights of {title} are not here. Get them above, or choose a network that is ready.").format(
             title=card["title"]

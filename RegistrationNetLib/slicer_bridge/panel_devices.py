@@ -141,6 +141,6 @@ def _words(device: Mapping[str, Any]) -> str:
 
 
 def _title(name: str) -> str:
-    """Of "cuda:1": the second NVIDIA graphics card."""
+    """What a device is called; that of "cuda:1": the second NVIDIA graphics card."""
     kind, _colon, number = name.partition(":")
     return f"{DEVICES.get(kind, kind)} {int(number) + 1}" if number.isdigit() else DEVICES.get(kind, name)

@@ -15,6 +15,7 @@ from slicer.i18n import tr as _
 
 from ..errors import ResourceError
 from . import dependencies
+from .installation import Installation, in_one_line
 from .interpreter import examination, named_python, startup_environment, worker_environment
 from .panel_sight import bring_into_sight
 from .settings import keep, kept
@@ -51,9 +52,16 @@ class InstallationPanel:
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MSEC)
         self._timer.connect("timeout()", self._look_at_process)
+        self._installation: Installation | None = None
+        self._told = ""
+        self._installation_timer = qt.QTimer()
+        self._installation_timer.setInterval(POLL_MSEC)
+        self._installation_timer.connect("timeout()", self._look_at_installation)
         self.is_asking = False
+        ui.installProgressBar.setRange(0, 0)
+        ui.installProgressBar.setVisible(False)
         ui.installButton.connect("clicked(bool)", self._install)
-        ui.laterButton.connect("clicked(bool)", lambda: self._ask(is_asking=False))
+        ui.laterButton.connect("clicked(bool)", lambda: self._later_or_cancel())
         ui.ownPythonButton.connect("clicked(bool)", lambda: self._use(""))
         for button in (ui.otherPythonButton, ui.pythonButton):
             menu = qt.QMenu(button)
@@ -70,6 +78,9 @@ class InstallationPanel:
 
     def may_work(self) -> bool:
         """Whether the worker can run; if not, the panel asks."""
+        if self._installation is not None:
+            bring_into_sight(self._ui.consentBox)
+            return False
         self._ask(is_asking=not self.is_installed)
         return not self.is_asking
 
@@ -88,8 +99,11 @@ class InstallationPanel:
         self._timer.start()
 
     def close(self) -> None:
-        """Look no more for what was installed."""
+        """End what is under way."""
         self._stop()
+        self._installation_timer.stop()
+        if self._installation is not None:
+            self._installation.cancel()
 
     def _ask(self, *, is_asking: bool) -> None:
         self.is_asking = is_asking
@@ -106,20 +120,63 @@ class InstallationPanel:
             bring_into_sight(self._ui.consentBox)
 
     def _install(self) -> None:
-        """The user has agreed."""
+        """The user has agreed. It is done by a process of its own; the panel goes on, and can cancel it."""
         self._tell(None)
-        self._ui.consentLabel.setText(_("Installing. Slicer does not answer until that is done, which may take some minutes."))
-        self._enable(is_enabled=False)
-        slicer.app.processEvents()
         try:
-            dependencies.ensure(self._requirements, slicer, ask=False)
+            self._installation = Installation(self._requirements, slicer, startup_environment())
         except Exception as error:  # noqa: BLE001, told in the panel
             self._tell(error)
-        else:
-            self._log(_("Everything that registration needs is installed."))
-        finally:
-            self._enable(is_enabled=True)
             self._ask(is_asking=False)
+            return
+        self._show_installing(is_installing=True)
+        self._installation_timer.start()
+        self._look_at_installation()
+
+    def _later_or_cancel(self) -> None:
+        if self._installation is None:
+            self._ask(is_asking=False)
+        else:
+            self._installation.cancel()
+            self._look_at_installation()
+
+    def _look_at_installation(self) -> None:
+        installation = self._installation
+        if installation is None:
+            return
+        try:
+            installation.poll()
+        except Exception as error:  # noqa: BLE001, a timer has nobody to raise to
+            installation.cancel()
+            installation.error = error
+        if not installation.is_finished:
+            self._describe_installation(installation)
+            return
+        self._installation = None
+        self._installation_timer.stop()
+        self._show_installing(is_installing=False)
+        if installation.error is None:
+            self._log(_("Everything that registration needs is installed."))
+        self._ask(is_asking=False)
+        if installation.error is not None:
+            self._tell(installation.error)
+
+    def _describe_installation(self, installation: Installation) -> None:
+        said = in_one_line(installation.line)
+        words = _("Installing, step {step} of {steps}; this may take some minutes.").format(
+            step=installation.step, steps=installation.steps
+        )
+        self._ui.consentLabel.setText(f"{words}\n{said}" if said else words)
+        if said and said != self._told:
+            self._told = said
+            self._log(installation.line)
+
+    def _show_installing(self, *, is_installing: bool) -> None:
+        ui = self._ui
+        self._enable(is_enabled=not is_installing)
+        ui.installProgressBar.setVisible(is_installing)
+        ui.laterButton.setEnabled(True)
+        ui.laterButton.setText(_("Cancel") if is_installing else _("Not now"))
+        ui.laterButton.setToolTip(_("What was installed until then stays.") if is_installing else "")
 
     def _choose_file(self) -> None:
         path = qt.QFileDialog.getOpenFileName(self._ui.pythonButton, _("A Python program that has PyTorch"))

@@ -23,7 +23,7 @@ class ModelPanel:
         logic: the module's logic.
         tell: is given an error to show, or None to show none any more.
         on_chosen: is given the name of the model that the user chose.
-        on_weights: called when the weights of a model have come.
+        on_weights: called when the weights of a model begin to come, and when they have come.
     """
 
     def __init__(
@@ -67,6 +67,11 @@ class ModelPanel:
     def is_ready(self) -> bool:
         """Whether the chosen model can work: its weights are here, or it needs none."""
         return self.card["state"]["kind"] in ("none needed", "ready")
+
+    @property
+    def is_fetching(self) -> bool:
+        """Whether its weights are on their way."""
+        return self._job is not None
 
     def knows(self, name: str) -> bool:
         """Whether there is a model of that name."""
@@ -182,6 +187,7 @@ class ModelPanel:
         self._ui.weightsProgressBar.setFormat(_("Starting"))
         self._job = start(*arguments, self._on_job)
         self._show_weights()
+        self._on_weights()
         bring_into_sight(self._ui.downloadButton)
 
     def _on_job(self, job: Job) -> None:

@@ -13,6 +13,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..errors import InputError, OutputError
+from .panel_cursor import CursorPanel
 from .panel_inputs import hide, made_by_registration
 from .panel_sight import bring_into_sight
 from .panel_words import VIEW_LEGENDS, VIEW_NAMES, translated, verdict_of
@@ -21,7 +22,9 @@ from .scene_transforms import cannot_follow
 from .scene_views import missing_for
 
 FLICKER = "flicker"
-VIEWS = ("fixed", "moving", "warped", FLICKER, "checkerboard", "difference", "jacobian", "grid")
+VIEWS = ("fixed", "moving", "warped", FLICKER, "checkerboard", "difference", "jacobian", "error", "grid")
+# Colours over fixed, whose opacity can be chosen.
+OVERLAYS = ("jacobian", "error")
 FLICKER_MSEC = 700
 # Shape and colour both tell, and the colours can be read on light and on dark.
 MARKS = {"green": ("✔", "#2e9e4f"), "amber": ("▲", "#d08700"), "red": ("✖", "#dd3b3b")}
@@ -69,6 +72,7 @@ class ResultPanel:
         ui.saveReportButton.connect("clicked(bool)", lambda _=False: self._attempt(self._ask_where_to_save))
         ui.resultCombo.connect("activated(int)", self._choose)
         ui.compareCombo.connect("activated(int)", self._choose_other)
+        self._cursor = CursorPanel(ui.cursorLabel, lambda: self.result)
         self._set_up_table()
         self.refresh()
 
@@ -100,7 +104,15 @@ class ResultPanel:
         for widget in (self._ui.verdictFrame, self._ui.resultBox):
             widget.setVisible(is_there)
         if is_there:
+            self._cursor.follow()
             self._fill()
+        else:
+            self._cursor.stop()
+
+    def exit(self) -> None:
+        """The module is left: nothing of it is shown or followed any more."""
+        self.leave()
+        self._cursor.stop()
 
     def show_view(self, view: str) -> None:
         """Show the result in the slice views."""
@@ -111,7 +123,7 @@ class ResultPanel:
             self._timer.start()
             return
         self._logic.showResult(self.result, view)
-        if view == "jacobian":
+        if view in OVERLAYS:
             self._set_opacity()
         self._hide_targets()
 
@@ -165,9 +177,8 @@ class ResultPanel:
         self._view = view
         for one in VIEWS:
             self._button(one).setChecked(one == view)
-        is_jacobian = view == "jacobian"
         for widget in (self._ui.opacitySlider, self._ui.opacitySliderLabel):
-            widget.setVisible(is_jacobian)
+            widget.setVisible(view in OVERLAYS)
         self._ui.legendLabel.setText(VIEW_LEGENDS.get(view, ""))
         self._ui.legendLabel.setVisible(view in VIEW_LEGENDS)
 
@@ -187,7 +198,7 @@ class ResultPanel:
             self._logic.showResult(self.result, "fixed" if self._is_first_shown else "warped")
 
     def _set_opacity(self) -> None:
-        if self.result is not None and self._button("jacobian").checked:
+        if self.result is not None and self._view in OVERLAYS:
             slicer.util.setSliceViewerLayers(foregroundOpacity=self._ui.opacitySlider.value)
 
     def _apply(self) -> None:
@@ -266,7 +277,7 @@ class ResultPanel:
         table.horizontalHeader().setStretchLastSection(True)
         table.horizontalHeader().connect("sectionResized(int,int,int)", self._fit_table)
 
-    def _fill_table(self, marks: Mapping[str, Mapping[str, str]]) -> None:
+    def _fill_table(self, marks: Mapping[str, Mapping[str, Any]]) -> None:
         table = self._ui.marksTable
         others = self._other.result.report["marks"] if self._other is not None else {}
         table.setRowCount(len(marks))
@@ -284,7 +295,7 @@ class ResultPanel:
             for column, item in enumerate((sign, words)):
                 item.setToolTip(translated(mark["rule"]))
                 table.setItem(row, column, item)
-        self._ui.ruleLabel.setText(_("Click a measure to read its rule."))
+        self._ui.ruleLabel.setText(_("Click a measure to read its rule and to see where it is worst."))
         table.resizeColumnToContents(0)
         self._fit_table()
 
@@ -295,9 +306,16 @@ class ResultPanel:
         table.setFixedHeight(sum(table.rowHeight(row) for row in range(table.rowCount)) + 2 * table.frameWidth)
 
     def _show_rule(self, row: int) -> None:
-        if self.result is not None and row >= 0:
-            self._ui.ruleLabel.setText(translated(list(self.result.report["marks"].values())[row]["rule"]))
-            bring_into_sight(self._ui.ruleLabel)
+        """The rule of a measure, and the slices at the place where it is worst."""
+        if self.result is None or row < 0:
+            return
+        mark = list(self.result.report["marks"].values())[row]
+        words = translated(mark["rule"])
+        if place := mark.get("worst_at_mm"):
+            self._logic.showPlace(place)
+            words = _("{rule} The slices show where it is worst.").format(rule=words)
+        self._ui.ruleLabel.setText(words)
+        bring_into_sight(self._ui.ruleLabel)
 
 
 def _offer(combo: Any, titles: list[str], index: int) -> None:

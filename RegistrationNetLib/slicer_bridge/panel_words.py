@@ -74,6 +74,7 @@ VIEW_NAMES: Mapping[str, str] = {
     "checkerboard": _("Fields of fixed and warped in turn. Press again to have the views as they were."),
     "difference": _("Warped minus fixed. Press again to have the views as they were."),
     "jacobian": _("How much tissue grows or shrinks at each place. Press again to have the views as they were."),
+    "error": _("The error to expect at each place, in mm. Press again to have the views as they were."),
     "grid": _("The deformable part of the transform, as a bent grid. Press again to have the views as they were."),
 }
 # What the colours of a view mean, whatever fits into the view itself.
@@ -82,8 +83,12 @@ VIEW_LEGENDS: Mapping[str, str] = {
         '<span style="color:#146ec8">■</span> fixed is brighter, black: equal, <span style="color:#d75f0a">■</span> warped is brighter'
     ),
     "jacobian": _(
-        'Volume: <span style="color:#145ac8">■</span> ≤ 0.25 shrinks, white: 1 kept, <span style="color:#cd2323">■</span> ≥ 4 grows, '
+        'Volume: <span style="color:#145ac8">■</span> ≤ 0.25 shrinks, clear: kept, <span style="color:#cd2323">■</span> ≥ 4 grows, '
         '<span style="color:#d2b400">■</span> ≤ 0 folds'
+    ),
+    "error": _(
+        'Expected error: clear below a voxel, <span style="color:#d2b400">■</span> above, <span style="color:#fa9f32">■</span> '
+        '<span style="color:#de2828">■</span> to <span style="color:#78006e">■</span> 20 mm and more'
     ),
     "grid": _('The deformable part, without the alignment: <span style="color:#386bb8">■</span> moves little, white: moves most'),
     "flicker": _("Fixed and warped in turn; two warped volumes where results are compared."),

@@ -19,9 +19,9 @@ from vtk.util.numpy_support import numpy_to_vtk
 from ..errors import OutputError
 from ..io.nrrd import Volume
 from ..models.catalogue import resource_folder
-from ..quality.colours import TABLE_WINDOW, difference_colour
+from ..quality.colours import TABLE_WINDOW, difference_colour, error_colour, error_top_mm
 from .mrml import set_voxels
-from .scene_sampling import Node, at_once, displacements
+from .scene_sampling import Node, at_once, displacements, interpolated
 
 JACOBIAN_TITLE = "Jacobian determinant"
 # Which colour nodes are ours, so that a scene holds one of each.
@@ -34,7 +34,9 @@ GRID_COLOURS = ((0.22, 0.42, 0.72), (0.30, 0.66, 0.86), (0.72, 0.90, 0.96), (1.0
 # Displacements are looked at on so many points along each axis; the colours end where all but one in a hundred lie below.
 GRID_SAMPLES, GRID_PERCENTILE = 24, 99.0
 CHECKERS = 8
-DIFFERENCE_COLOURS = 255
+# What the role of a volume ends in that shows another one within the body only.
+OVERLAY = " overlay"
+DIFFERENCE_COLOURS, ERROR_COLOURS = 255, 512
 
 
 def jacobian_colours(scene: Node) -> Node:
@@ -72,6 +74,32 @@ def difference_colours(scene: Node) -> Node:
     return _colours(scene, "Difference", fill)
 
 
+def error_colours(scene: Node, voxel_mm: float) -> Node:
+    """From yellow to purple for expected errors of more than a voxel, whose largest edge is `voxel_mm`; clear below."""
+    top_mm = error_top_mm(voxel_mm)
+
+    def fill(node: Node) -> None:
+        centres = (np.arange(ERROR_COLOURS) + 0.5) * top_mm / ERROR_COLOURS
+        colours, weights = error_colour(centres, voxel_mm)
+        node.SetTypeToUser()
+        node.SetNumberOfColors(ERROR_COLOURS)
+        for index, (colour, weight) in enumerate(zip((colours / 255.0).tolist(), weights.tolist(), strict=True)):
+            node.SetColor(index, f"{centres[index]:.2f} mm", *colour, float(weight > 0))
+
+    return _colours(scene, f"Expected error, voxel {voxel_mm:.3g} mm", fill)
+
+
+def largest_edge_mm(volume: Volume) -> float:
+    """The largest edge of its voxels."""
+    return float(np.linalg.norm(volume.world_from_index[:3, :3], axis=0).max())
+
+
+def show_as_error(node: Node, voxel_mm: float) -> None:
+    """Give a volume of expected errors its colours, its window and a legend (not yet visible). Call it before the voxels are set."""
+    _show_window(node, (0.0, error_top_mm(voxel_mm)), error_colours(node.GetScene(), voxel_mm))
+    legend_of(node, "error")
+
+
 def show_as_jacobian(node: Node) -> None:
     """Give a determinant volume its colours, its window and a legend (not yet visible). Call it before the voxels are set."""
     # A hair higher, so that a determinant of exactly 0 has the colour of what is folded.
@@ -92,9 +120,16 @@ class Legend:
 # By the role of the node that a legend explains. What lies beyond an end has the colour of the end.
 LEGENDS: Mapping[str, Legend] = {
     "jacobian": Legend(_("Volume change\n≤ 0: folded\n≥ 4"), 6),
+    "error": Legend(_("Expected error,\nmm\n≥"), 5),
     "difference": Legend(_("Warped − fixed\norange: warped\nis brighter"), 5),
     "grid": Legend(_("Deformation,\nmm\n≥"), 5),
 }
+
+
+def legend_kind(role: str) -> str:
+    """Which of `LEGENDS` explains a node of this role; "" for none."""
+    kind = role.removesuffix(OVERLAY)
+    return kind if kind in LEGENDS else ""
 
 
 def legend_of(node: Node, role: str) -> Node:
@@ -103,7 +138,7 @@ def legend_of(node: Node, role: str) -> Node:
     if legend is not None:
         return legend
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
-    words = LEGENDS[role]
+    words = LEGENDS[legend_kind(role)]
     legend.SetTitleText(words.title)
     legend.SetLabelFormat(words.number)
     legend.SetNumberOfLabels(words.labels)
@@ -111,7 +146,7 @@ def legend_of(node: Node, role: str) -> Node:
     legend.SetSize(*LEGEND_SIZE)
     for text in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
         text.SetFontSize(LEGEND_FONT_PX)
-    if role == "jacobian":
+    if legend_kind(role) == "jacobian":
         legend.SetMaxNumberOfColors(jacobian_colours(node.GetScene()).GetNumberOfColors())
     if role == "grid":
         legend.SetSaveWithScene(False)
@@ -215,6 +250,15 @@ def set_chart(chart: Node, series: Node, histogram: Node) -> None:
     chart.SetXAxisTitle("determinant (1: volume kept, 0 or less: folded)")
     chart.SetYAxisTitle("voxels")
     chart.SetLegendVisibility(False)
+
+
+def set_within(node: Node, original: tuple[Volume, Node], body: Volume, neutral: float) -> None:
+    """Fill a volume with another one where the body is, looking like it, and with the value `neutral` elsewhere."""
+    volume, shown_like = original
+    show_like(node, shown_like)
+    body = Volume(body.values.astype(np.float32), body.world_from_index)
+    inside = at_once(interpolated(body, volume)).values >= 0.5
+    set_voxels(node, Volume(np.where(inside, volume.values, volume.values.dtype.type(neutral)), volume.world_from_index))
 
 
 def set_difference(node: Node, fixed: tuple[Volume, Node], warped: tuple[Volume, Node]) -> None:

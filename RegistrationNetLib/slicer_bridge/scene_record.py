@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .scene_results import TITLES, ResultNodes
+from .packed_mask import unpacked
+from .scene_results import TITLES, ResultNodes, take_part_in_undo
 from .scene_sampling import Node
 
 _KIND = "vtkMRMLScriptedModuleNode"
-_REPORT, _ROLES = "RegistrationNet.Report", "RegistrationNet.Roles"
+_REPORT, _ROLES, _BODY = "RegistrationNet.Report", "RegistrationNet.Roles", "RegistrationNet.Body"
 _PAIR = ("fixed", "moving")
 
 
@@ -19,16 +20,24 @@ class RegistrationResult:
     """The nodes of a registered pair; names as in `ResultNodes` with "Node" behind them, and the two volumes.
 
     In a result that a scene has kept, a node that was deleted is None.
+
+    Args:
+        body: where fixed shows a body, as `packed_mask.packed` has it.
     """
 
-    def __init__(self, nodes: ResultNodes, fixed: Any, moving: Any, report: Mapping[str, Any]) -> None:
+    def __init__(
+        self, nodes: ResultNodes, fixed: Any, moving: Any, report: Mapping[str, Any], body: Mapping[str, Any] | None = None
+    ) -> None:
         self.nodes = nodes
-        self.fixedNode, self.movingNode, self.report = fixed, moving, report
+        self.fixedNode, self.movingNode, self.report, self.body = fixed, moving, report, body
         self.transformNode, self.inverseTransformNode = nodes.transform, nodes.inverse
         self.warpedNode, self.jacobianNode = nodes.warped, nodes.jacobian
         self.tableNode, self.histogramNode = nodes.table, nodes.histogram
         self.seriesNode, self.chartNode = nodes.series, nodes.chart
         self.affineNode, self.deformableNode = nodes.affine, nodes.deformable
+        self.errorNode = nodes.error
+        # 1 where fixed shows a body, on a coarse lattice; None in a result that was made without.
+        self.bodyVolume = None if body is None else unpacked(body)
 
 
 @dataclass(frozen=True)
@@ -56,8 +65,10 @@ def remembered(scene: Node, result: RegistrationResult) -> Record:
     title = f"{len(records(scene)) + 1}. {result.report['model']}: {pair}"
     record = scene.AddNewNodeByClass(_KIND, scene.GenerateUniqueName(title))
     record.SetHideFromEditors(True)
+    take_part_in_undo(record)
     record.SetAttribute(_REPORT, json.dumps(result.report))
     record.SetAttribute(_ROLES, json.dumps(list(nodes)))
+    record.SetAttribute(_BODY, json.dumps(result.body))
     for role, node in nodes.items():
         record.SetNodeReferenceID(role, node.GetID())
     return _read(record)
@@ -93,7 +104,8 @@ def _read(record: Node) -> Record:
     lost = tuple(TITLES.get(role, role.capitalize()) for role in roles if found[role] is None)
     nodes = ResultNodes(**{one.name: found.get(one.name) for one in fields(ResultNodes)})
     report: Mapping[str, Any] = json.loads(record.GetAttribute(_REPORT))
-    result = RegistrationResult(nodes, found.get("fixed"), found.get("moving"), report)
+    body: Mapping[str, Any] | None = json.loads(record.GetAttribute(_BODY) or "null")
+    result = RegistrationResult(nodes, found.get("fixed"), found.get("moving"), report, body)
     return Record(record, record.GetName(), result, lost)
 
 

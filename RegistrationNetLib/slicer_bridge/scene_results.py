@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
@@ -13,27 +13,34 @@ import vtk
 from ..errors import InputError
 from .client import Result
 from .mrml import set_displacements, set_matrix, set_voxels
-from .scene_display import set_chart, set_histogram, set_quality, show_as_jacobian, show_like
+from .scene_display import largest_edge_mm, set_chart, set_histogram, set_quality, show_as_error, show_as_jacobian, show_like
 from .scene_sampling import Node
 
 # What a node is of a result (an attribute), on whose lattice it lies (a reference), and the affine part (an attribute, LPS).
 ROLE = "RegistrationNet.Role"
+FOLDER = "folder"
 FIXED = "RegistrationNet.fixed"
 ALIGNMENT = "RegistrationNet.Alignment"
 # Volumes that show no anatomy.
-NO_IMAGES = ("jacobian", "difference", "checkerboard")
+NO_IMAGES = ("jacobian", "error", "difference", "checkerboard", "jacobian overlay", "error overlay")
 # What comes first in the names tells the nodes apart, also where a list cuts them off.
 TITLES: Mapping[str, str] = {
     "transform": "Transform",
     "inverse": "Inverse transform",
     "warped": "Warped",
     "jacobian": "Jacobian",
+    "error": "Expected error",
     "table": "Quality",
     "histogram": "Histogram",
     "series": "Plot series",
     "chart": "Chart",
     "affine": "Affine part",
     "deformable": "Deformable part",
+}
+# What views have made of a node, which refers to it: role of the made one, by the name of the reference.
+MADE: Mapping[str, str] = {
+    "RegistrationNet.Grid": "grid",
+    **{f"RegistrationNet.{role}": role for role in ("difference", "checkerboard", "jacobian overlay", "error overlay")},
 }
 # What may be written into a node that is there already, and the kinds of node that can take it.
 REPLACEABLE: Mapping[str, tuple[str, ...]] = {
@@ -49,8 +56,8 @@ REPLACEABLE: Mapping[str, tuple[str, ...]] = {
 class ResultNodes:
     """The nodes of one registered pair; None for what is not there (any more).
 
-    Moving placed under `transform` lies on fixed; `inverse` takes fixed onto moving. `warped` and `jacobian` lie on the lattice of
-    fixed. Where the parts were asked for, moving under `affine`, which lies under `deformable`, lies where it does under `transform`.
+    Moving placed under `transform` lies on fixed; `inverse` takes fixed onto moving. `warped`, `jacobian` and `error` (the expected
+    error, in mm) lie on the lattice of fixed. Where the parts were asked for, moving under `affine`, which lies under `deformable`, lies where it does under `transform`.
     """
 
     transform: Node
@@ -63,13 +70,23 @@ class ResultNodes:
     chart: Node
     affine: Node | None = None
     deformable: Node | None = None
+    error: Node | None = None
 
 
 @contextmanager
-def all_or_none(scene: Node) -> Iterator[None]:
-    """One step of undo. When the block fails, every node that came with it is removed again."""
-    if scene.GetUndoFlag():
-        scene.SaveStateForUndo()
+def all_or_none(scene: Node, *, changed: Iterable[Node] = (), is_step: bool = True) -> Iterator[None]:
+    """One step of undo, where the scene has that. When the block fails, every node that came with it is removed again.
+
+    Args:
+        changed: nodes that were there before, which the block changes: undo brings them back as they were.
+        is_step: False for what goes and comes with nodes of an earlier step, as views do that were made of a result.
+    """
+    undoes = bool(scene.GetUndoFlag())
+    if undoes:
+        for node in changed:
+            node.SetUndoEnabled(True)
+        if is_step:
+            scene.SaveStateForUndo()
     before = set(_ids(scene))
     try:
         yield
@@ -78,6 +95,35 @@ def all_or_none(scene: Node) -> Iterator[None]:
             if (node := scene.GetNodeByID(one)) is not None:
                 scene.RemoveNode(node)
         raise
+    if undoes:
+        for one in _ids(scene):
+            if one not in before:
+                take_part_in_undo(scene.GetNodeByID(one))
+
+
+def take_part_in_undo(node: Node) -> None:
+    """Undo removes the node with the step in which it came, and redo brings it back; where the scene has that.
+
+    Colours are shared by the results of a scene, and stay, as does the list of all nodes.
+    """
+    is_shared = any(node.IsA(kind) for kind in ("vtkMRMLColorNode", "vtkMRMLStorageNode", "vtkMRMLSubjectHierarchyNode"))
+    node.SetUndoEnabled(bool(node.GetScene().GetUndoFlag()) and not is_shared)
+
+
+def remove_empty_folders(scene: Node) -> None:
+    """The folders of results that undo has taken away."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    for item in _items_in(hierarchy, hierarchy.GetSceneItemID(), is_deep=True):
+        held = (hierarchy.GetItemDataNode(one) for one in _items_in(hierarchy, item, is_deep=False))
+        is_empty = not any(node is not None and scene.IsNodePresent(node) for node in held)
+        if hierarchy.GetItemAttribute(item, ROLE) == FOLDER and is_empty:
+            hierarchy.RemoveItem(item)
+
+
+def _items_in(hierarchy: Node, parent: int, *, is_deep: bool) -> list[int]:
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(parent, items, is_deep)
+    return [items.GetId(index) for index in range(items.GetNumberOfIds())]
 
 
 def check_outputs(outputs: Mapping[str, Node], inputs: Mapping[str, Node]) -> None:
@@ -116,10 +162,12 @@ def placed(scene: Node, result: Result, *, fixed: Node, moving: Node, outputs: M
     `outputs` are nodes to write into instead of new ones, by the names of `REPLACEABLE`.
     """
     pair = f"{moving.GetName()} to {fixed.GetName()}"
-    with all_or_none(scene):
+    with all_or_none(scene, changed=(outputs or {}).values()):
         table = _added(scene, "vtkMRMLTableNode", "table", pair)
         set_quality(table, result.report)
         histogram, series, chart = _chart(scene, result, pair)
+        has_parts = "deformable" in result.volumes
+        affine, deformable = _parts(scene, result, pair, (moving, fixed)) if has_parts else (None, None)
         nodes = ResultNodes(
             _grid_transform(scene, result, "moving_from_fixed", ("transform", pair), (moving, fixed)),
             _grid_transform(scene, result, "fixed_from_moving", ("inverse", pair), (fixed, moving)),
@@ -129,7 +177,9 @@ def placed(scene: Node, result: Result, *, fixed: Node, moving: Node, outputs: M
             histogram,
             series,
             chart,
-            *(_parts(scene, result, pair, (moving, fixed)) if "deformable" in result.volumes else ()),
+            affine,
+            deformable,
+            _error(scene, result, pair) if "error_mm" in result.volumes else None,
         )
         _filed(scene, pair, [node for node in vars(nodes).values() if node is not None])
     nodes = ResultNodes(**{**vars(nodes), **{name: _moved(vars(nodes)[name], node) for name, node in (outputs or {}).items()}})
@@ -152,7 +202,11 @@ def role_of(node: Node) -> str:
 
 
 def _moved(new: Node, existing: Node) -> Node:
-    """`existing` with what `new` holds, which goes. Nothing here can fail half-way."""
+    """`existing` with what `new` holds, which goes, as does what views have made of the old content. Nothing here can fail half-way."""
+    for reference, role in MADE.items():
+        made = existing.GetNodeReference(reference)
+        if made is not None and role_of(made) == role:
+            existing.GetScene().RemoveNode(made)
     if new.IsA("vtkMRMLTransformNode"):
         existing.SetAndObserveTransformFromParent(new.GetTransformFromParent())
         _refer(
@@ -217,6 +271,13 @@ def _jacobian(scene: Node, result: Result, pair: str) -> Node:
     return node
 
 
+def _error(scene: Node, result: Result, pair: str) -> Node:
+    node, volume = _added(scene, "vtkMRMLScalarVolumeNode", "error", pair), result.volumes["error_mm"]
+    show_as_error(node, largest_edge_mm(volume))
+    set_voxels(node, volume)
+    return node
+
+
 def _chart(scene: Node, result: Result, pair: str) -> tuple[Node, Node, Node]:
     histogram = _added(scene, "vtkMRMLTableNode", "histogram", pair)
     set_histogram(histogram, result.histogram)
@@ -230,6 +291,7 @@ def _filed(scene: Node, name: str, nodes: list[Node]) -> None:
     """Put the nodes into one folder."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), scene.GenerateUniqueName(name))
+    hierarchy.SetItemAttribute(folder, ROLE, FOLDER)
     try:
         for node in nodes:
             _put(hierarchy, node, folder)

@@ -10,7 +10,7 @@ import numpy as np
 import slicer
 import vtk
 from numpy.typing import NDArray
-from vtk.util.numpy_support import vtk_to_numpy
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from ..io.nrrd import Volume
 
@@ -48,6 +48,14 @@ def sampled(image: Any, local_from_index: Array, parent: Node | None, lattice: V
         values[block] = part
         yield
     return replace(lattice, values=values)
+
+
+def interpolated(volume: Volume, lattice: Volume) -> Steps[Volume]:
+    """The voxels of one lattice (LPS) linearly at another; outside it is its smallest value."""
+    image = vtk.vtkImageData()
+    image.SetDimensions(volume.size)
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(volume.values).reshape(-1), deep=True))
+    return (yield from sampled(image, LPS_FROM_RAS @ volume.world_from_index, None, lattice, is_label=False))
 
 
 def image_blocks(

@@ -23,7 +23,7 @@ def placed_under(transform: Node, nodes: Iterable[Node], *, harden: bool) -> Non
     nodes = list(nodes)
     for node in nodes:
         _check_transformable(node, transform)
-    with all_or_none(slicer.mrmlScene):
+    with all_or_none(slicer.mrmlScene, changed=nodes):
         for node in nodes:
             between = _copy_of_parent(node, transform)
             node.SetAndObserveTransformNodeID((between or transform).GetID())

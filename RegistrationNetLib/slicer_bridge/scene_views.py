@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import slicer
 import vtk
 
 from ..errors import InputError
+from ..io.nrrd import Volume
 from . import mrml, scene_display
 from .scene_results import ALIGNMENT, all_or_none, file_beside, mark, role_of
 from .scene_sampling import LPS_FROM_RAS, Node, at_once, vtk_matrix
@@ -48,13 +49,14 @@ class Views:
         self._note(self._before)
         switch_off()
         slicer.util.setSliceViewerLayers(background=background, foreground=foreground, foregroundOpacity=OPACITY)
-        # Last, because a legend looks at the layers when it is itself modified, not when they are.
-        for node in (background, foreground):
-            if node is not None and role_of(node) in scene_display.LEGENDS:
-                _switch(scene_display.legend_of(node, role_of(node)), is_on=True)
-        if grid is not None:
-            _switch(_drawing(grid), is_on=True)
-            _switch(scene_display.legend_of(grid, "grid"), is_on=True)
+        with all_or_none(slicer.mrmlScene, is_step=False):
+            # Last, because a legend looks at the layers when it is itself modified, not when they are.
+            for node in (background, foreground):
+                if node is not None and scene_display.legend_kind(role_of(node)):
+                    _switch(scene_display.legend_of(node, role_of(node)), is_on=True)
+            if grid is not None:
+                _switch(_drawing(grid), is_on=True)
+                _switch(scene_display.legend_of(grid, "grid"), is_on=True)
         self._ours.clear()
         self._note(self._ours)
 
@@ -76,6 +78,13 @@ class Views:
     def _note(self, kept: dict[str, tuple[Any, ...]]) -> None:
         for node in _of_class("vtkMRMLSliceCompositeNode"):
             kept.setdefault(node.GetID(), _layers(node))
+
+
+def go_to(place_mm: Sequence[float]) -> None:
+    """Move all slices to a point (LPS mm), which is then in the middle of each view."""
+    ras = (LPS_FROM_RAS[:3, :3] @ np.asarray(place_mm, dtype=np.float64)).tolist()
+    slice_node = slicer.vtkMRMLSliceNode
+    slice_node.JumpAllSlices(slicer.mrmlScene, *ras, slice_node.CenteredJumpSlice)
 
 
 def switch_off() -> None:
@@ -133,7 +142,7 @@ def _grid(result: Any) -> Node:
     node = transform.GetNodeReference(_GRID)
     if node is not None and role_of(node) == "grid" and _drawing(node) is not None:
         return node
-    with all_or_none(slicer.mrmlScene):
+    with all_or_none(slicer.mrmlScene, is_step=False):
         node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLTransformNode")
         node.UnRegister(None)
         node.SetName(slicer.mrmlScene.GenerateUniqueName(f"Grid: {transform.GetName()}"))
@@ -160,22 +169,45 @@ def _deformable_part(transform: Node) -> Any:
 
 def _comparison(result: Any, name: str, fill: Callable[..., None]) -> Node:
     """The volume that compares fixed and warped, made when it is first wanted."""
-    reference = f"RegistrationNet.{name}"
-    node = result.warpedNode.GetNodeReference(reference)
-    if node is None or role_of(node) != name:
-        with all_or_none(slicer.mrmlScene):
-            title = slicer.mrmlScene.GenerateUniqueName(f"{name.capitalize()}: {result.warpedNode.GetName()}")
+
+    def filled(node: Node) -> None:
+        for one in (result.fixedNode, result.warpedNode):
+            one.CreateDefaultDisplayNodes()
+        fill(node, *(_seen(one) for one in (result.fixedNode, result.warpedNode)))
+
+    return _made_of(result.warpedNode, name, filled, result.fixedNode)
+
+
+def _overlay(result: Any, name: str, neutral: float) -> Node:
+    """A volume of numbers within the body, made when it is first wanted: in the air they are noise. All of it where no body is known."""
+    original, body = getattr(result, f"{name}Node"), result.bodyVolume
+    if body is None:
+        return original
+
+    def filled(node: Node) -> None:
+        original.CreateDefaultDisplayNodes()
+        scene_display.set_within(node, (_seen(original)[0], original), body, neutral)
+
+    return _made_of(original, f"{name}{scene_display.OVERLAY}", filled, result.fixedNode)
+
+
+def _seen(node: Node) -> tuple[Volume, Node]:
+    """Voxels and display of a volume."""
+    return at_once(mrml.volume_of(node, "the volume")), node.GetDisplayNode()
+
+
+def _made_of(original: Node, role: str, fill: Callable[[Node], None], fixed: Node) -> Node:
+    """The volume of that role to which `original` refers, made and filled where there is none."""
+    reference = f"RegistrationNet.{role}"
+    node = original.GetNodeReference(reference)
+    if node is None or role_of(node) != role:
+        with all_or_none(slicer.mrmlScene, is_step=False):
+            title = slicer.mrmlScene.GenerateUniqueName(f"{role.capitalize()}: {original.GetName()}")
             node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", title)
-            for one in (result.fixedNode, result.warpedNode):
-                one.CreateDefaultDisplayNodes()
-            both = [
-                (at_once(mrml.volume_of(one, "the volume")), one.GetDisplayNode())
-                for one in (result.fixedNode, result.warpedNode)
-            ]
-            fill(node, *both)
-            file_beside(node, result.warpedNode)
-            mark(node, name, result.fixedNode)
-        result.warpedNode.SetNodeReferenceID(reference, node.GetID())
+            fill(node)
+            file_beside(node, original)
+            mark(node, role, fixed)
+        original.SetNodeReferenceID(reference, node.GetID())
     return node
 
 
@@ -187,6 +219,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "difference": ("fixed", "warped"),
     "checkerboard": ("fixed", "warped"),
     "jacobian": ("fixed", "jacobian"),
+    "error": ("fixed", "error"),
     "grid": ("fixed", "warped", "transform"),
     "other": ("warped",),
 }
@@ -196,7 +229,8 @@ VIEWS: Mapping[str, Callable[[Any], tuple[Node, Node | None]]] = {
     "warped": lambda result: (result.warpedNode, None),
     "difference": lambda result: (_comparison(result, "difference", scene_display.set_difference), None),
     "checkerboard": lambda result: (_comparison(result, "checkerboard", scene_display.set_checkerboard), None),
-    "jacobian": lambda result: (result.fixedNode, result.jacobianNode),
+    "jacobian": lambda result: (result.fixedNode, _overlay(result, "jacobian", 1.0)),
+    "error": lambda result: (result.fixedNode, _overlay(result, "error", 0.0)),
     "grid": lambda result: (result.warpedNode, None),
     "other": lambda result: (result.warpedNode, None),
 }

@@ -31,6 +31,7 @@ from ..progress import ProgressCallback
 from ..registration.methods import untrained_network
 from ..registration.pipeline import Registration, register
 from .messages import Message
+from .packed_mask import packed
 
 # The histogram of Jacobian determinants; what lies beyond counts in the bin at the end.
 HISTOGRAM_BINS, HISTOGRAM_RANGE = 144, (-0.5, 4.0)
@@ -58,11 +59,9 @@ def registered(request: Message, progress: ProgressCallback) -> dict[str, Any]:
         InputError: something is missing, unknown or breaks a rule.
         OutputError: the results could not be written.
     """
-    images: dict[str, Any] = {
-        name: read_image(path) for name, path in _asked(request, "images", IMAGES, ("fixed", "moving")).items()
-    }
-    options = _asked(request, "options", OPTIONS)
-    folder = Path(request.get("folder", "."))
+    paths, options = _asked(request, "images", IMAGES, ("fixed", "moving")), _asked(request, "options", OPTIONS)
+    images: dict[str, Any] = {name: read_image(_path(path, name)) for name, path in paths.items()}
+    folder, axes = _path(request.get("folder", "."), "folder"), _axes(request.get("displacement_axes", (1, 1, 1)))
     # What the registration has used is used again for its results: new memory must be cleared by the system first.
     with memory_kept():
         result = register(
@@ -74,10 +73,11 @@ def registered(request: Message, progress: ProgressCallback) -> dict[str, Any]:
             progress=progress,
         )
         return {
-            "files": _written(result, request, folder),
+            "files": _written(result, folder, axes, with_parts=bool(request.get("parts"))),
             "alignment": affine_matrix(result.alignment).tolist(),
             "report": result.report(),
             "histogram": _histogram(result.jacobian),
+            "body": packed(result.evidence.body, _world_from_index(result.evidence.grid).tolist()),
         }
 
 
@@ -108,7 +108,7 @@ def downloaded(request: Message, progress: ProgressCallback) -> dict[str, Any]:
 def imported(request: Message, progress: ProgressCallback) -> dict[str, Any]:  # noqa: ARG001, one form for every service
     """Take the `file` that `request` names as the weights of its `model`, and tell the state they are in then."""
     card = card_named(str(request.get("model")))
-    import_file(card, Path(str(request.get("file"))), partial(check, card=card, network_of=untrained_network))
+    import_file(card, _path(request.get("file"), "file"), partial(check, card=card, network_of=untrained_network))
     return {"name": card.name, "state": weights_state(card).as_dict()}
 
 
@@ -134,23 +134,46 @@ def _asked(request: Message, key: str, known: tuple[str, ...], needed: tuple[str
     return entries
 
 
-def _initial(given: Message | None) -> sitk.Transform | None:
+def _path(given: Any, name: str) -> Path:
+    if isinstance(given, str) and "\0" not in given:
+        return Path(given)
+    raise InputError(f"The {name.replace('_', ' ')} of a request is a path; {given!r} came. Correct the request.")
+
+
+def _initial(given: Any) -> sitk.Transform | None:
     if given is None:
         return None
-    if "matrix" in given:
-        return affine_transform(np.array(given["matrix"], dtype=np.float64))
-    return sitk.DisplacementFieldTransform(sitk.Cast(read_image(given["field"]), sitk.sitkVectorFloat64))
+    kind, value = next(iter(given.items())) if isinstance(given, dict) and len(given) == 1 else ("", None)
+    if kind == "matrix" and (matrix := _matrix(value)) is not None:
+        return affine_transform(matrix)
+    if kind == "field":
+        field = read_image(_path(value, "initial field"))
+        if field.GetNumberOfComponentsPerPixel() == field.GetDimension():
+            return sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
+        given = f"a field of {field.GetNumberOfComponentsPerPixel()} numbers in {field.GetDimension()} dimensions"
+    raise InputError(
+        f"The initial transform of a request is a matrix (3 by 3 or 4 by 4 numbers) or a field (the path of an image of vectors); "
+        f"{given!r} came. Correct the request."
+    )
 
 
-def _written(result: Registration, request: Message, folder: Path) -> dict[str, str]:
+def _matrix(given: Any) -> Array | None:
+    """Homogeneous, of two or three dimensions; None for anything else."""
+    try:
+        matrix = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return matrix if matrix.shape in ((3, 3), (4, 4)) and np.isfinite(matrix).all() else None
+
+
+def _written(result: Registration, folder: Path, axes: Array, *, with_parts: bool) -> dict[str, str]:
     """Everything that goes back as files; transforms as displacements in mm along the axes that the client wants."""
-    axes = _axes(request.get("displacement_axes", (1, 1, 1)))
     images = {"warped": result.warped, "jacobian": result.jacobian, "error_mm": result.error_mm}
     fields = {
         "moving_from_fixed": partial(_displacements, result.moving_from_fixed, grid_of(result.fixed)),
         "fixed_from_moving": partial(_displacements, result.fixed_from_moving, grid_of(result.moving)),
     }
-    if request.get("parts"):
+    if with_parts:
         fields["deformable"] = partial(_deformable, result.moving_from_fixed)
     paths = {name: folder / f"{name}.nrrd" for name in (*images, *fields)}
     # Each field by a thread of its own: several at every slab would spend their time waiting for each other.
@@ -179,7 +202,7 @@ def _axes(given: Any) -> Array:
         axes = np.array(given, dtype=np.float64)
         if axes.shape == (3,) and (np.abs(axes) == 1).all():
             return axes
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise InputError(f"The displacement_axes are three of 1 and -1, for x, y and z of LPS; {given!r} came. Correct the request.")
 
@@ -229,8 +252,12 @@ def _write_field(field: Callable[[], Field], axes: Array, path: Path) -> None:
             total[:count].view(-1, 3 * together).addmm_(part[:count].view(-1, 3 * together), matrix)
             yield total[:count].numpy()
 
-    world_from_index = grid.world_from_voxel[:, [2, 1, 0, 3]].astype(np.float64)
-    write_slabs(slabs(), path, shape=(*grid.shape, 3), world_from_index=world_from_index)
+    write_slabs(slabs(), path, shape=(*grid.shape, 3), world_from_index=_world_from_index(grid))
+
+
+def _world_from_index(grid: Grid) -> NDArray[np.float64]:
+    """From indices in the order x, y, z."""
+    return grid.world_from_voxel[:, [2, 1, 0, 3]].astype(np.float64)
 
 
 def _histogram(jacobian: sitk.Image) -> dict[str, list[float]]:

@@ -134,7 +134,7 @@ class Configuration:
 
     @property
     def card(self) -> Card:
-        """Of the model that method, preparation and loss come from."""
+        """The card of the model that method, preparation and loss come from."""
         return card_named(self.model)
 
     def made_with(self) -> dict[str, Any]:

@@ -164,7 +164,7 @@ REFINEMENTS: dict[str, dict[str, Any]] = {
     "fit of nephi": {"model": "nephi", "steps": 3, "align": ("centre",)},
     "fit of nephi, ncc": {"model": "nephi", "steps": 1, "similarity": "ncc", "align": ()},
 }
-SLOW = ("field, mi", "fit of nephi")
+SLOW = ("field, mi", "field, mind", "field, mass conserved", "fit of nephi", "fit of nephi, ncc")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in REFINEMENTS])
@@ -183,7 +183,7 @@ def test_a_registration_is_that_of_the_cpu(name: str, tmp_path: Path, monkeypatc
         monkeypatch.setattr(alignment, constant, 3)
     fixed, moving = (head.image for head in heads())
     with tf32(False):
-        by_card, by_cpu = (register(fixed, moving, device=device, **options) for device in ("cuda", "cpu"))
+        by_card, by_cpu = (register(fixed, moving, device=device, repeats=0, **options) for device in ("cuda", "cpu"))
     assert by_card.facts["device"] == "cuda"
     assert by_card.facts["peak_memory_mb"] > 0
     assert distance_mm(by_card, by_cpu) < REFINED_MM
@@ -243,6 +243,7 @@ def test_a_prediction_that_does_not_fit_is_made_in_half_precision(card: Card) ->
     assert float((found - expected).abs().max()) < HALF_PRECISION
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_weights")
 def test_a_refinement_that_does_not_fit_makes_steps_anew(card: Card) -> None:
     network, moving, fixed = case("gradicon", card)

@@ -515,6 +515,9 @@ def start(pure=None, testing=False):
     _giveCache(scene)
     slicer.app._applicationLogic = slicer.vtkMRMLApplicationLogic()
     slicer.app._applicationLogic.SetMRMLScene(scene)
+    crosshair = slicer.vtkMRMLCrosshairNode()
+    crosshair.SetCrosshairName("default")
+    scene.AddNode(crosshair)
     for name in ("modules", "moduleNames"):
         module = types.ModuleType("slicer." + name)
         sys.modules["slicer." + name] = module

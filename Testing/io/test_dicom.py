@@ -14,8 +14,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEGLSLossless, RLELossless, generate_uid
 
 from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.io.dicom import _with_padding_value
 from RegistrationNetLib.io.image_files import read_image
 from RegistrationNetLib.io.image_sources import modality_of
+from RegistrationNetLib.registration.prepare import prepared
 
 from ..dicom_files import (
     AXIAL,
@@ -35,7 +37,7 @@ from ..dicom_files import (
     write_frames,
     write_series,
 )  # fmt: skip
-from ..volumes import voxels
+from ..volumes import QUANTILES, voxels
 
 COUNT, ROWS, COLUMNS = 10, 9, 12
 FIRST = np.array([-11.0, 5.0, -30.0])
@@ -111,6 +113,26 @@ def test_a_tilted_gantry_is_resampled_to_where_its_slices_lie(tmp_path: Path, de
             assert value == pytest.approx(density(point), abs=1.5)
             checked += 1
     assert checked > 0.75 * slices.size  # all but the faces
+    # Where nothing was measured the image does not count, by the same care as for padding of any scanner.
+    places = np.array(list(np.ndindex(*image.GetSize())))
+    points = np.array([image.TransformIndexToPhysicalPoint(index.tolist()) for index in places])
+    within = (points - POSITIONS[0]) @ lattice.T
+    beyond = places[((within < -1) | (within > last + 1)).any(axis=1)]
+    counted = prepared(image, QUANTILES).mask
+    assert counted is not None
+    assert len(beyond) > 20
+    assert not counted[0, 0].numpy()[tuple(beyond[:, ::-1].T)].any()
+    between = places[((within >= 0) & (within <= last)).all(axis=1)]
+    assert counted[0, 0].numpy()[tuple(between[:, ::-1].T)].all()
+
+
+@pytest.mark.parametrize("bits", [np.uint8, np.uint16, np.int16, np.int32, np.float32])
+def test_the_value_for_nothing_measured_is_held_by_its_type_and_far_from_all_others(bits: type) -> None:
+    ends = np.array([np.iinfo(bits).min, np.iinfo(bits).max] if np.issubdtype(bits, np.integer) else [-5.5, 1e9])
+    values, outside = _with_padding_value(ends.astype(bits))
+    assert np.array_equal(values, ends.astype(bits))
+    assert values.dtype.type(outside) == outside
+    assert outside <= values.min() - 0.99 * np.ptp(values.astype(float))
 
 
 def test_a_drift_of_less_than_a_tenth_of_a_pixel_is_rounding(tmp_path: Path) -> None:

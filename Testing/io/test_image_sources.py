@@ -28,6 +28,18 @@ def test_a_label_map_is_refused_before_simpleitk_aborts() -> None:
         as_image(label_map, "fixed labels")
 
 
+def test_a_warning_names_the_image_and_keeps_its_words_whatever_the_file_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder may be called like a word of the warning about it."""
+    places = np.array([0.0, 0.0, 1.0]) * np.arange(10)[:, None] * 3.0 + np.arange(10)[:, None] * (0.0, 1.0, 0.0)
+    write_series(tmp_path / "tilted", np.random.default_rng(0).integers(0, 99, (10, 9, 8)), places)
+    monkeypatch.chdir(tmp_path)
+    heard: list[str] = []
+    as_image("tilted", "moving", heard.append)
+    assert heard[0].startswith("moving: its slices lie aside of each other, as with a gantry tilted by 18.4°;")
+
+
 @pytest.mark.parametrize(
     ("source", "way"),
     [

@@ -72,6 +72,39 @@ def test_a_mask_of_several_layers_is_their_union() -> None:
     assert found.sum() == voxels(first).sum() + 1
 
 
+def test_a_mask_of_probabilities_counts_where_it_is_likely_and_says_so() -> None:
+    image, where = noise(), voxels(box(noise())) != 0
+    chances = np.where(where, 0.9, 0.2).astype(np.float32)
+    chances[0, 0, 0] = 0.5
+    with pytest.warns(DataWarning, match=r"fixed mask holds probabilities .*where they are 0\.5 or more, [\d.]+ %"):
+        found = voxels(checked_mask(on_grid_of(image, chances), image, "fixed mask"))
+    assert found[0, 0, 0]
+    assert np.array_equal(found.astype(bool)[where], chances[where] >= 0.5)
+    assert found.sum() == where.sum() + (not where[0, 0, 0])
+
+
+@pytest.mark.parametrize("largest", [1.5, -0.5])
+def test_numbers_beyond_0_and_1_are_no_probabilities(largest: float) -> None:
+    image = noise()
+    values = np.where(voxels(box(image)) != 0, 0.5, largest).astype(np.float32)
+    with pytest.raises(InputError, match="fixed mask has values that are not whole numbers"):
+        checked_mask(on_grid_of(image, values), image, "fixed mask")
+
+
+def test_labels_are_no_probabilities() -> None:
+    image = noise()
+    values = np.where(voxels(box(image)) != 0, 0.9, 0).astype(np.float32)
+    with pytest.raises(InputError, match="fixed labels has values that are not whole numbers"):
+        checked_labels(on_grid_of(image, values), image, "fixed labels")
+
+
+def test_an_unlikely_mask_is_empty() -> None:
+    image = noise()
+    values = np.where(voxels(box(image)) != 0, 0.3, 0).astype(np.float32)
+    with pytest.warns(DataWarning, match="probabilities"), pytest.raises(InputError, match="fixed mask is empty"):
+        checked_mask(on_grid_of(image, values), image, "fixed mask")
+
+
 def test_nan_in_a_mask_is_0_and_said() -> None:
     image, mask = noise(), box(noise(), dtype=np.float32)
     mask[0, 0, 0] = np.nan

@@ -1,6 +1,8 @@
 """C libraries stay silent inside, and only inside."""
 
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +17,34 @@ def test_what_is_written_past_python_is_dropped_inside_only(capfd: pytest.Captur
         os.write(2, b"inside ")
     os.write(2, b"after")
     assert capfd.readouterr().err == "before after"
+
+
+PRINTS = """
+import ctypes, json, os
+from RegistrationNetLib.io.native_messages import native_messages_dropped
+library = ctypes.CDLL(None)
+print("before", end=" ")
+library.puts(b"native, before")
+with native_messages_dropped():
+    library.puts(b"native, inside")
+    os.write(1, b"past all buffers")
+print(json.dumps({"after": 1}))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the C library has another name there")
+def test_what_c_prints_inside_does_not_reach_the_output_of_the_program() -> None:
+    """Through a pipe, where both C and Python hold back what they print."""
+    done = subprocess.run([sys.executable, "-c", PRINTS], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split("\n") == ["before native, before", '{"after": 1}', ""]
+
+
+def test_a_process_without_stdout_is_no_obstacle(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with native_messages_dropped():
+        os.write(2, b"inside ")
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "after"
 
 
 def test_an_error_inside_comes_out_and_stderr_comes_back(capfd: pytest.CaptureFixture[str]) -> None:

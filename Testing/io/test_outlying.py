@@ -8,9 +8,10 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from RegistrationNetLib import register
-from RegistrationNetLib.io.outlying import plain_image, plain_pair
+from RegistrationNetLib.io.outlying import plain_image, plain_pair, without_padding
+from RegistrationNetLib.registration.prepare import prepared
 
-from ..volumes import noise, on_grid_of, pair_of, voxels
+from ..volumes import QUANTILES, noise, on_grid_of, pair_of, voxels
 
 SHAPE = (20, 22, 24)
 
@@ -38,17 +39,45 @@ def scattered(share: float) -> NDArray[np.bool_]:
 
 
 @pytest.mark.parametrize("padding", [-32768, -3024, -2000, 32767])
-def test_padding_becomes_the_nearest_other_value_and_is_said(padding: int) -> None:
+def test_padding_is_said_and_stays_for_the_preparation_to_leave_it_out(padding: int) -> None:
     image, where = smooth(), outside_a_cylinder()
     padded = with_values(image, where, padding)
-    before = voxels(padded).copy()
     heard: list[str] = []
-    found = voxels(plain_image(padded, "fixed", heard.append))
-    inside = voxels(image)[~where]
-    assert np.array_equal(found[~where], inside)
-    assert set(found[where].tolist()) == {inside.min() if padding < 0 else inside.max()}
+    found = plain_image(padded, "fixed", heard.append)
+    assert found is padded
     assert f"% of its voxels hold {padding}, far from all others" in heard[0]
-    assert np.array_equal(voxels(padded), before)
+    counted = prepared(found, QUANTILES).mask
+    assert counted is not None
+    assert np.array_equal(counted[0, 0].numpy(), ~where)
+
+
+@pytest.mark.parametrize("padding", [-32768, 32767])
+def test_padding_is_the_nearest_other_value_where_it_would_be_mixed_with_others(padding: int) -> None:
+    image, where = smooth(), outside_a_cylinder()
+    padded = with_values(image, where, padding)
+    filled, measured = without_padding(padded)
+    inside = voxels(image)[~where]
+    assert np.array_equal(voxels(filled)[~where], inside)
+    assert set(voxels(filled)[where].tolist()) == {inside.min() if padding < 0 else inside.max()}
+    assert np.array_equal(voxels(measured) != 0, ~where)
+    assert voxels(padded)[where].min() == padding
+    plain, everywhere = without_padding(image)
+    assert plain is image
+    assert voxels(everywhere).all()
+
+
+def test_padding_and_lone_voxels_in_one_image_are_told_apart() -> None:
+    """Lone extremes would make the other values seem so wide that the padding were near them."""
+    where = outside_a_cylinder()
+    lone = scattered(0.01) & ~where
+    image = with_values(with_values(smooth(np.float32), where, -32768.0), lone, 1e9)
+    heard: list[str] = []
+    found = plain_image(image, "fixed", heard.append)
+    assert len(heard) == 2
+    assert np.array_equal(voxels(found)[where], voxels(image)[where])
+    counted = prepared(found, QUANTILES).mask
+    assert counted is not None
+    assert np.array_equal(counted[0, 0].numpy(), ~where)
 
 
 @pytest.mark.parametrize("share", [0.002, 0.02])
@@ -97,10 +126,10 @@ def test_an_image_without_either_is_the_very_same(what: str) -> None:
 def test_a_pair_without_either_is_the_very_same() -> None:
     pair = pair_of(smooth(), smooth())
     assert plain_pair(pair, lambda _: None) is pair
-    padded = pair_of(with_values(smooth(), outside_a_cylinder(), -3024), smooth())
-    found = plain_pair(padded, lambda _: None)
-    assert found.moving is padded.moving
-    assert voxels(found.fixed).min() == -1000 or voxels(found.fixed).min() > -1000
+    lone = pair_of(with_values(smooth(np.float32), scattered(0.002), 1e9), smooth())
+    found = plain_pair(lone, lambda _: None)
+    assert found.moving is lone.moving
+    assert voxels(found.fixed).max() < 1e6
 
 
 def test_the_registration_ignores_padding_and_delivers_it() -> None:
@@ -115,7 +144,7 @@ def test_the_registration_ignores_padding_and_delivers_it() -> None:
         return sitk.GetImageFromArray(values)
 
     def found(padding: int) -> tuple[float, list[str], sitk.Image]:
-        result = register(ct(0, padding, 0), ct(3, padding, 2), steps=5, align=["centre", "rigid"])
+        result = register(ct(0, padding, 0), ct(3, padding, 2), steps=5, repeats=0, align=["centre", "rigid"])
         place = result.moving_from_fixed.TransformPoint((centre,) * 3)
         return place[0] - centre, result.facts["warnings"], result.warped
 

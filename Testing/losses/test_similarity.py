@@ -184,6 +184,18 @@ def test_mutual_information_equals_a_dense_parzen_histogram(shape: tuple[int, ..
     assert float(MutualInformation(bins).similarity(first, second)) == pytest.approx(expected, abs=1e-12)
 
 
+def test_a_fitted_histogram_has_a_voxel_for_each_cell() -> None:
+    first, second = torch.rand(2, 1, 1, 20, 20)
+    fitted = MutualInformation(128, is_fitted=True)
+    assert torch.equal(fitted.similarity(first, second), MutualInformation(20).similarity(first, second))
+    few = torch.zeros(1, 1, 20, 20)
+    few[..., :5, :5] = 1
+    assert torch.equal(fitted.similarity(first, second, few), MutualInformation(8).similarity(first, second, few))
+    assert torch.equal(
+        MutualInformation(16, is_fitted=True).similarity(first, second), MutualInformation(16).similarity(first, second)
+    )
+
+
 def test_mutual_information_over_many_chunks_is_that_of_one() -> None:
     tile = uniform(1, 1, 10, 10), uniform(1, 1, 10, 10, seed=1)
     once = MutualInformation(12).similarity(*tile)

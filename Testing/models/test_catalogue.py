@@ -26,7 +26,7 @@ from RegistrationNetLib.models.catalogue import (
     resource_folder,
 )  # fmt: skip
 from RegistrationNetLib.registration.alignment import STAGES
-from RegistrationNetLib.registration.methods import untrained_network
+from RegistrationNetLib.registration.methods import method_of, untrained_network
 from RegistrationNetLib.registration.network_refinement import LOSSES, network_options
 
 KEYS = {
@@ -113,7 +113,7 @@ def test_a_card_says_how_results_are_refined(card: Card) -> None:
     assert set(refine["similarity"]) == {"same_modality", "across_modalities"}
     for name in refine["similarity"].values():
         assert measure_named(name)
-    assert ("network" in refine) == (card.method != "direct")
+    assert ("network" in refine) == method_of(card).has_network
 
 
 @pytest.mark.parametrize("card", WITH_WEIGHTS, ids=lambda card: card.name)

@@ -1,4 +1,4 @@
-"""Slices of a registered pair with the Jacobian overlay and its legend, and the deformed grid, drawn off screen as a picture.
+"""Slices of a registered pair with the Jacobian, the expected error and the deformed grid, each with its legend, drawn off screen.
 
 python -m Testing.module.screenshot Resources/Screenshots/jacobian.png
 """
@@ -6,6 +6,7 @@ python -m Testing.module.screenshot Resources/Screenshots/jacobian.png
 from __future__ import annotations
 
 import sys
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,11 @@ def main(path: str) -> None:
     finally:
         logic.close()
     rows = []
-    for view in ("jacobian", "grid"):
+    for view in ("jacobian", "error", "grid"):
         logic.showResult(result, view)
         layout.resetSliceViews()
         rows.append(drawn(layout.views.values()))
-    assert below(*rows).save(path)
+    assert reduce(below, rows).save(path)
     # A third of the size; of the ways to choose 256 colours the one that leaves the legend smooth.
     picture = Image.open(path).convert("RGB")
     picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)

@@ -34,6 +34,8 @@ from .test_scene_results import REPORT
 from .test_scene_results import result as shift_result
 
 QUICK: dict[str, Any] = {"steps": 3, "align": []}
+# Where nothing is asked of the repeats, which take as long as the registration.
+ONCE: dict[str, Any] = {"repeats": 0}
 LONG = {"steps": 100_000}
 
 
@@ -103,7 +105,7 @@ def test_a_known_warp_is_found_and_landmarks_fall_on_their_partners(scene: Any, 
         return np.linalg.norm(mrml.points_of(fixed_points, "points") - mrml.points_of(moving_points, "points"), axis=1)
 
     before = apart_mm()
-    result = logic.register(fixed, moving, fixedLandmarks=fixed_points, movingLandmarks=moving_points)
+    result = logic.register(fixed, moving, fixedLandmarks=fixed_points, movingLandmarks=moving_points, **ONCE)
     logic.applyTransform(moving_points, result.transformNode, harden=True)
     after = apart_mm()
     assert before.mean() > 4
@@ -117,7 +119,7 @@ def test_a_known_warp_is_found_and_landmarks_fall_on_their_partners(scene: Any, 
 def test_moving_placed_under_the_transform_looks_like_warped(scene: Any, logic: Any) -> None:
     """The worker's warped volume, by ITK, against what MRML makes of moving and the transform node."""
     fixed, moving = pair_nodes(scene)
-    result = logic.register(fixed, moving, steps=10)
+    result = logic.register(fixed, moving, steps=10, **ONCE)
     moving.SetAndObserveTransformNodeID(result.transformNode.GetID())
     moving.HardenTransform()
     seen, warped = at_once(mrml.volume_of(moving, "moving")), at_once(mrml.volume_of(result.warpedNode, "warped"))
@@ -135,7 +137,7 @@ def test_what_the_user_sees_is_what_is_registered(scene: Any, logic: Any, side: 
     turn = np.array([[0.8, -0.6, 0, 6], [0.6, 0.8, 0, -4], [0, 0, 1, 5], [0, 0, 0, 1.0]])
     parent = linear_transform(scene, turn) if kind == "rigid" else bent_transform(scene)
     {"fixed": fixed, "moving": moving}[side].SetAndObserveTransformNodeID(parent.GetID())
-    result = logic.register(fixed, moving, steps=5)
+    result = logic.register(fixed, moving, steps=5, **ONCE)
     assert np.allclose(centre_ras(result.warpedNode), centre_ras(fixed), atol=1.0)
     logic.applyTransform(moving, result.transformNode)
     assert np.allclose(centre_ras(moving), centre_ras(fixed), atol=1.5)
@@ -161,6 +163,7 @@ def test_masks_labels_and_an_initial_transform_reach_the_library(scene: Any, log
         initial=shift,
         align=[],
         steps=0,
+        **ONCE,
     )
     assert result.report["inputs"]["initial"]
     assert result.report["inputs"]["fixed"]["mask"]
@@ -170,7 +173,7 @@ def test_masks_labels_and_an_initial_transform_reach_the_library(scene: Any, log
 
 
 def test_nephi_is_fitted_to_nodes_as_well(scene: Any, logic: Any) -> None:
-    result = logic.register(*pair_nodes(scene), model="nephi", steps=2, align=[])
+    result = logic.register(*pair_nodes(scene), model="nephi", steps=2, align=[], **ONCE)
     assert result.report["model"] == "nephi"
     assert result.report["steps_done"] > 0
 
@@ -178,7 +181,7 @@ def test_nephi_is_fitted_to_nodes_as_well(scene: Any, logic: Any) -> None:
 def test_options_reach_the_library_by_their_name_in_either_style(scene: Any, logic: Any) -> None:
     fixed, moving = pair_nodes(scene)
     result = logic.register(
-        fixed, moving, **QUICK, fixedModality="mr", moving_modality="mr", similarity="ncc", separateParts=True
+        fixed, moving, **QUICK, **ONCE, fixedModality="mr", moving_modality="mr", similarity="ncc", separateParts=True
     )
     assert result.report["inputs"]["fixed"]["modality"] == result.report["inputs"]["moving"]["modality"] == "mr"
     assert result.report["inputs"]["similarity"]["name"] == "ncc"
@@ -231,7 +234,7 @@ def test_the_timer_lets_jobs_get_on_by_itself(scene: Any, host: Any, logic: Any)
     fixed, moving = pair_nodes(scene)
 
     def body() -> bool:
-        job = logic.startRegistration(fixed, moving, **QUICK)
+        job = logic.startRegistration(fixed, moving, **QUICK, **ONCE)
         deadline = time.monotonic() + 60
         while not job.isFinished and time.monotonic() < deadline:
             slicer.app.processEvents()
@@ -266,7 +269,7 @@ def test_closing_the_scene_cancels(scene: Any, module: Any, logic: Any) -> None:
         job.wait()
     assert job.state is module.JobState.CANCELLED
     assert scene.GetNumberOfNodesByClass("vtkMRMLTransformNode") == 0
-    assert logic.register(fixed, moving, **QUICK).warpedNode is not None
+    assert logic.register(fixed, moving, **QUICK, **ONCE).warpedNode is not None
 
 
 def test_a_node_that_goes_while_it_is_registered_ends_the_job(scene: Any, module: Any, logic: Any) -> None:
@@ -289,7 +292,7 @@ def slow_start(scene: Any, module: Any, logic: Any, monkeypatch: pytest.MonkeyPa
         fixed, moving = pair_nodes(scene)
         mask = segmentation_node(scene, {"inside": ball((0, 0, 0), size=24)}, "mask")
         mask.SetAndObserveTransformNodeID(bent_transform(scene).GetID())
-        job = logic.startRegistration(fixed, moving, fixedMask=mask, **{**QUICK, **keywords})
+        job = logic.startRegistration(fixed, moving, fixedMask=mask, **{**QUICK, **ONCE, **keywords})
         assert not job.isFinished
         assert not logic.client.unfinished
         return job
@@ -381,17 +384,17 @@ def test_a_killed_worker_is_told_and_the_next_registration_works(scene: Any, log
     with pytest.raises(WorkerError, match="The worker ended before it answered"):
         job.wait()
     assert content(scene) == before
-    assert logic.register(fixed, moving, **QUICK).transformNode is not None
+    assert logic.register(fixed, moving, **QUICK, **ONCE).transformNode is not None
 
 
 def test_a_result_that_cannot_be_placed_fails_the_job_and_changes_nothing(
     scene: Any, module: Any, logic: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fixed, moving = pair_nodes(scene)
-    logic.register(fixed, moving, **QUICK)
+    logic.register(fixed, moving, **QUICK, **ONCE)
     before = content(scene)
     monkeypatch.setattr("RegistrationNetLib.slicer_bridge.scene_results.set_chart", lambda *_: 1 / 0)
-    job = logic.startRegistration(fixed, moving, **QUICK)
+    job = logic.startRegistration(fixed, moving, **QUICK, **ONCE)
     with pytest.raises(ZeroDivisionError):
         job.wait()
     assert job.state is module.JobState.FAILED
@@ -406,7 +409,7 @@ def test_a_full_disk_fails_the_job_and_changes_nothing(scene: Any, logic: Any) -
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
     try:
         with pytest.raises(OutputError, match="Free some disk space"):
-            logic.register(fixed, moving, **QUICK)
+            logic.register(fixed, moving, **QUICK, **ONCE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert content(scene) == before
@@ -416,11 +419,11 @@ def test_ten_registrations_leave_neither_files_nor_memory_behind(scene: Any, log
     import psutil
 
     fixed, moving = pair_nodes(scene)
-    logic.register(fixed, moving, **QUICK)
+    logic.register(fixed, moving, **QUICK, **ONCE)
     folder, process = logic.client._worker.folder, psutil.Process()
     sizes = []
     for _ in range(10):
-        result = logic.register(fixed, moving, **QUICK)
+        result = logic.register(fixed, moving, **QUICK, **ONCE)
         for node in vars(result).values():
             if hasattr(node, "GetID") and node not in (fixed, moving):
                 scene.RemoveNode(node)
@@ -566,7 +569,8 @@ def test_comparisons_are_made_once(scene: Any, logic: Any, result: Any, layers: 
 
 def test_an_unknown_view_is_refused(logic: Any, result: Any) -> None:
     with pytest.raises(
-        InputError, match="no view 'smell'; the views are fixed, moving, warped, difference, checkerboard, jacobian, grid, other"
+        InputError,
+        match="no view 'smell'; the views are fixed, moving, warped, difference, checkerboard, jacobian, error, grid, other",
     ):
         logic.showResult(result, "smell")
 

@@ -1,12 +1,11 @@
 """Pictures of the panel in every state, for people to look at: python -m Testing.panel.screenshots FOLDER [STATE…]
 
 Each state as it stands in Slicer's module panel, 600 pixels high: at 320 and 500 pixels of width, on light and on dark, with text at
-100 % and 150 %; "whole" states are as high as the panel is. The result is that of a real registration of the phantom.
+100 % and 150 %; "whole" states are as high as the panel is. The results, one for each verdict, are those of real registrations.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import os
@@ -163,6 +162,19 @@ def _consent(panel: Panel, client: FakeClient) -> None:
     dependencies.missing = missing
 
 
+def _installing(panel: Panel, client: FakeClient) -> None:
+    """As the panel looks while an installer says something."""
+    from RegistrationNetLib.slicer_bridge import installation
+
+    kept = installation.commands
+    said = "import time; print('Downloading torch-2.9.0-cp312-cp312-manylinux_2_28_x86_64.whl (203.1 MB)', flush=True); time.sleep(600)"
+    installation.commands = lambda *_: [("-c", said)] * 3
+    _consent(panel, client)
+    panel.click("installButton")
+    panel.until(lambda: "Downloading" in panel.ui.consentLabel.text)
+    installation.commands = kept
+
+
 def _running(panel: Panel, client: FakeClient) -> None:
     _ready(panel, client)
     panel.click("registerButton")
@@ -192,28 +204,62 @@ def _gpu_absent(panel: Panel, client: FakeClient) -> None:
     client.poll()
 
 
-def _head_pair() -> dict[str, Volume]:
-    scene, pair, volumes = slicer_host.slicer.mrmlScene, demo_pair(), {}
-    for side, name, image in (("fixed", "MR head, first visit", pair.fixed), ("moving", "MR head, second visit", pair.moving)):
-        matrix = np.eye(4)
-        matrix[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) @ np.diag(image.GetSpacing())
-        matrix[:3, 3] = image.GetOrigin()
-        volumes[side] = Volume(sitk.GetArrayFromImage(image), matrix)
-        volume_node(scene, volumes[side], name)
-    return volumes
+def _volume_of(image: sitk.Image) -> Volume:
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) @ np.diag(image.GetSpacing())
+    matrix[:3, 3] = image.GetOrigin()
+    return Volume(sitk.GetArrayFromImage(image), matrix)
 
 
 @functools.cache
-def _answer() -> Any:
-    """Of a real worker; for all pictures of a result."""
+def _head() -> Any:
+    return demo_pair(5, shape=(30, 34, 30), spacing_mm=6.5)
+
+
+def _unrelated() -> sitk.Image:
+    noise = np.random.default_rng(1).normal(size=_head().fixed.GetSize()[::-1]).astype(np.float32)
+    image = sitk.GetImageFromArray(noise)
+    image.CopyInformation(_head().fixed)
+    return image
+
+
+QUICK: dict[str, Any] = {"align": ["centre"], "steps": 8, "repeats": 1}
+# By verdict: moving, and the options with which it comes out so. Landmarks that were placed 8 mm off ask to look closely.
+CASES: dict[str, tuple[Callable[[], sitk.Image], Callable[[], dict[str, Any]]]] = {
+    "fits": (lambda: _head().moving, lambda: {"align": ["centre", "rigid"], "repeats": 2}),
+    "look closely": (lambda: _head().moving, lambda: {**QUICK, **_misplaced()}),
+    "does not fit": (_unrelated, lambda: QUICK),
+}
+
+
+def _misplaced() -> dict[str, Any]:
+    points = [(20.0, 10.0, 0.0), (-20.0, 10.0, 5.0), (0.0, -25.0, 10.0), (5.0, 20.0, -15.0), (-10.0, 0.0, 20.0)]
+    partners = [_head().known.moving_from_fixed.TransformPoint(point) for point in points]
+    return {"fixed_landmarks": [list(point) for point in points], "moving_landmarks": [[x + 8.0, y, z] for x, y, z in partners]}
+
+
+def _put(volumes: dict[str, Volume]) -> None:
+    scene = slicer_host.slicer.mrmlScene
+    for side, name in (("fixed", "MR head, first visit"), ("moving", "MR head, second visit")):
+        volume_node(scene, volumes[side], name)
+
+
+@functools.cache
+def _answer(verdict: str) -> tuple[dict[str, Volume], Any]:
+    """A pair and what a real worker makes of it; for all pictures of a result. It must be of that verdict."""
+    moving, options = CASES[verdict]
+    volumes = {"fixed": _volume_of(_head().fixed), "moving": _volume_of(moving())}
     with Client() as client:
-        return client.register(_head_pair(), displacement_axes=mrml.DISPLACEMENT_AXES).wait()
+        answer = client.register(dict(volumes), options=options(), displacement_axes=mrml.DISPLACEMENT_AXES).wait()
+    came = answer.report["verdict"]
+    assert came["words"] == verdict, f"the pair for {verdict!r} came out as {came}"
+    return volumes, answer
 
 
-def _result(panel: Panel, client: FakeClient) -> None:
-    answer = _answer()
+def _with_verdict(panel: Panel, client: FakeClient, verdict: str) -> None:
+    volumes, answer = _answer(verdict)
     slicer_host.slicer.mrmlScene.Clear(0)
-    _head_pair()
+    _put(volumes)
     panel.module.enter()
     panel.click("registerButton")
     client.answer(client.jobs[-1], answer)
@@ -221,14 +267,20 @@ def _result(panel: Panel, client: FakeClient) -> None:
     assert not panel.message, panel.message
 
 
+def _result(panel: Panel, client: FakeClient) -> None:
+    _with_verdict(panel, client, "fits")
+
+
 def _result_amber(panel: Panel, client: FakeClient) -> None:
-    """As a verdict of the report would be shown."""
-    _result(panel, client)
-    panel.click("registerButton")
-    verdict = {"colour": "amber", "words": "Look closely before you trust it.", "reason": "Strongest growing: 6.32, more than 5."}
-    client.answer(client.jobs[-1], dataclasses.replace(_answer(), report={**_answer().report, "verdict": verdict}))
-    client.poll()
+    _with_verdict(panel, client, "look closely")
     panel.click("gridViewButton")
+
+
+def _result_red(panel: Panel, client: FakeClient) -> None:
+    _with_verdict(panel, client, "does not fit")
+    panel.click("errorViewButton")
+    cursor = slicer_host.slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+    cursor.SetCursorPositionRAS((5.0, 10.0, 0.0))
 
 
 def _result_jacobian(panel: Panel, client: FakeClient) -> None:
@@ -250,12 +302,14 @@ STATES: dict[str, Callable[[Panel, Any], None]] = {
     "weights-missing": _missing,
     "downloading": _downloading,
     "consent": _consent,
+    "installing": _installing,
     "running": _running,
     "error": _error,
     "error-details": _error_details,
     "gpu-absent": _gpu_absent,
     "result": _result,
     "result-amber": _result_amber,
+    "result-red": _result_red,
     "result-jacobian": _result_jacobian,
     "result-numbers-whole": _result_numbers,
 }

@@ -14,7 +14,7 @@ from .conftest import Panel
 from .fake_client import FakeClient
 
 SEQUENCES, STEPS = 100, 12
-SEQUENCES_PER_TEST = 20
+SEQUENCES_PER_TEST = 10
 
 
 class User:

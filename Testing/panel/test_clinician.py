@@ -297,25 +297,6 @@ class TestInstallation:
         ready.click("registerButton")
         return ready
 
-    def test_what_pytorchutils_raises_is_told_with_its_remedy(
-        self, without_torch: Panel, host: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from types import ModuleType
-
-        class Logic:
-            def installTorch(self, **_: Any) -> Any:
-                raise ImportError("No module named 'light_the_torch'")
-
-        module = ModuleType("PyTorchUtils")
-        module.PyTorchUtilsLogic = Logic  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "PyTorchUtils", module)
-        monkeypatch.setattr(host.slicer.modules, "pytorchutils", object(), raising=False)
-        without_torch.click("installButton")
-        assert "package index cannot be reached" in without_torch.message
-        assert "use another Python" in without_torch.message
-        assert "It failed inside" not in without_torch.message
-        assert without_torch.sees("messageLabel")
-
     def pick(self, panel: Panel, words: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Use another Python…, and what the dialogue is answered with."""
         for name in ("getOpenFileName", "getExistingDirectory"):

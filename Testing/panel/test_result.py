@@ -1,11 +1,14 @@
 """The result in the panel: seen in every way, applied, reported, and gone when its nodes are."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import slicer
+
+from RegistrationNetLib.slicer_bridge.scene_values import ValuesAt
 
 from ..module.nodes import points_node, segmentation_node
 from ..module.test_scene_results import REPORT
@@ -14,7 +17,8 @@ from ..worker_input import ball
 from .conftest import Panel
 from .fake_client import FakeClient
 
-VIEWS = ("fixed", "moving", "warped", "flicker", "checkerboard", "difference", "jacobian", "grid")
+VIEWS = ("fixed", "moving", "warped", "flicker", "checkerboard", "difference", "jacobian", "error", "grid")
+OVERLAYS = ("jacobian", "error")
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def client(fake: FakeClient) -> FakeClient:
 def done(ready: Panel, fake: FakeClient) -> Panel:
     """The panel with a result: moving shifted onto fixed."""
     ready.click("registerButton")
-    fake.answer(fake.jobs[-1], shift_result())
+    fake.answer(fake.jobs[-1], shift_result(with_error=True))
     fake.poll()
     assert ready.message == ""
     return ready
@@ -70,13 +74,15 @@ def test_a_view_button_shows_its_view_and_stays_down(done: Panel, layers: dict[s
     assert done.message == ""
     expected = {
         "fixed": result.fixedNode, "moving": result.movingNode, "warped": result.warpedNode, "grid": result.warpedNode,
-        "jacobian": result.fixedNode,
+        "jacobian": result.fixedNode, "error": result.fixedNode,
     }  # fmt: skip
     if view in expected:
         assert layers["background"] is expected[view]
     else:
         assert layers["background"].GetName().startswith(view.capitalize())
-    assert layers["foreground"] is (result.jacobianNode if view == "jacobian" else None)
+    overlay = getattr(result, f"{view}Node").GetNodeReference(f"RegistrationNet.{view} overlay") if view in OVERLAYS else None
+    assert layers["foreground"] is overlay
+    assert (overlay is not None) == (view in OVERLAYS)
     assert [one for one in VIEWS if getattr(done.ui, f"{one}ViewButton").checked] == [view]
 
 
@@ -84,7 +90,9 @@ def test_a_view_button_shows_its_view_and_stays_down(done: Panel, layers: dict[s
 def test_a_view_works_after_its_display_was_deleted(scene: Any, done: Panel, layers: dict[str, Any], view: str) -> None:
     """As the modules Colors and Transforms let one do."""
     result = done.widget.resultPanel.result
-    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(result.jacobianNode)
+    done.click("jacobianViewButton")
+    overlay = result.jacobianNode.GetNodeReference("RegistrationNet.jacobian overlay")
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(overlay)
     done.click("gridViewButton")
     grid = result.transformNode.GetNodeReference("RegistrationNet.Grid")
     displays = [node.GetDisplayNode() for node in (grid, result.fixedNode)]
@@ -96,7 +104,7 @@ def test_a_view_works_after_its_display_was_deleted(scene: Any, done: Panel, lay
     done.click(f"{view}ViewButton")
     assert done.message == ""
     assert layers["background"] is not None
-    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(result.jacobianNode)
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(overlay)
     assert bool(legend is not None and legend.GetVisibility()) == (view == "jacobian")
     if view == "grid":
         drawn = result.transformNode.GetNodeReference("RegistrationNet.Grid").GetDisplayNode()
@@ -133,15 +141,95 @@ def test_flicker_stops_when_the_module_is_left(done: Panel) -> None:
     assert not done.widget.resultPanel._timer.active
 
 
-def test_the_opacity_is_that_of_the_jacobian(done: Panel, layers: dict[str, Any]) -> None:
+@pytest.mark.parametrize("view", OVERLAYS)
+def test_the_opacity_is_that_of_the_colours_over_fixed(done: Panel, layers: dict[str, Any], view: str) -> None:
     assert not done.ui.opacitySlider.isVisibleTo(done.top)
-    done.click("jacobianViewButton")
+    done.click(f"{view}ViewButton")
     done.type("opacitySlider", "0.25")
     assert layers["foregroundOpacity"] == 0.25
     done.click("warpedViewButton")
     assert not done.ui.opacitySlider.isVisibleTo(done.top)
-    done.click("jacobianViewButton")
+    done.click(f"{view}ViewButton")
     assert layers["foregroundOpacity"] == 0.25
+
+
+def test_a_measure_that_is_clicked_moves_the_slices_to_where_it_is_worst(
+    ready: Panel, fake: FakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PySide6.QtTest import QTest
+
+    marks = {
+        "Folded voxels": {"colour": "red", "value": "2 %", "rule": "Tissue cannot fold.", "worst_at_mm": [4.0, -7.0, 11.0]},
+        "Overlap of the bodies": {"colour": "green", "value": "99 %", "rule": "They overlap."},
+    }
+    places: list[Any] = []
+    monkeypatch.setattr(ready.logic, "showPlace", places.append)
+    ready.click("registerButton")
+    answer = shift_result(with_error=True)
+    fake.answer(fake.jobs[-1], replace(answer, report={**REPORT, "marks": marks}))
+    fake.poll()
+    ready.open("numbers")
+    ready.settle()
+    table, told = ready.ui.marksTable, []
+    for row in range(2):
+        place = table.visualItemRect(table.item(row, 1)).center()
+        QTest.mouseClick(table.viewport(), ready.qt.Qt.LeftButton, ready.qt.Qt.NoModifier, place)
+        told.append(ready.ui.ruleLabel.text)
+    assert places == [[4.0, -7.0, 11.0]]
+    assert told == ["Tissue cannot fold. The slices show where it is worst.", "They overlap."]
+
+
+HINT = "Point into a slice view to read the numbers there."
+
+
+def point_at(scene: Any, place: tuple[float, float, float] | None) -> None:
+    """As a slice view does when the mouse moves over it, or leaves it."""
+    cursor = scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+    if place is None:
+        cursor.SetCursorPositionInvalid()
+    else:
+        cursor.SetCursorPositionRAS(place)
+
+
+def test_the_panel_tells_the_numbers_under_the_mouse(scene: Any, done: Panel) -> None:
+    label = done.ui.cursorLabel
+    assert label.isVisibleTo(done.top)
+    assert label.text == HINT
+    point_at(scene, (0.0, 0.0, 0.0))
+    assert label.text == "Here: moved 5.0 mm, volume +0 %, error 3.0 mm"
+    point_at(scene, (33.0, 33.0, 33.0))
+    assert label.text == "Here: moved 5.0 mm"
+    point_at(scene, (0.0, 0.0, 500.0))
+    assert label.text == HINT
+    point_at(scene, (0.0, 0.0, 0.0))
+    point_at(scene, None)
+    assert label.text == HINT
+
+
+def test_nothing_is_told_once_the_module_is_left_and_again_after_it_is_entered(scene: Any, done: Panel) -> None:
+    point_at(scene, (0.0, 0.0, 0.0))
+    done.module.exit()
+    assert done.ui.cursorLabel.text == HINT
+    point_at(scene, (1.0, 0.0, 0.0))
+    assert done.ui.cursorLabel.text == HINT
+    done.module.enter()
+    point_at(scene, (0.0, 0.0, 0.0))
+    assert done.ui.cursorLabel.text.startswith("Here: moved 5.0 mm")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (ValuesAt(1.24, -12.4, 0.26), "Here: moved 1.2 mm, volume −12 %, error 0.3 mm"),
+        (ValuesAt(1.0, -130.0, 2.0), "Here: moved 1.0 mm, volume folded, error 2.0 mm"),
+        (ValuesAt(None, None, 2.0), "Here: error 2.0 mm"),
+        (ValuesAt(None, None, None), ""),
+    ],
+)
+def test_the_numbers_are_told_in_words(host: Any, values: ValuesAt, words: str) -> None:
+    from RegistrationNetLib.slicer_bridge.panel_cursor import words_of
+
+    assert words_of(values) == words
 
 
 @pytest.mark.parametrize("harden", [False, True])

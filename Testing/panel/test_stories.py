@@ -1,5 +1,6 @@
 """What a user does in the panel, from the first look to a result."""
 
+import html
 import os
 import signal
 from pathlib import Path
@@ -7,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from RegistrationNetLib.errors import ResourceError
-from RegistrationNetLib.slicer_bridge import dependencies
+from RegistrationNetLib.slicer_bridge import dependencies, installation
 from RegistrationNetLib.slicer_bridge.client import Client
 
 from ..module.nodes import segmentation_node
@@ -87,21 +87,59 @@ def test_an_error_is_told_in_words_with_its_details_behind_a_link(ready: Panel) 
     assert ready.ui.detailsText.isVisibleTo(ready.top)
 
 
+def installing(monkeypatch: pytest.MonkeyPatch, script: str, *, steps: int = 1) -> None:
+    """Slicer's Python runs this in the place of an installer; nothing that is looked for is there before."""
+    monkeypatch.setattr(dependencies, "missing", lambda _: ["torch>=2.2"])
+    monkeypatch.setattr(installation, "commands", lambda *_: [("-c", script)] * steps)
+
+
 def test_what_is_not_installed_is_asked_for_in_the_panel(ready: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One question, and nothing is installed before its answer."""
-    installed: list[bool] = []
-    monkeypatch.setattr(dependencies, "missing", lambda _: [] if installed else ["torch>=2.2"])
-    monkeypatch.setattr(dependencies, "ensure", lambda *_, ask=True: installed.append(ask))
+    """One question, and nothing is installed before its answer; meanwhile the panel goes on and tells what happens."""
+    installing(monkeypatch, "import time; print('Downloading torch (203 MB)', flush=True); time.sleep(0.3)", steps=2)
     ready.click("registerButton")
     assert not ready.is_running
-    assert not installed
     assert "needs PyTorch in Slicer's own Python" in ready.ui.consentLabel.text
     ready.click("laterButton")
     assert not ready.ui.consentBox.isVisibleTo(ready.top)
     ready.click("registerButton")
     ready.click("installButton")
-    assert installed == [False]
+    told = set()
+
+    def is_done() -> bool:
+        told.add(ready.ui.consentLabel.text)
+        if "step 2" in ready.ui.consentLabel.text:
+            monkeypatch.setattr(dependencies, "missing", lambda _: [])
+        return not ready.ui.consentBox.isVisibleTo(ready.top)
+
+    assert ready.sees("installProgressBar")
+    assert not ready.ui.installButton.isEnabled()
+    ready.until(is_done)
+    assert ready.message == ""
+    steps = [f"Installing, step {step} of 2; this may take some minutes.\nDownloading torch (203 MB)" for step in (1, 2)]
+    assert set(steps) <= told
+    assert "Everything that registration needs is installed." in ready.ui.logText.toPlainText()
+    assert not ready.ui.installProgressBar.isVisibleTo(ready.top)
+
+
+def test_an_installation_can_be_cancelled(ready: Panel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With all that it has started, and the question can be asked again."""
+    note = tmp_path / "alive"
+    child = f"import time\nfor _ in range(600):\n    open({str(note)!r}, 'w').write(str(time.time())); time.sleep(0.05)"
+    installing(monkeypatch, f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])")
+    ready.click("registerButton")
+    ready.click("installButton")
+    ready.until(note.exists)
+    assert ready.ui.laterButton.text == "Cancel"
+    ready.click("laterButton")
+    assert ready.message == "Cancelled; what was installed until then stays."
     assert not ready.ui.consentBox.isVisibleTo(ready.top)
+    ready.settle()
+    before = note.read_text()
+    ready.settle()
+    assert note.read_text() == before
+    ready.click("registerButton")
+    assert ready.ui.installButton.isEnabled()
+    assert ready.ui.laterButton.text == "Not now"
 
 
 @pytest.mark.parametrize("button", ["registerButton", "downloadButton", "deviceButton"])
@@ -109,20 +147,41 @@ def test_an_installation_that_fails_is_told_and_asked_for_again(
     ready: Panel, monkeypatch: pytest.MonkeyPatch, button: str
 ) -> None:
     """Whatever needed it."""
-
-    def fail(*_given: Any, ask: bool = True) -> None:
-        raise ResourceError("PyTorch was not installed. Try again.")
-
-    monkeypatch.setattr(dependencies, "missing", lambda _: ["torch>=2.2"])
-    monkeypatch.setattr(dependencies, "ensure", fail)
+    installing(monkeypatch, "print('ERROR: No matching distribution found for torch'); raise SystemExit(1)")
     if button == "downloadButton":
         ready.choose("modelCombo", "uniGradICON")
     for _ in range(2):
         ready.click(button)
         assert ready.ui.consentBox.isVisibleTo(ready.top)
         ready.click("installButton")
-        assert "PyTorch was not installed" in ready.message
+        ready.until(lambda: ready.message)
+        told = html.unescape(ready.message)
+        assert "torch>=2.2 was not installed: the package index cannot be reached" in told
+        assert "No matching distribution found for torch" in told
+        assert "use another Python" in ready.message
+        assert "It failed inside" not in ready.message
+        assert ready.sees("messageLabel")
     assert not ready.logic.client.unfinished
+
+
+def test_an_installer_that_says_yes_and_does_no_is_told(ready: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    installing(monkeypatch, "")
+    ready.click("registerButton")
+    ready.click("installButton")
+    ready.until(lambda: ready.message)
+    told = html.unescape(ready.message)
+    assert "torch>=2.2 could not be installed; registration needs it. Look at Slicer's log" in told
+
+
+def test_closing_the_panel_ends_an_installation(ready: Panel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    note = tmp_path / "alive"
+    installing(monkeypatch, f"import time; open({str(note)!r}, 'w'); time.sleep(600)")
+    ready.click("registerButton")
+    ready.click("installButton")
+    ready.until(note.exists)
+    process = ready.widget.installationPanel._installation._process
+    ready.widget.installationPanel.close()
+    assert process.wait(10) != 0
 
 
 def test_from_two_volumes_to_a_saved_scene_and_back(scene: Any, ready: Panel, layers: dict[str, Any], tmp_path: Path) -> None:

@@ -131,6 +131,23 @@ def test_weights_that_are_there_are_ready(server: Server, panel: Panel, monkeypa
     assert not panel.ui.downloadButton.isVisibleTo(panel.top)
 
 
+def test_while_weights_come_register_says_so(server: Server, lacking: Panel, scene: Any) -> None:
+    from ..module.nodes import pair_nodes
+
+    let_go = threading.Event()
+    server.answers = [stalled(b"x" * 100_000, let_go)]
+    pair_nodes(scene)
+    lacking.choose("fixedSelector", "fixed")
+    lacking.choose("movingSelector", "moving")
+    lacking.click("downloadButton")
+    assert lacking.ui.progressLabel.text == "The weights of uniGradICON are on their way."
+    assert not lacking.ui.registerButton.isEnabled()
+    lacking.click("downloadButton")
+    lacking.until(lambda: lacking.ui.downloadButton.text != "Cancel", seconds=10)
+    let_go.set()
+    assert "are not here" in lacking.ui.progressLabel.text
+
+
 def test_without_weights_register_says_what_to_do(lacking: Panel, scene: Any) -> None:
     from ..module.nodes import pair_nodes
 

@@ -16,7 +16,7 @@ from RegistrationNetLib.quality.phantom import head_phantom
 
 from .test_alignment import carried_to, rigid
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "registered_once")
 
 SPACING = 4.0
 

@@ -164,6 +164,22 @@ def test_a_nonlinear_transform_carries_moving_to_the_grid_of_fixed(fixed: sitk.I
     assert np.array_equal(sitk.GetArrayFromImage(counted) != 0, sitk.GetArrayFromImage(inside) != 0)
 
 
+def test_padding_of_moving_is_not_carried_along() -> None:
+    """It is not mixed with what lies beside it, and counts nowhere."""
+    values = 1000 + 100 * np.random.default_rng(0).random((16, 16)).astype(np.float32)
+    values[:, :5] = -32768
+    moving = sitk.GetImageFromArray(values)
+    field = np.zeros((16, 16, 2))
+    field[..., 0] = 2.5
+    found = initial_of(field_of(field), pair_of(sitk.Cast(moving > 1050, sitk.sitkFloat32), moving))
+    carried = sitk.GetArrayFromImage(found.pair.moving)
+    assert carried.min() >= 1000
+    for mask in found.pair.masks:
+        assert mask is not None
+        # Columns 0 to 2 come from padding (2.5 to 4.5), the last two from beyond the image.
+        assert np.array_equal(np.flatnonzero(sitk.GetArrayFromImage(mask).all(axis=0)), range(2, 13))
+
+
 def test_a_nonlinear_transform_within_moving_leaves_fixed_without_a_mask() -> None:
     fixed = noise(2)
     moving = sitk.ConstantPad(fixed, [4, 4], [4, 4], 0.5)

@@ -29,7 +29,7 @@ from ..small_network import install
 from .test_field_refinement import blobs, plain_grid
 from .test_pipeline import RESULTS, plain_case
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "registered_once")
 
 SHAPE = (64, 64)
 

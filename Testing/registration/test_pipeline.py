@@ -35,7 +35,7 @@ from ..strategies import directions, rotation
 
 Matrix = NDArray[np.floating]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "registered_once")
 
 RESULTS = {"transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz", "error_mm.nii.gz", "report.json", "report.html"}
 QUICK: dict[str, Any] = {"align": ("centre",), "steps": 3}
@@ -368,7 +368,11 @@ def test_the_report_holds_what_the_contract_names(tmp_path: Path) -> None:
         assert sum(parts) <= content["seconds"]["total"]
         assert content["peak_memory_mb"] > 50
         assert (content["model"], content["refine"], content["device"]) == ("direct", "field", "cpu")
-        assert all(set(mark) == {"colour", "value", "rule"} for mark in content["marks"].values())
+        assert all(set(mark) - {"worst_at_mm"} == {"colour", "value", "rule"} for mark in content["marks"].values())
+        # Where it is worst, for all that has a place.
+        placed = {name: mark["worst_at_mm"] for name, mark in content["marks"].items() if "worst_at_mm" in mark}
+        assert {"Expected error", "Strongest growing (largest Jacobian determinant)"} <= set(placed)
+        assert {len(place) for place in placed.values()} == {2}
     assert plain["landmarks"]["count"] == 9
     assert plain["labels"]["dice"].keys() >= {"1", "5"}
     assert quick == json.loads(json.dumps(quick_result().report()))
@@ -539,6 +543,7 @@ def test_the_similarity_is_chosen_by_the_modalities_and_told_by_the_name_of_what
     case = plain_case()
     same, across = (register(case.fixed, case.moving, moving_modality=one, **QUICK) for one in ("other", "mr"))
     assert (same.facts["inputs"]["similarity"]["name"], across.facts["inputs"]["similarity"]["name"]) == ("lncc", "mind")
+    assert "curve" in across.facts["inputs"]["similarity"]["chosen_because"]
     # MIND-SSC is at most 0; what judges the whole pair is mutual information, which is at least 0.
     assert across.quality.similarity_name == "mi"
     assert across.quality.similarity.before > 0
@@ -577,12 +582,11 @@ def test_no_steps_are_no_refinement() -> None:
 
 def test_a_step_more_is_told_in_the_report() -> None:
     case = plain_case()
-    assert register(case.fixed, case.moving, align=(), steps=4, seed=7).facts["inputs"] == {
-        **quick_result().facts["inputs"],
-        "align": [],
-        "steps": 4,
-        "seed": 7,
-    }
+    told, usual = (
+        dict(one.facts["inputs"]) for one in (register(case.fixed, case.moving, align=(), steps=4, seed=7), quick_result())
+    )
+    told["similarity"] = {**told["similarity"], "chosen_because": usual["similarity"]["chosen_because"]}  # of another alignment
+    assert told == {**usual, "align": [], "steps": 4, "seed": 7}
 
 
 @pytest.mark.parametrize("dim", [2, 3])

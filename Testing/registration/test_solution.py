@@ -26,7 +26,7 @@ from RegistrationNetLib.registration.pipeline import Registration
 
 from ..small_network import install, random_network, random_weights, small_card
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "registered_once")
 
 Points = NDArray[np.floating]
 FLAT = (64, 72)

@@ -36,7 +36,9 @@ def test_an_error_of_a_kind_unknown_here_is_still_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "message"), [(b"{", "is not JSON"), (b"\xff\xfe", "is not JSON"), (b"[1]", "is not a JSON object")]
+    ("line", "message"),
+    [(b"{", "is not JSON"), (b"\xff\xfe", "is not JSON"), (b"[" * 100_000, "is not JSON"), (b"[1]", "is not a JSON object")],
+    ids=["cut", "no text", "too deep", "a list"],
 )
 def test_what_is_no_message_is_refused(line: bytes, message: str) -> None:
     with pytest.raises(errors.InputError, match=message):

@@ -12,6 +12,7 @@ from RegistrationNetLib.models.catalogue import card_named
 from RegistrationNetLib.progress import silent
 from RegistrationNetLib.slicer_bridge import services
 from RegistrationNetLib.slicer_bridge.messages import WORK
+from RegistrationNetLib.slicer_bridge.packed_mask import unpacked
 from RegistrationNetLib.slicer_bridge.services import SERVICES, downloaded, imported, registered
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -75,6 +76,9 @@ def test_the_fields_are_the_transforms_of_the_registration(
         sitk.GetArrayFromImage(sitk.ReadImage(answer["files"]["warped"])), sitk.GetArrayFromImage(result.warped)
     )
     assert answer["report"] == result.report()
+    assert np.array_equal(unpacked(answer["body"]).values, result.evidence.body)
+    grid, world = result.evidence.grid, unpacked(answer["body"]).world_from_index
+    assert np.allclose(world @ [3, 2, 1, 1], grid.world_from_voxel @ [1, 2, 3, 1])
     assert sum(answer["histogram"]["voxels"]) == result.jacobian.GetNumberOfPixels()
 
 
@@ -132,11 +136,22 @@ def test_masks_labels_and_landmarks_reach_the_road(pair: dict[str, str], tmp_pat
         ({"displacement_axes": [1, 0, 1]}, r"The displacement_axes are three of 1 and -1.*\[1, 0, 1\] came"),
         ({"displacement_axes": "xyz"}, "The displacement_axes are three of 1 and -1.*'xyz' came"),
         ({"images": {"fixed": "/nowhere.nrrd", "moving": "/nowhere.nrrd"}}, "no file"),
+        ({"images": {"fixed": 5, "moving": "/nowhere.nrrd"}}, "The fixed of a request is a path; 5 came"),
+        ({"folder": ["a"]}, r"The folder of a request is a path; \['a'\] came"),
+        ({"initial": "left"}, "The initial transform of a request is a matrix .* or a field .*; 'left' came"),
+        ({"initial": {"matrix": [[1, 0], [0, "x"]]}}, "The initial transform of a request is a matrix"),
+        ({"initial": {"matrix": [[10**400] * 4] * 4}}, "The initial transform of a request is a matrix"),
+        ({"initial": {"field": None}}, "The initial field of a request is a path; None came"),
     ],
 )
 def test_a_bad_request_is_refused(pair: dict[str, str], tmp_path: Path, change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        registered(asked(pair, tmp_path, **change), silent)
+        registered({**asked(pair, tmp_path), **change}, silent)
+
+
+def test_an_initial_field_must_hold_vectors(pair: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a field of 1 numbers in 3 dimensions"):
+        registered(asked(pair, tmp_path, initial={"field": pair["fixed"]}), silent)
 
 
 def test_a_full_disk_is_told(pair: dict[str, str], tmp_path: Path) -> None:
