@@ -195,7 +195,7 @@ def test_from_two_volumes_to_a_saved_scene_and_back(scene: Any, ready: Panel, la
     ready.click("applyButton")
     assert ready.message == ""
     result = ready.widget.resultPanel.result
-    assert layers["foreground"] is result.jacobianNode
+    assert layers["foreground"] is result.jacobianNode.GetNodeReference("RegistrationNet.jacobian overlay")
     assert organs.GetParentTransformNode() is result.transformNode
     report = result.report
     assert scene.WriteToMRB(str(tmp_path / "scene.mrb"))

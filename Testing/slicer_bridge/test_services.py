@@ -49,7 +49,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return paths
 
 
-def asked(pair: dict[str, str], folder: Path, **request: object) -> dict[str, object]:
+def asked(pair: dict[str, str], folder: Path, /, **request: object) -> dict[str, object]:
     images = {name: pair[name] for name in ("fixed", "moving")}
     return {"id": 1, "do": "register", "images": images, "options": {"steps": 3}, "folder": str(folder), **request}
 
