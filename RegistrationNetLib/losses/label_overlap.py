@@ -62,7 +62,7 @@ class LabelPair:
 
     def sums(self) -> LabelSums:
         """The loss 1 - mean Dice, to be summed over the points of the lattice."""
-        return LabelSums(self, *(torch.zeros(self.count + 1, device=self.compared.device) for _ in range(2)))
+        return LabelSums(self, *(torch.zeros(self.count + 1, dtype=torch.float32, device=self.compared.device) for _ in range(2)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,7 +69,7 @@ class Volume:
 
     def whole(self) -> Tensor:
         """All of it: [1, 1, *shape], float32."""
-        whole = torch.empty(1, 1, *self.grid.shape)
+        whole = torch.empty(1, 1, *self.grid.shape, dtype=torch.float32)
         for start in range(0, self.grid.shape[0], LAYERS_AT_A_TIME):
             layers = slice(start, start + LAYERS_AT_A_TIME)
             whole[:, :, layers] = self.read(layers)

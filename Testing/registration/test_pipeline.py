@@ -512,6 +512,7 @@ OTHERWISE_TESTED = {
     "mirrored",
     "conserve_mass",
     "repeats",
+    "resolution",
 }
 
 
