@@ -18,6 +18,8 @@ from .space import Grid
 
 # How wide the margin is, in largest displacements at the border: its Jacobian stays above 1 - 1.5 / 2.
 WIDTH_IN_DISPLACEMENTS = 2.0
+# But no wider than this share of the lattice, or these voxels: a map that moves the border by half the image would take all memory.
+WIDEST_SHARE, FEWEST_VOXELS = 0.5, 8
 # Displacements at the border that are shorter than this share of a step of the lattice need no margin.
 NEGLIGIBLE_STEPS = 1e-3
 
@@ -38,14 +40,15 @@ def with_margin(field: DisplacementField, grid: Grid) -> HeldField:
     if largest_mm <= NEGLIGIBLE_STEPS * min(grid.spacing_mm):
         return HeldField(field, grid)
     width_mm = WIDTH_IN_DISPLACEMENTS * largest_mm
-    counts = [math.ceil(width_mm / step) for step in grid.spacing_mm]
+    widest = [max(FEWEST_VOXELS, math.ceil(WIDEST_SHARE * size)) for size in grid.shape]
+    counts = [min(most, math.ceil(width_mm / step)) for most, step in zip(widest, grid.spacing_mm, strict=True)]
     wide = F.pad(displacement, [count for count in reversed(counts) for _ in range(2)], mode="replicate")
     around = grid.cropped([slice(-count, size + count) for size, count in zip(grid.shape, counts, strict=True)])
     for axis, (count, size) in enumerate(zip(counts, grid.shape, strict=True)):
         line = (1, 1, *(-1 if axis == other else 1 for other in range(grid.dim)))
         wide = wide * _fading(count, size, wide).view(line)
         wide[:, axis] *= (size - 1) / (size + 2 * count - 1)
-    return HeldField(DisplacementField(wide), around, width_mm)
+    return HeldField(DisplacementField(wide), around, min(map(math.prod, zip(counts, grid.spacing_mm, strict=True))))
 
 
 def _fading(count: int, size: int, like: Tensor) -> Tensor:

@@ -63,3 +63,10 @@ def test_a_field_that_ends_in_nothing_gets_no_margin() -> None:
     still = DisplacementField(torch.zeros(1, 3, *own.shape))
     held = with_margin(still, own)
     assert (held.field, held.grid, held.margin_mm) == (still, own, 0.0)
+
+
+def test_a_border_that_moves_far_gets_no_margin_of_many_times_the_image() -> None:
+    own = grid(2)
+    far = DisplacementField(torch.full((1, 2, *own.shape), 3.0))
+    held = with_margin(far, own)
+    assert all(size <= max(2 * one, one + 16) + 1 for size, one in zip(held.grid.shape, own.shape, strict=True))
