@@ -72,7 +72,7 @@ def test_a_resolution_finer_than_the_images_or_coarser_than_what_they_show_is_re
         chosen(resolution=asked)
 
 
-@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("dim", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_coarser_resolution_costs_little_and_the_results_keep_that_of_fixed(dim: int) -> None:
     case = plain_case(dim)
     asked_mm = 1.5 * case.fixed.GetSpacing()[0]

@@ -102,6 +102,7 @@ def volume(seed: int, shape: tuple[int, ...], spacing: list[float], turn: tuple[
     return image
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:WrapITK warning:DeprecationWarning")  # the published package calls ITK by old names
 def test_the_transform_is_that_of_register_pair_on_oblique_unequal_grids(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     unigradicon = pytest.importorskip("unigradicon")

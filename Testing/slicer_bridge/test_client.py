@@ -107,6 +107,7 @@ def test_errors_come_back_as_what_they_were(client: Client) -> None:
 def test_paths_and_numbers_of_numpy_travel_as_plain_ones(client: Client, tmp_path: Path) -> None:
     options = {
         "steps": np.int64(2),
+        "repeats": np.int32(0),
         "smoothness": np.float32(1),
         "fixed_landmarks": np.zeros((1, 3)),
         "moving_landmarks": [[0, 0, 0]],
@@ -138,7 +139,7 @@ def test_a_mask_and_an_initial_transform_travel(client: Client) -> None:
     shift[:3, 3] = 3, -4, 0
     field = Volume(np.tile(np.float32([3, -4, 0]), (24, 24, 24, 1)), volumes["fixed"].world_from_index)
     for initial in (shift.tolist(), field):
-        result = client.register(volumes, initial=initial, options={"steps": 0, "align": []}).wait()
+        result = client.register(volumes, initial=initial, options={"steps": 0, "repeats": 0, "align": []}).wait()
         assert np.allclose(result.volumes["moving_from_fixed"].values, [3, -4, 0], atol=1e-4)
         assert result.report["inputs"]["fixed"]["mask"]
 
@@ -164,9 +165,9 @@ def test_a_worker_lets_go_of_what_is_cancelled_in_any_stage_before_it_must_be_en
 
 
 def test_the_next_job_goes_to_the_worker_that_is_there(client: Client) -> None:
-    client.register(pair(), options={"steps": 0}).wait()
+    client.register(pair(), options={"steps": 0, "repeats": 0}).wait()
     same = client._worker
-    client.register(pair(), options={"steps": 0}).wait()
+    client.register(pair(), options={"steps": 0, "repeats": 0}).wait()
     assert client._worker is same
 
 
