@@ -19,6 +19,7 @@ from .space import Grid
 # How wide the margin is, in largest displacements at the border: its Jacobian stays above 1 - 1.5 / 2.
 WIDTH_IN_DISPLACEMENTS = 2.0
 # But no wider than this share of the lattice, or these voxels: a map that moves the border by half the image would take all memory.
+# Where that cuts it, the map may fold in the margin, outside the image.
 WIDEST_SHARE, FEWEST_VOXELS = 0.5, 8
 # Displacements at the border that are shorter than this share of a step of the lattice need no margin.
 NEGLIGIBLE_STEPS = 1e-3
@@ -48,7 +49,8 @@ def with_margin(field: DisplacementField, grid: Grid) -> HeldField:
         line = (1, 1, *(-1 if axis == other else 1 for other in range(grid.dim)))
         wide = wide * _fading(count, size, wide).view(line)
         wide[:, axis] *= (size - 1) / (size + 2 * count - 1)
-    return HeldField(DisplacementField(wide), around, min(map(math.prod, zip(counts, grid.spacing_mm, strict=True))))
+    margin_mm = min(count * step for count, step in zip(counts, grid.spacing_mm, strict=True))
+    return HeldField(DisplacementField(wide), around, margin_mm)
 
 
 def _fading(count: int, size: int, like: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 Two scans said to be MR may be T1 and T2. In one contrast what is brighter here is brighter there, whatever the brightness: nearly
 all local correlation is positive, and a curve that only rises says of one image's intensities all that they say of the other's. In
-two contrasts tissues come in another order. Where one curve, of whatever form, says much all over the image, mutual information
-finds tissues that look alike by chance apart; where it does not, as under strong shading, structure alone is compared.
+two contrasts tissues come in another order. Mutual information then uses what a curve of any form says, if that is much; under strong
+shading no curve holds all over the image, and structure alone is compared (MIND-SSC).
 """
 
 from __future__ import annotations

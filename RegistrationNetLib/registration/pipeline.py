@@ -53,7 +53,7 @@ class Registration:
     """A registered pair: transforms in LPS mm, moving on fixed's grid, and what says whether to trust it.
 
     `moving_from_fixed` maps points of fixed to points of moving, as resampling needs it; it is an affine (`alignment`)
-    after a displacement field that covers fixed. `fixed_from_moving` is its inverse, with its field on moving's grid.
+    after a displacement field that covers fixed and a margin. `fixed_from_moving` is its inverse, with a field that covers moving.
     `error_mm` is the expected error at each voxel of fixed; 95 % of the errors lie below `expected_error.bound_factor` times it.
     `places_mm` are the points of fixed at which it is worst, by the `place` of a mark.
     """
@@ -247,7 +247,7 @@ def register(
         "device": str(options.device),
         "seconds": {"total": stages.total_seconds, **_seconds_by_contract(stages.seconds)},
         "peak_memory_mb": memory.peak_mb,
-        "estimated_memory_mb": chosen.needed_mb,
+        "estimated_memory_mb": held.method.memory_mb(replace(chosen.size, measure=held.measure.name)),
         "resolution_mm": list(worked.spacing_mm[::-1]),
         "inputs": _described(pair, (fixed, moving), held, initial is not None, because),
         **solution.notes,

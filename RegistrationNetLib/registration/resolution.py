@@ -27,7 +27,7 @@ REMEDY = "Crop the images, or resample them to a larger spacing."
 
 @dataclass(frozen=True)
 class Resolution:
-    """The resolution of the work: no finer than `spacing_mm`, where 0 is that of the images; what it takes; and what is to be said."""
+    """The resolution of the work: no finer than `spacing_mm`, where 0 is that of the images; what it may take; and what is to be said."""
 
     spacing_mm: float
     size: Size
@@ -78,7 +78,9 @@ def _measuring(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Callab
             moving=moving.shape, image_voxels=math.prod(grids[0].shape),
             pixel_bytes=pair.moving.GetSizeOfPixelComponent(), labels=labels, measure=options.measure.name,
         )  # fmt: skip
-        return Resolution(spacing_mm, size, options.method.memory_mb(size))
+        # The similarity is chosen when the pair is aligned; there must be room for any that may be.
+        may_be = (replace(size, measure=name) for name in {size.measure, *options.across})
+        return Resolution(spacing_mm, size, max(map(options.method.memory_mb, may_be)))
 
     return measured
 

@@ -147,7 +147,7 @@ def test_a_large_image_is_judged_on_half_of_its_lattice_in_the_same_cube(monkeyp
     assert small.grid.shape == (257, 21)
     np.testing.assert_allclose(small.grid.world_from_unit, image.grid.world_from_unit)
     assert small.mask is not None
-    assert not bool(small.mask[..., :9].any())
+    assert not bool(small.mask[..., :10].any())
     assert bool(small.mask[..., 11:].all())
     assert float(small.values.max()) == pytest.approx(1, abs=0.02)
     assert on_coarser(small, Method().judged_shape(small.grid.shape)) is small

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 from RegistrationNetLib.geometry.space import grid_of
@@ -71,3 +72,13 @@ def test_edges_are_alike_in_an_inverted_contrast() -> None:
     values = torch.rand(1, 1, 8, 9)
     torch.testing.assert_close(edges_of(values), edges_of(1 - values))
     assert rotation(2, (0.0,)).shape == (2, 2)
+
+
+def test_a_part_in_a_whole_of_many_times_its_length_is_not_searched_for() -> None:
+    """A pair whose headers speak of millimetres and of metres would take all time and memory."""
+    small = head_phantom((35, 40, 33), (6.0,) * 3, 1).image
+    whole = sitk.Image(small)
+    whole.SetSpacing([1000 * step for step in small.GetSpacing()])
+    views = [View.of(prepared(one, QUANTILES), 15.0) for one in (small, whole)]
+    assert PoseSearch(views[0], views[0], lambda one: one.values, np.eye(3)).is_affordable
+    assert not PoseSearch(*views, lambda one: one.values, np.eye(3)).is_affordable

@@ -345,6 +345,7 @@ def test_a_program_that_keeps_pythons_lock_between_two_polls_is_served_all_the_s
             return job.is_finished
 
         until(client, is_finished_after_a_wait)
+        assert job.is_finished
 
 
 @posix
