@@ -16,7 +16,8 @@ from ..geometry.separable import apply_along_axes, on, resize_matrix
 from ..geometry.space import Grid, axes_towards, grid_of, is_inside, lies_inside, values_at, values_on
 from ..io.inputs import Pair
 from ..models.catalogue import Card
-from .volume import Intensity, Volume, coarser_shape, volume_of
+from .size import coarser_shape
+from .volume import Intensity, Volume, volume_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Prepared:
 def resized(prepared: Prepared, spacing_mm: float) -> Prepared:
     """The same image on a lattice of at least `spacing_mm` over the same extent; axes that are coarser already stay."""
     grid = prepared.grid
-    shape = coarser_shape(grid, spacing_mm)
+    shape = coarser_shape(grid.shape, grid.spacing_mm, spacing_mm)
     matrices = on([resize_matrix(new, old) for new, old in zip(shape, grid.shape, strict=True)], prepared.values)
     mask = None if prepared.mask is None else coarse_mask(prepared.mask, matrices)
     return Prepared(apply_along_axes(prepared.values, matrices), grid.resized(shape), mask)
@@ -195,7 +196,7 @@ def prepared(
     volume = volume_of(
         image, intensity, mask, labels, what=what, towards=towards, zero_outside_mask=zero_outside_mask, crops_border=crops_border
     )
-    shape = volume.grid.shape if resolution_mm == 0 else coarser_shape(volume.grid, resolution_mm)
+    shape = volume.grid.shape if resolution_mm == 0 else coarser_shape(volume.grid.shape, volume.grid.spacing_mm, resolution_mm)
     is_whole = shape == volume.grid.shape
     return Prepared(
         values=volume.resampled(shape, smooth=True),

@@ -13,15 +13,14 @@ from ..geometry.space import Grid
 from ..io.inputs import Pair
 from .delivery import lattice_of_inverse
 from .options import Options
-from .size import Size
-from .volume import coarser_shape
+from .size import Size, coarser_shape, coarsest_mm
 
 # Images of more voxels are worked on at a resolution at which they have about so many: more cost time and gain little.
 WORKING_VOXELS = 8_000_000
 # An image that is hardly larger is worked on as it is: resampled to a lattice that is hardly coarser it would only be blurred.
 HARDLY_LARGER = 1.3
-# By how much coarser a lattice is tried where the memory does not allow one, and how coarse it may become along the longest edge.
-COARSER, COARSEST_SIDE_VOX = 1.1, 64
+# By how much coarser a lattice is tried where the memory does not allow one.
+COARSER = 1.1
 REMEDY = "Crop the images, or resample them to a larger spacing."
 
 
@@ -51,10 +50,10 @@ def resolution_for(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Re
         return found
     wanted = measured(_wanted_mm(grids))
     free, found = free_mb(options.device), wanted
-    coarsest_mm = max(max(grid.extent_mm) for grid in grids) / COARSEST_SIDE_VOX
+    limit_mm = coarsest_mm([max(grid.extent_mm) for grid in grids])
     while found.needed_mb > free:
         coarser_mm = COARSER * (found.spacing_mm or min(min(grid.spacing_mm) for grid in grids))
-        if coarser_mm > coarsest_mm:
+        if coarser_mm > limit_mm:
             check_memory(found.needed_mb, options.device, REMEDY)
         found = measured(coarser_mm)
     if found is wanted:
@@ -71,7 +70,9 @@ def _measuring(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Callab
     labels = 0 if pair.labels[0] is None or not options.method.uses_labels else 1
 
     def measured(spacing_mm: float) -> Resolution:
-        fixed, moving = (grid.resized(coarser_shape(grid, spacing_mm)) if spacing_mm else grid for grid in grids)
+        fixed, moving = (
+            grid.resized(coarser_shape(grid.shape, grid.spacing_mm, spacing_mm)) if spacing_mm else grid for grid in grids
+        )
         inverse = lattice_of_inverse(grids[1], fixed)
         size = Size(
             fixed.shape, inverse.shape, options.card, options.refine, on_graphics=options.device.type == "cuda",
@@ -90,7 +91,7 @@ def _wanted_mm(grids: tuple[Grid, Grid]) -> float:
     if all(math.prod(grid.shape) <= HARDLY_LARGER * WORKING_VOXELS for grid in grids):
         return 0.0
     spacing_mm = min(min(grid.spacing_mm) for grid in grids)
-    while any(math.prod(coarser_shape(grid, spacing_mm)) > WORKING_VOXELS for grid in grids):
+    while any(math.prod(coarser_shape(grid.shape, grid.spacing_mm, spacing_mm)) > WORKING_VOXELS for grid in grids):
         spacing_mm *= 1.01
     return spacing_mm
 

@@ -11,8 +11,8 @@ from ..models.catalogue import Card
 
 # The first of the levels, from coarse to fine, on which a refinement works has about so many voxels along the longest side.
 COARSEST_SIDE_VOX = 28
-
-
+# How coarse the whole work may become, along the longest edge, where the memory allows no more.
+COARSEST_WORK_SIDE_VOX = 64
 # A deformation of more voxels than this is held on every second of them along each axis, which costs about a hundredth of a voxel.
 WHOLE_FIELD_VOXELS = 1_000_000
 # So many points of a field are delivered at most, besides its margin: 48 MB, in a file.
@@ -69,6 +69,18 @@ def inverse_shape(shape: Sequence[int], spacing_mm: Sequence[float], fixed_spaci
         size if step >= finest_mm else max(2, math.ceil(step * (size - 1) / finest_mm) + 1)
         for size, step in zip(shape, spacing_mm, strict=True)
     )
+
+
+def coarser_shape(shape: Sequence[int], spacing_mm: Sequence[float], coarser_mm: float) -> tuple[int, ...]:
+    """The shape of a lattice over the same extent whose voxels are at least `coarser_mm` apart; axes that are coarser already stay."""
+    return tuple(
+        min(size, max(SMALLEST_SIDE_VOX, round(size * step / coarser_mm))) for size, step in zip(shape, spacing_mm, strict=True)
+    )
+
+
+def coarsest_mm(extents_mm: Sequence[float]) -> float:
+    """The coarsest spacing that the work takes by itself where memory is short, for images whose longest edges are these."""
+    return max(extents_mm) / COARSEST_WORK_SIDE_VOX
 
 
 def field_shape(shape: Sequence[int]) -> tuple[int, ...]:

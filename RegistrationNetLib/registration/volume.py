@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..choices import SMALLEST_SIDE_VOX
 from ..errors import InputError
 from ..geometry.pyramid import in_layers
 from ..geometry.separable import Matrix, resize_matrix
@@ -226,14 +225,6 @@ RANGES: dict[str, Callable[[Values, Any], tuple[float, float]]] = {
     # The largest value becomes this one, and 0 stays.
     "scaled_maximum": lambda values, largest: (0.0, float(values.max()) / largest),
 }
-
-
-def coarser_shape(grid: Grid, spacing_mm: float) -> Shape:
-    """Of a lattice over the same extent whose voxels are at least `spacing_mm` apart; axes that are coarser already stay."""
-    return tuple(
-        min(size, max(SMALLEST_SIDE_VOX, round(size * step / spacing_mm)))
-        for size, step in zip(grid.shape, grid.spacing_mm, strict=True)
-    )
 
 
 def ranges_within_border(values: Values, *, margin_vox: int = 1, what: str = "the image") -> Ranges:

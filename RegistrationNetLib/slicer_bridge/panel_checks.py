@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from slicer.i18n import tr as _
 from ..choices import SMALLEST_SIDE_VOX
 from ..models.catalogue import card_named
 from ..registration.methods import METHODS
-from ..registration.size import Size, inverse_shape
+from ..registration.size import Size, coarser_shape, coarsest_mm, delivered_shape, inverse_shape
 from .logic import REFINEMENTS
 from .panel_devices import DevicePanel
 from .panel_models import ModelPanel
@@ -86,12 +87,19 @@ def memory_warning(node: Any, card: Card, devices: DevicePanel) -> str:
 
 
 def _needed_mb(node: Any, card: Card, *, is_on_graphics: bool) -> float:
-    """About the memory of a run as chosen; 0 while a volume has no voxels."""
-    fixed, moving = node.fixedVolume, node.movingVolume
-    images = [volume.GetImageData() for volume in (fixed, moving)]
+    """About the memory of a run as chosen, at the coarsest resolution that it takes by itself; 0 while a volume has no voxels."""
+    volumes = (node.fixedVolume, node.movingVolume)
+    images = [volume.GetImageData() for volume in volumes]
     if None in images:
         return 0.0
-    shapes = [image.GetDimensions() for image in images]
-    inverse = inverse_shape(shapes[1], moving.GetSpacing(), fixed.GetSpacing())
-    size = Size(shapes[0], inverse, card_named(card["name"]), refinement_of(node, card), on_graphics=is_on_graphics)
+    shapes, spacings = [image.GetDimensions() for image in images], [volume.GetSpacing() for volume in volumes]
+    extents = [max(size * step for size, step in zip(*one, strict=True)) for one in zip(shapes, spacings, strict=True)]
+    coarser_mm = coarsest_mm(extents)
+    fixed, moving = (coarser_shape(*one, coarser_mm) for one in zip(shapes, spacings, strict=True))
+    spacing_mm = [step * old / new for step, old, new in zip(spacings[0], shapes[0], fixed, strict=True)]
+    size = Size(
+        fixed, delivered_shape(inverse_shape(shapes[1], spacings[1], spacing_mm)), card_named(card["name"]),
+        refinement_of(node, card), on_graphics=is_on_graphics, moving=moving, image_voxels=math.prod(shapes[0]),
+        pixel_bytes=images[1].GetScalarSize(),
+    )  # fmt: skip
     return METHODS[card["method"]].memory_mb(size)

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from RegistrationNetLib.errors import InputError, RegistrationNetError, ResourceError, WorkerError
+from RegistrationNetLib.slicer_bridge.logic import REFINEMENTS
 
 from ..module.nodes import pair_nodes, segmentation_node
 from ..worker_input import ball
@@ -73,6 +74,23 @@ def test_a_run_that_will_not_fit_is_told_before_it_begins(ready: Panel, monkeypa
     memory.available = 3000 * 2**20
     ready.choose("refinementCombo", "The field (to the finest detail)")
     assert ready.ui.progressLabel.text == ""
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_full_ct_is_not_warned_of_as_it_is_worked_on_at_a_coarser_resolution() -> None:
+    from RegistrationNetLib.slicer_bridge.panel_checks import memory_warning  # needs the stand-in
+
+    image = SimpleNamespace(GetDimensions=lambda: (512, 512, 300), GetScalarSize=lambda: 2)
+    volume = SimpleNamespace(GetImageData=lambda: image, GetSpacing=lambda: (0.8, 0.8, 1.0))
+    node = SimpleNamespace(
+        fixedVolume=volume, movingVolume=volume, device="cpu", refinement=next(iter(REFINEMENTS)), hasOwnSteps=False
+    )
+    free = {"mb": 3000.0}
+    devices = SimpleNamespace(meant=lambda _: "cpu", free_mb=lambda _: free["mb"], words_for=lambda _: "the processor")
+    card = {"name": "direct", "method": "direct", "refine": {"default": "field"}}
+    assert memory_warning(node, card, devices) == ""
+    free["mb"] = 1000.0
+    assert "Crop the volumes" in memory_warning(node, card, devices)
 
 
 def test_the_memory_that_counts_is_that_of_the_device(ready: Panel, fake: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
