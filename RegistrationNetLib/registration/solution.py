@@ -101,9 +101,11 @@ def _aligned(
     if not options.across:
         return options, alignment, None
     contrast = contrast_of(fixed, moving, alignment)
-    if contrast.is_one and options.judge.name in OF_ONE_CONTRAST:
-        return options, alignment, contrast.because()
-    return options.across.get(contrast.across, options.across["mind"]), alignment, contrast.because()
+    is_one_modality = options.judge.name in OF_ONE_CONTRAST
+    because = contrast.because(is_one_modality=is_one_modality)
+    if contrast.is_one and is_one_modality:
+        return options, alignment, because
+    return options.across.get(contrast.across, options.across["mind"]), alignment, because
 
 
 def _network(options: Options) -> nn.Module | None:

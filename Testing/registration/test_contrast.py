@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from RegistrationNetLib import register
 from RegistrationNetLib.geometry.space import grid_of, image_on
 from RegistrationNetLib.quality.phantom import head_phantom
 from RegistrationNetLib.registration.contrast import EXPLAINED, Contrast, contrast_of, rising_means
@@ -77,3 +78,12 @@ def test_means_that_fall_share_what_they_have_in_common() -> None:
 def test_images_without_any_correlation_keep_the_usual_choice() -> None:
     still = prepared(image_on(grid_of(HEAD.image), np.eye(46, 40, dtype=np.float32)), QUANTILES)
     assert contrast_of(still, replace(still, values=0 * still.values), np.eye(3)).is_one
+
+
+def test_of_two_modalities_what_looks_like_one_contrast_is_compared_across_all_the_same() -> None:
+    image = head_phantom((130, 130), [2.0, 2.0], 0).image
+    similarity = register(
+        image, image, fixed_modality="mr", moving_modality="other", steps=1, repeats=0, align=("rigid",)
+    ).report()["inputs"]["similarity"]
+    assert similarity["name"] == "mi"
+    assert "but the modalities differ" in similarity["chosen_because"]

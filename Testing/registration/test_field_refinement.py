@@ -23,7 +23,9 @@ from RegistrationNetLib.losses.similarity import LNCC, SSD
 from RegistrationNetLib.quality.known_pair import AppearanceOptions, known_pair
 from RegistrationNetLib.quality.known_warp import KnownMap, WarpOptions, error_mm
 from RegistrationNetLib.quality.phantom import head_phantom
+from RegistrationNetLib.registration import field_refinement
 from RegistrationNetLib.registration.field_refinement import FieldOptions, Fields, levels_for, refine_field
+from RegistrationNetLib.registration.measures import FIELD_MEASURES
 from RegistrationNetLib.registration.prepare import Prepared, prepared
 
 from ..volumes import QUANTILES
@@ -162,6 +164,19 @@ def test_both_directions_undo_each_other_without_folding(dim: int) -> None:
 
 def log_sd(fields: Fields) -> float:
     return float(jacobian_determinant(fields.moving_from_fixed.on_lattice()).log().std())
+
+
+def test_with_mutual_information_the_regularity_counts_thirty_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed, moving, *_ = warped_head(2)
+
+    def field(smoothness: float) -> Tensor:
+        options = FieldOptions(FIELD_MEASURES["mi"], smoothness=smoothness, steps=4)
+        return refine_field(fixed, moving, options, silent).moving_from_fixed.displacement
+
+    usual = field(1.0)
+    monkeypatch.setattr(field_refinement, "FIELD_STIFFNESS", {})
+    assert torch.equal(usual, field(30.0))
+    assert not torch.allclose(usual, field(1.0), atol=1e-4)
 
 
 @pytest.mark.parametrize("dim", [2, 3])

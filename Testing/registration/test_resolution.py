@@ -48,6 +48,12 @@ def test_large_ones_are_worked_on_with_so_many_voxels(voxels: int, monkeypatch: 
     assert found.size.image_voxels == math.prod(FINE)
 
 
+def test_there_is_room_for_the_similarity_that_takes_most_of_those_that_may_be_chosen() -> None:
+    usual, across = chosen(similarity="lncc").needed_mb, chosen(similarity="mind").needed_mb
+    assert usual < across
+    assert chosen().needed_mb == across
+
+
 def test_where_the_memory_is_short_the_lattice_is_coarser_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     free_mb = chosen().needed_mb - 1
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free_mb * 2**20))
