@@ -24,7 +24,7 @@ from RegistrationNetLib.quality.phantom import head_phantom
 from RegistrationNetLib.registration import trained_network
 from RegistrationNetLib.registration.pipeline import Registration
 
-from ..small_network import install, random_network, random_weights, small_card
+from ..small_network import install, narrow, random_network, random_weights, small_card
 
 pytestmark = pytest.mark.usefixtures("one_thread", "registered_once")
 
@@ -44,6 +44,13 @@ def weights(flat_card: Card, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     file = random_weights(flat_card, tmp_path_factory.mktemp("weights") / "flat.trch", displacement=0.001)
     yield file
     file.unlink()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrowed() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        narrow(patch)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +112,7 @@ def volume(seed: int, shape: tuple[int, ...], spacing: list[float], turn: tuple[
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:WrapITK warning:DeprecationWarning")  # the published package calls ITK by old names
 def test_the_transform_is_that_of_register_pair_on_oblique_unequal_grids(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    narrow(monkeypatch, by=1)
     unigradicon = pytest.importorskip("unigradicon")
     from icon_registration import itk_wrapper
 
