@@ -44,7 +44,7 @@ from .initial_transform import initial_of
 from .method import Solution
 from .options import Options, checked_options
 from .repeats import gathered
-from .resolution import REMEDY, resolution_for
+from .resolution import REMEDY, resolutions_for
 from .solution import STAGE_NAMES, solve, stage_seconds
 
 
@@ -205,14 +205,15 @@ def register(
         warn=warnings.append,
     )  # fmt: skip
     _check_landmarks(fixed_landmarks, moving_landmarks, pair)
-    chosen = resolution_for(pair, (grid_of(pair.fixed), grid_of(pair.moving)), options)
-    warnings += chosen.warnings
-    stages.weights = stage_seconds(chosen.size, options)
+    resolutions = resolutions_for(pair, (grid_of(pair.fixed), grid_of(pair.moving)), options)
+    stages.weights = stage_seconds(resolutions[options.measure.name].size, options)
     start = initial_of(initial, plain_pair(pair, warnings.append))
     # The caller's no_grad or inference_mode must not reach into the optimization.
     with shortage_told(REMEDY), PeakMemory(options.device) as memory, torch.inference_mode(False):
-        solved = solve(start, options, stages, chosen.spacing_mm)
+        solved = solve(start, options, stages, {name: one.spacing_mm for name, one in resolutions.items()})
         held, because = solved.options, solved.because
+        chosen = resolutions[held.measure.name]
+        warnings += chosen.warnings
         evidence = gathered(solved, held, held.repeats, stages.begin("repeats"))
         if evidence.repeat_failure:
             warnings.append(f"A repeat failed, and the verdict rests on the others: {evidence.repeat_failure}")
@@ -247,7 +248,7 @@ def register(
         "device": str(options.device),
         "seconds": {"total": stages.total_seconds, **_seconds_by_contract(stages.seconds)},
         "peak_memory_mb": memory.peak_mb,
-        "estimated_memory_mb": held.method.memory_mb(replace(chosen.size, measure=held.measure.name)),
+        "estimated_memory_mb": chosen.needed_mb,
         "resolution_mm": list(worked.spacing_mm[::-1]),
         "inputs": _described(pair, (fixed, moving), held, initial is not None, because),
         **solution.notes,

@@ -24,6 +24,7 @@ class TrainedNetwork(Method):
     """What the methods have in common that work with a network on the lattice `input_shape` of their card."""
 
     refinements = ("field", "network")
+    works_blockwise = True
 
     def memory_mb(self, size: Size) -> float:
         bytes_per_voxel = NETWORK_BYTES_PER_VOXEL_STEP if size.refine == "network" else NETWORK_BYTES_PER_VOXEL
