@@ -72,6 +72,24 @@ def pulled_back(
     return by_image if wanted[0] else None, by_points
 
 
+def with_slopes(image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Values [1, 1, P] of an image [1, 1, D, H, W] at points [1, 3, P] of the unit cube, and their derivatives by them [1, 3, P].
+
+    Points may be rounded, as with `rounded`; outside, the values are those of the border, and the derivative across it is 0.
+    """
+    values, slopes = image.new_empty(1, 1, points.shape[2]), torch.empty_like(points)
+    for part, place in _places(points, image.shape[2:], True):
+        few, few_slopes = _spread(values[..., part]), _spread(slopes[..., part])
+        found, by_points = place.with_slopes(image.expand(len(few), *image.shape[1:]))
+        few.copy_(found)
+        few_slopes.copy_(by_points)
+    # What was clamped to the volume does not change with its place.
+    for axis, size in enumerate(image.shape[2:]):
+        slopes[:, axis] *= (points[:, axis] > 0) & (points[:, axis] < 1)
+        slopes[:, axis] *= size - 1
+    return values, slopes
+
+
 def lattice_of(points: Tensor) -> Tensor:
     """Points [B, 3, P] as `grid_sample` wants them, [B, 1, 1, P, 3]: -1 … 1, last axis first, those of a point side by side."""
     return torch.stack(points.unbind(1)[::-1], dim=-1).mul_(2).sub_(1)[:, None, None]
@@ -163,12 +181,30 @@ class _AmongRows:
         picture = self._picture(image, further)
         return F.grid_sample(picture, self.lattice, padding_mode="border", align_corners=True)[..., 0]
 
+    def _slopes(self, image: Tensor, further: int) -> tuple[Tensor, Tensor]:
+        """Of what `_sampled` gives, per row and per column: [B, 1, P] each."""
+        picture = self._picture(image, further)
+        ones = picture.new_ones(len(self.lattice), 1, self.lattice.shape[1], 1)
+        _, by_lattice = torch.ops.aten.grid_sampler_2d_backward(
+            ones, picture, self.lattice, _LINEAR, _BORDER, True, [False, True]
+        )
+        by_column, by_row = by_lattice[:, :, 0].unbind(-1)
+        return by_row[:, None] * (2 / self.steps), by_column[:, None] * (2 / (image.shape[-1] - 1))
+
 
 class _BetweenRows(_AmongRows):
     """The lattice lies between rows: their places are rounded."""
 
     def values(self, image: Tensor) -> Tensor:
         return self._sampled(image, 0).lerp_(self._sampled(image, self.height), self.fractions[0])
+
+    def with_slopes(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Values [B, 1, P], and their derivatives per layer, row and column [B, 3, P]."""
+        (z,) = self.fractions
+        before, behind = (self._sampled(image, further) for further in (0, self.height))
+        slopes = [one.lerp(other, z) for one, other in zip(self._slopes(image, 0), self._slopes(image, self.height), strict=True)]
+        by_layer = behind - before
+        return before.lerp_(behind, z), torch.cat([by_layer, *slopes], dim=1)
 
 
 class _OnRows(_AmongRows):
@@ -181,6 +217,20 @@ class _OnRows(_AmongRows):
         )
         return before.lerp_(behind, z)
 
+    def with_slopes(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Values [B, 1, P], and their derivatives per layer, row and column [B, 3, P]."""
+        z, y = self.fractions
+        layers, rows, columns = [], [], []
+        for further in (0, self.height):
+            one, other = (self._sampled(image, further + step) for step in (0, 1))
+            by_column, other_by_column = (self._slopes(image, further + step)[1] for step in (0, 1))
+            rows.append(other - one)
+            columns.append(by_column.lerp_(other_by_column, y))
+            layers.append(one.lerp_(other, y))
+        by_layer = layers[1] - layers[0]
+        by_row, by_column = (pair[0].lerp_(pair[1], z) for pair in (rows, columns))
+        return layers[0].lerp_(layers[1], z), torch.cat([by_layer, by_row, by_column], dim=1)
+
 
 @dataclass(frozen=True)
 class _AmongVoxels:
@@ -190,3 +240,12 @@ class _AmongVoxels:
 
     def values(self, image: Tensor) -> Tensor:
         return F.grid_sample(image, lattice_of(self.points), padding_mode="border", align_corners=True)[:, :, 0, 0]
+
+    def with_slopes(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Values [B, 1, P], and their derivatives per layer, row and column [B, 3, P]."""
+        values, lattice = self.values(image), lattice_of(self.points)
+        _, by_lattice = torch.ops.aten.grid_sampler_3d_backward(
+            torch.ones_like(values)[:, :, None, None], image, lattice, _LINEAR, _BORDER, True, [False, True]
+        )
+        lengths = lattice.new_tensor([2 / (size - 1) for size in image.shape[2:]])
+        return values, (by_lattice[:, 0, 0].flip(-1) * lengths).transpose(1, 2)

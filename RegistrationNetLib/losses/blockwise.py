@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..geometry.deformation import Outside, sample, sample_pulled_back
+from ..geometry.deformation import Outside, sample, sample_with_slopes
 from ..geometry.layered_points import Box
 from .measure import Comparison, Measure
 
@@ -61,17 +61,17 @@ class BlockwiseLoss:
     def of(self, points: Tensor, number: int, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
         """What one block adds, and its gradient with respect to the points."""
         block = self.comparison.blocks[number]
-        warped = sample(self.sampled, points, outside=self.outside)
         if not wanted:
-            return block.share * block.comparison.loss(warped), None
+            return block.share * block.comparison.loss(sample(self.sampled, points, outside=self.outside)), None
+        warped, slopes = sample_with_slopes(self.sampled, points, self.outside)
         with torch.enable_grad():
             value = block.share * block.comparison.loss(warped.requires_grad_())
         (by_values,) = torch.autograd.grad(value, warped)
-        return value.detach(), sample_pulled_back(self.sampled, points, by_values, self.outside)
+        return value.detach(), slopes.mul_(by_values)
 
 
 def blockwise(measure: Measure, fixed: Tensor, mask: Tensor | None) -> BlockwiseComparison | None:
-    """The comparison with `fixed` [1, C, *shape] in blocks; None where it is small, or must be seen as a whole.
+    """The comparison with `fixed` [1, 1, *shape] in blocks; None where it is small, or must be seen as a whole.
 
     That is on a graphics card, whose many units want all the work at once; for a measure that reaches far; and where nothing counts.
     """
@@ -100,7 +100,7 @@ def blockwise(measure: Measure, fixed: Tensor, mask: Tensor | None) -> Blockwise
 
 
 def _is_for_blocks(measure: Measure, fixed: Tensor) -> bool:
-    if measure.reach_vox is None or fixed.device.type != "cpu" or len(fixed) > 1:
+    if measure.reach_vox is None or fixed.device.type != "cpu" or fixed.shape[:2] != (1, 1):
         return False
     return fixed[0, 0].numel() >= 2 * BLOCK_VOXELS and measure.reach_vox <= WIDEST_REACH * _side_vox(fixed.dim() - 2)
 
