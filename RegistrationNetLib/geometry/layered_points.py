@@ -188,7 +188,9 @@ class _InLayers(torch.autograd.Function):
     def forward(ctx: Any, rest: Tensor, moved: LayeredPoints, work: _Sampled | _Determinant) -> Tensor:
         ctx.save_for_backward(rest)
         ctx.moved, ctx.work = moved, work
-        return torch.cat([work.of(moved.points(rest, moved.box_of(work.needed(layers))), layers) for layers in moved.parts()], dim=2)
+        return torch.cat(
+            [work.of(moved.points(rest, moved.box_of(work.needed(layers))), layers) for layers in moved.parts()], dim=2
+        )
 
     @staticmethod
     @torch.autograd.function.once_differentiable

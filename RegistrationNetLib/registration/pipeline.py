@@ -47,7 +47,6 @@ from .repeats import gathered
 from .resolution import REMEDY, resolutions_for
 from .solution import STAGE_NAMES, solve, stage_seconds
 
-
 # Binary digits of the values in files: a determinant to 0.01 %, an expected error to 0.2 %.
 JACOBIAN_DIGITS, ERROR_DIGITS = 13, 9
 

@@ -220,7 +220,10 @@ def _deformable(transform: sitk.CompositeTransform) -> Field:
 
 def _displacements(transform: sitk.CompositeTransform, grid: Grid) -> Field:
     """A displacement field and the affine that follows it: as they are, or sampled with nothing after, on the extent of `grid`."""
-    field, rest = _innermost(transform), [transform.GetNthTransform(number) for number in range(transform.GetNumberOfTransforms() - 1)]
+    field, rest = (
+        _innermost(transform),
+        [transform.GetNthTransform(number) for number in range(transform.GetNumberOfTransforms() - 1)],
+    )
     if isinstance(field, sitk.DisplacementFieldTransform) and all(one.IsLinear() for one in rest):
         return field.GetDisplacementField(), reduce(np.matmul, map(affine_matrix, rest), np.eye(4))
     lattice = grid.spanned(delivered_shape(grid.shape))

@@ -96,7 +96,10 @@ def test_values_with_their_slopes_are_those_of_sampling_in_the_volume(
 
 
 def test_slopes_of_points_in_any_order_and_of_pictures_are_right_too() -> None:
-    for image, points in ((torch.randn(1, 1, 175, 80, 9), torch.rand(1, 3, 1000, 3, 3)), (torch.randn(1, 1, 30, 20), torch.rand(1, 2, 9, 8))):
+    for image, points in (
+        (torch.randn(1, 1, 175, 80, 9), torch.rand(1, 3, 1000, 3, 3)),
+        (torch.randn(1, 1, 30, 20), torch.rand(1, 2, 9, 8)),
+    ):
         places = points.clone().requires_grad_()
         (expected,) = torch.autograd.grad(plainly(image, places).sum(), places)
         torch.testing.assert_close(sample_with_slopes(image, points)[1], expected, rtol=1e-3, atol=1e-2)

@@ -247,4 +247,6 @@ def test_a_rounded_image_takes_less_room(tmp_path: Path) -> None:
     for digits in (None, 9):
         write_image(image, tmp_path / f"{digits}.nii.gz", digits=digits)
     assert (tmp_path / "9.nii.gz").stat().st_size < 0.6 * (tmp_path / "None.nii.gz").stat().st_size
-    np.testing.assert_allclose(sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "9.nii.gz")), sitk.GetArrayFromImage(image), rtol=2e-3)
+    np.testing.assert_allclose(
+        sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "9.nii.gz")), sitk.GetArrayFromImage(image), rtol=2e-3
+    )
