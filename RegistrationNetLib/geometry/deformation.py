@@ -74,10 +74,7 @@ def sample_pulled_back(image: Tensor, points: Tensor, upstream: Tensor, outside:
 
 
 def sample_with_slopes(image: Tensor, points: Tensor, outside: Outside = "border") -> tuple[Tensor, Tensor]:
-    """`sample(image, points)` of one image [1, 1, *shape], and its derivatives by the points [1, dim, *out]: [1, dim, *out].
-
-    On the CPU a point may be moved by 0.000125 voxels, as by `rounded`.
-    """
+    """`sample(image, points)` of one image [1, 1, *shape], and its derivatives by the points [1, dim, *out]: [1, dim, *out]."""
     assert image.shape[:2] == (1, 1), "one image of one channel"
     if outside == "border" and _is_for_layers(image, points):
         values, slopes = with_slopes(image, points.flatten(2))

@@ -25,6 +25,8 @@ MOST_POINTS, FEWEST_POINTS = 2**16, 2**12
 # Half as many steps between rows are 1 in the unit of `grid_sample`: a power of 2, so that the number of a row is not rounded.
 # A place between rows is, by 0.000125 voxels at most, and where there are more steps it is not looked up between rows.
 MOST_STEPS_ROUNDED, MOST_STEPS = 2**12, 2**14
+# Points whose values come with their derivatives at a time: few dozen temporaries stay in the cache.
+POINTS_WITH_SLOPES = 2**15
 _LINEAR, _BORDER = 0, 1  # torch's numbers for these options of its backward functions
 
 
@@ -75,19 +77,53 @@ def pulled_back(
 def with_slopes(image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Values [1, 1, P] of an image [1, 1, D, H, W] at points [1, 3, P] of the unit cube, and their derivatives by them [1, 3, P].
 
-    Points may be rounded, as with `rounded`; outside, the values are those of the border, and the derivative across it is 0.
+    Outside, the values are those of the border, and the derivative across it is 0. Both come from the eight voxels around a point.
     """
     values, slopes = image.new_empty(1, 1, points.shape[2]), torch.empty_like(points)
-    for part, place in _places(points, image.shape[2:], True):
-        few, few_slopes = _spread(values[..., part]), _spread(slopes[..., part])
-        found, by_points = place.with_slopes(image.expand(len(few), *image.shape[1:]))
-        few.copy_(found)
-        few_slopes.copy_(by_points)
-    # What was clamped to the volume does not change with its place.
+    corners = _Corners(image.flatten(), image.shape[2:])
+    for few, *found in zip(*(one[0].split(POINTS_WITH_SLOPES, dim=1) for one in (points, values, slopes)), strict=True):
+        corners.interpolate(few, found[0][0], found[1])
     for axis, size in enumerate(image.shape[2:]):
-        slopes[:, axis] *= (points[:, axis] > 0) & (points[:, axis] < 1)
-        slopes[:, axis] *= size - 1
+        place = points[:, axis]
+        slopes[:, axis] *= ((place > 0) & (place < 1)) * float(size - 1)
     return values, slopes
+
+
+@dataclass(frozen=True, eq=False)
+class _Corners:
+    """An image's voxels `flat` [D H W], from which those around a point are taken."""
+
+    flat: Tensor
+    shape: Sequence[int]
+
+    def interpolate(self, points: Tensor, values: Tensor, slopes: Tensor) -> None:
+        """Fill `values` [P], and `slopes` [3, P] per layer, row and column, at `points` [3, P]."""
+        first, (z, y, x) = self._places(points)
+        _, height, width = self.shape
+        rows, by_column = [], []
+        for further in (0, width, height * width, height * width + width):
+            before, behind = (self.flat[further + step :].index_select(0, first) for step in (0, 1))
+            behind -= before
+            rows.append(before.addcmul_(behind, x))
+            by_column.append(behind)
+        by_row = [rows[1] - rows[0], rows[3] - rows[2]]
+        layers = [rows[0].addcmul_(by_row[0], y), rows[2].addcmul_(by_row[1], y)]
+        torch.sub(layers[1], layers[0], out=slopes[0])
+        torch.addcmul(layers[0], slopes[0], z, out=values)
+        torch.lerp(by_row[0], by_row[1], z, out=slopes[1])
+        torch.lerp(by_column[0].lerp_(by_column[1], y), by_column[2].lerp_(by_column[3], y), z, out=slopes[2])
+
+    def _places(self, points: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The first of the voxels around each point, and how far from it to the next the point lies along each axis."""
+        small = self.flat.numel() < 2**31
+        first = torch.zeros(points.shape[1], dtype=torch.int32 if small else torch.int64)
+        fractions = []
+        for place, size in zip(points, self.shape, strict=True):
+            position = (place * (size - 1)).clamp_(0, size - 1)
+            whole = position.floor().nan_to_num_().clamp_(max=size - 2)
+            first.mul_(size).add_(whole.to(first.dtype))
+            fractions.append(position.sub_(whole))
+        return first, fractions
 
 
 def lattice_of(points: Tensor) -> Tensor:
@@ -181,30 +217,12 @@ class _AmongRows:
         picture = self._picture(image, further)
         return F.grid_sample(picture, self.lattice, padding_mode="border", align_corners=True)[..., 0]
 
-    def _slopes(self, image: Tensor, further: int) -> tuple[Tensor, Tensor]:
-        """Of what `_sampled` gives, per row and per column: [B, 1, P] each."""
-        picture = self._picture(image, further)
-        ones = picture.new_ones(len(self.lattice), 1, self.lattice.shape[1], 1)
-        _, by_lattice = torch.ops.aten.grid_sampler_2d_backward(
-            ones, picture, self.lattice, _LINEAR, _BORDER, True, [False, True]
-        )
-        by_column, by_row = by_lattice[:, :, 0].unbind(-1)
-        return by_row[:, None] * (2 / self.steps), by_column[:, None] * (2 / (image.shape[-1] - 1))
-
 
 class _BetweenRows(_AmongRows):
     """The lattice lies between rows: their places are rounded."""
 
     def values(self, image: Tensor) -> Tensor:
         return self._sampled(image, 0).lerp_(self._sampled(image, self.height), self.fractions[0])
-
-    def with_slopes(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Values [B, 1, P], and their derivatives per layer, row and column [B, 3, P]."""
-        (z,) = self.fractions
-        before, behind = (self._sampled(image, further) for further in (0, self.height))
-        slopes = [one.lerp(other, z) for one, other in zip(self._slopes(image, 0), self._slopes(image, self.height), strict=True)]
-        by_layer = behind - before
-        return before.lerp_(behind, z), torch.cat([by_layer, *slopes], dim=1)
 
 
 class _OnRows(_AmongRows):
@@ -217,20 +235,6 @@ class _OnRows(_AmongRows):
         )
         return before.lerp_(behind, z)
 
-    def with_slopes(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Values [B, 1, P], and their derivatives per layer, row and column [B, 3, P]."""
-        z, y = self.fractions
-        layers, rows, columns = [], [], []
-        for further in (0, self.height):
-            one, other = (self._sampled(image, further + step) for step in (0, 1))
-            by_column, other_by_column = (self._slopes(image, further + step)[1] for step in (0, 1))
-            rows.append(other - one)
-            columns.append(by_column.lerp_(other_by_column, y))
-            layers.append(one.lerp_(other, y))
-        by_layer = layers[1] - layers[0]
-        by_row, by_column = (pair[0].lerp_(pair[1], z) for pair in (rows, columns))
-        return layers[0].lerp_(layers[1], z), torch.cat([by_layer, by_row, by_column], dim=1)
-
 
 @dataclass(frozen=True)
 class _AmongVoxels:
@@ -240,12 +244,3 @@ class _AmongVoxels:
 
     def values(self, image: Tensor) -> Tensor:
         return F.grid_sample(image, lattice_of(self.points), padding_mode="border", align_corners=True)[:, :, 0, 0]
-
-    def with_slopes(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Values [B, 1, P], and their derivatives per layer, row and column [B, 3, P]."""
-        values, lattice = self.values(image), lattice_of(self.points)
-        _, by_lattice = torch.ops.aten.grid_sampler_3d_backward(
-            torch.ones_like(values)[:, :, None, None], image, lattice, _LINEAR, _BORDER, True, [False, True]
-        )
-        lengths = lattice.new_tensor([2 / (size - 1) for size in image.shape[2:]])
-        return values, (by_lattice[:, 0, 0].flip(-1) * lengths).transpose(1, 2)

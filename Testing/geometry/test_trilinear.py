@@ -78,21 +78,25 @@ def test_gradients_at_the_voxels_of_the_border_are_those_of_sampling_in_the_volu
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize("steps", [layered_sampling.MOST_STEPS_ROUNDED, 1], ids=["between rows", "on rows"])
-@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("outside", ["border", "zeros"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_with_their_slopes_are_those_of_sampling_in_the_volume(
-    shape: Sequence[int], outside: Outside, threads: int, steps: int, monkeypatch: pytest.MonkeyPatch
+    shape: Sequence[int], outside: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(layered_sampling, "MOST_STEPS_ROUNDED", steps)
+    monkeypatch.setattr(layered_sampling, "POINTS_WITH_SLOPES", 700)
     image = torch.randn(1, 1, *shape, dtype=torch.float64)
     points = displaced_lattice((17, 13, 11)).requires_grad_()
     expected = plainly(image, points, outside)
     values, slopes = sample_with_slopes(image, points.detach(), outside)
     torch.testing.assert_close(values, expected.detach())
     torch.testing.assert_close(slopes, torch.autograd.grad(expected.sum(), points)[0])
+
+
+def test_slopes_at_the_voxels_of_the_border_are_those_of_sampling_in_the_volume() -> None:
+    image = torch.randn(1, 1, 17, 9, 17, dtype=torch.float64)
+    points = identity_points((17, 9, 17), image).requires_grad_()
+    (expected,) = torch.autograd.grad(plainly(image, points).sum(), points)
+    torch.testing.assert_close(sample_with_slopes(image, points.detach())[1], expected)
 
 
 def test_slopes_of_points_in_any_order_and_of_pictures_are_right_too() -> None:
