@@ -71,7 +71,7 @@ class Layered:
         """Of part of the lattice: [1, dim, *box]; `rest` is the own, or takes its place."""
         layers, *others = box
         knots = self._knots(layers)
-        taken = rest[(0, slice(None), knots, *others)]
+        taken = rest[0][_every_channel(knots, others)]
         moved = self.along[layers, knots] @ taken.flatten(2)
         return moved.unflatten(2, taken.shape[2:])[None]
 
@@ -80,12 +80,16 @@ class Layered:
         layers, *others = box
         knots = self._knots(layers)
         pulled = self.along[layers, knots].T @ upstream[0].flatten(2)
-        gradient[(0, slice(None), knots, *others)] += pulled.unflatten(2, upstream.shape[3:])
+        gradient[0][_every_channel(knots, others)] += pulled.unflatten(2, upstream.shape[3:])
 
     def _knots(self, layers: slice) -> slice:
         """Those that some layers depend on."""
         taken = (self.along[layers] != 0).any(dim=0).nonzero()
         return slice(int(taken[0]), int(taken[-1]) + 1)
+
+
+def _every_channel(knots: slice, others: Sequence[slice]) -> Box:
+    return (slice(None), knots, *others)
 
 
 @dataclass(frozen=True, eq=False)

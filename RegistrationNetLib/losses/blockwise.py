@@ -81,17 +81,16 @@ def blockwise(measure: Measure, fixed: Tensor, mask: Tensor | None) -> Blockwise
     assert reach is not None
     counted = torch.ones_like(fixed[:, :1], dtype=torch.bool) if mask is None else mask != 0
     blocks, weights = [], []
-    for core in _cores(fixed.shape[2:], measure.every_vox):
-        core = _tight(counted, core, measure.every_vox)
+    for whole in _cores(fixed.shape[2:], measure.every_vox):
+        core = _tight(counted, whole, measure.every_vox)
         if core is None:
             continue
         box = _around(core, fixed.shape[2:], reach, measure.every_vox)
-        every = (slice(None), slice(None))
-        own = torch.zeros_like(counted[(*every, *box)])
+        own = torch.zeros_like(_part(counted, box))
         inner = tuple(slice(part.start - wide.start, part.stop - wide.start) for part, wide in zip(core, box, strict=True))
-        own[(*every, *inner)] = counted[(*every, *core)]
+        _part(own, inner).copy_(_part(counted, core))
         weights.append(float(measure.places(own).sum(dtype=torch.float64)))
-        blocks.append((box, measure.against(fixed[(*every, *box)], own)))
+        blocks.append((box, measure.against(_part(fixed, box), own)))
     total = sum(weights)
     return BlockwiseComparison(
         tuple(Block(box, comparison, weight / total) for (box, comparison), weight in zip(blocks, weights, strict=True)),
@@ -109,6 +108,12 @@ def _side_vox(dim: int) -> int:
     return round(BLOCK_VOXELS ** (1 / dim))
 
 
+def _part(values: Tensor, box: Box) -> Tensor:
+    """A view of `values` [1, C, *shape]: [1, C, *box]."""
+    every = (slice(None), slice(None), *box)
+    return values[every]
+
+
 def _cores(shape: Sequence[int], every: int) -> Iterator[Box]:
     """Blocks that cover the lattice once, each beginning where the mean is taken."""
     side = max(every, _side_vox(len(shape)) // every * every)
@@ -122,7 +127,7 @@ def _cores(shape: Sequence[int], every: int) -> Iterator[Box]:
 
 def _tight(counted: Tensor, core: Box, every: int) -> Box | None:
     """The part of a block that holds all that counts in it, beginning where the mean is taken; None where nothing does."""
-    part = counted[(0, 0, *core)]
+    part = _part(counted, core)[0, 0]
     tight = []
     for axis, whole in enumerate(core):
         others = tuple(other for other in range(part.dim()) if other != axis)
