@@ -59,8 +59,15 @@ def test_a_field_takes_what_the_larger_of_its_two_lattices_takes() -> None:
     assert needed("direct", (128,) * 3) < 1500
 
 
-def test_nephi_takes_a_fraction_of_it_on_large_images() -> None:
-    assert needed("nephi", LARGE, inverse=SMALL) < 0.7 * needed("direct", LARGE, inverse=SMALL)
+def test_nephi_takes_a_fraction_of_what_whole_large_images_take() -> None:
+    whole = needed("direct", LARGE, inverse=SMALL, is_whole=True)
+    assert needed("nephi", LARGE, inverse=SMALL) < 0.7 * whole
+
+
+def test_images_that_are_compared_block_by_block_take_less() -> None:
+    whole, graphics = ({"is_whole": True}, {"on_graphics": True})
+    assert needed("direct", LARGE, inverse=SMALL) < 0.6 * needed("direct", LARGE, inverse=SMALL, **whole)
+    assert needed("direct", LARGE, inverse=SMALL, **graphics) == needed("direct", LARGE, inverse=SMALL, **whole)
 
 
 @pytest.mark.parametrize("more", [{"measure": "mind"}, {"labels": 1}])
