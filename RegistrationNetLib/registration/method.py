@@ -150,6 +150,10 @@ class Method(ABC):
         """About what registering takes, the program included; of a graphics card where that is asked for."""
         return field_mb(size)
 
+    def held_shape(self, card: Card, refine: str, shape: Sequence[int]) -> tuple[int, ...]:  # noqa: ARG002, for networks, which have lattices
+        """Of the lattice that holds the deformation of images of `shape`."""
+        return field_shape(shape)
+
     def judged_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of the lattice on which the similarity before and after is found, for a fixed image of `shape`."""
         return field_shape(shape)

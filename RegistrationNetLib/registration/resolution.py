@@ -87,7 +87,8 @@ def _measuring(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Callab
         fixed, moving = (
             grid.resized(coarser_shape(grid.shape, grid.spacing_mm, spacing_mm)) if spacing_mm else grid for grid in grids
         )
-        inverse = lattice_of_inverse(grids[1], fixed)
+        held = fixed.resized(options.method.held_shape(options.card, options.refine, fixed.shape))
+        inverse = lattice_of_inverse(grids[1], held)
         size = Size(
             fixed.shape, inverse.shape, options.card, options.refine, on_graphics=options.device.type == "cuda",
             moving=moving.shape, image_voxels=math.prod(grids[0].shape),

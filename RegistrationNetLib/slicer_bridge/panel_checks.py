@@ -96,10 +96,12 @@ def _needed_mb(node: Any, card: Card, *, is_on_graphics: bool) -> float:
     extents = [max(size * step for size, step in zip(*one, strict=True)) for one in zip(shapes, spacings, strict=True)]
     coarser_mm = node.resolution or coarsest_mm(extents)
     fixed, moving = (coarser_shape(*one, coarser_mm) for one in zip(shapes, spacings, strict=True))
-    spacing_mm = [step * old / new for step, old, new in zip(spacings[0], shapes[0], fixed, strict=True)]
+    method, own, refine = METHODS[card["method"]], card_named(card["name"]), refinement_of(node, card)
+    held = method.held_shape(own, refine, fixed)
+    spacing_mm = [step * old / new for step, old, new in zip(spacings[0], shapes[0], held, strict=True)]
     size = Size(
-        fixed, delivered_shape(inverse_shape(shapes[1], spacings[1], spacing_mm)), card_named(card["name"]),
-        refinement_of(node, card), on_graphics=is_on_graphics, moving=moving, image_voxels=math.prod(shapes[0]),
+        fixed, delivered_shape(inverse_shape(shapes[1], spacings[1], spacing_mm)), own,
+        refine, on_graphics=is_on_graphics, moving=moving, image_voxels=math.prod(shapes[0]),
         pixel_bytes=images[1].GetScalarSize(),
     )  # fmt: skip
-    return METHODS[card["method"]].memory_mb(size)
+    return method.memory_mb(size)

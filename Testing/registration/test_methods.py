@@ -59,6 +59,22 @@ def test_a_field_takes_what_the_larger_of_its_two_lattices_takes() -> None:
     assert needed("direct", (128,) * 3) < 1500
 
 
+@pytest.mark.parametrize(
+    ("model", "refine", "held"),
+    [
+        ("direct", "field", (101,) * 3),
+        ("unigradicon", "field", (101,) * 3),
+        ("unigradicon", "none", (175,) * 3),
+        ("nephi", "network", (101,) * 3),
+    ],
+)
+def test_the_deformation_is_held_on_half_the_lattice_of_large_images_or_on_that_of_the_network(
+    model: str, refine: str, held: tuple[int, ...]
+) -> None:
+    card = card_named(model)
+    assert METHODS[card.method].held_shape(card, refine, (200,) * 3) == held
+
+
 def test_nephi_takes_a_fraction_of_what_whole_large_images_take() -> None:
     whole = needed("direct", LARGE, inverse=SMALL, is_whole=True)
     assert needed("nephi", LARGE, inverse=SMALL) < 0.7 * whole

@@ -17,6 +17,7 @@ from RegistrationNetLib import register
 from RegistrationNetLib.errors import InputError, ResourceError
 from RegistrationNetLib.geometry.space import grid_of
 from RegistrationNetLib.registration import resolution as module
+from RegistrationNetLib.registration import size as sizes
 from RegistrationNetLib.registration.options import checked_options
 from RegistrationNetLib.registration.resolution import Resolution, resolution_for, resolutions_for
 
@@ -99,6 +100,12 @@ def test_where_the_memory_is_short_the_lattice_is_coarser_and_that_is_said(monke
     assert found.size.fixed < FINE
     (told,) = found.warnings
     assert f"allows a resolution of {found.spacing_mm:.3g} mm only" in told
+
+
+def test_the_inverse_counts_with_the_lattice_that_it_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = chosen().size.inverse
+    monkeypatch.setattr(sizes, "WHOLE_FIELD_VOXELS", 1000)
+    assert math.prod(chosen().size.inverse) < 0.5 * math.prod(whole)
 
 
 def test_what_cannot_be_done_at_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
