@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+import torch
 from numpy.typing import NDArray
 
-from ..geometry.space import image_on
+from ..geometry.space import grid_of, values_on
 from .evidence import Evidence
 
 Array = NDArray[np.floating]
@@ -113,13 +114,11 @@ class ExpectedError:
 
 def error_image(evidence: Evidence, like: sitk.Image) -> sitk.Image:
     """The expected error in mm on the grid of `like`, the fixed image; float32."""
-    expected = error_model(evidence).expected_mm(evidence).astype(np.float32)
-    resample = sitk.ResampleImageFilter()
-    resample.SetReferenceImage(like)
-    resample.SetInterpolator(sitk.sitkLinear)
-    resample.SetOutputPixelType(sitk.sitkFloat32)
-    resample.UseNearestNeighborExtrapolatorOn()
-    return resample.Execute(image_on(evidence.grid, expected))
+    expected = torch.from_numpy(error_model(evidence).expected_mm(evidence).astype(np.float32))[None, None]
+    image = sitk.GetImageFromArray(values_on(expected, evidence.grid, grid_of(like))[0, 0].numpy())
+    # The geometry of `like` itself, not that of its grid, which has rounded.
+    image.CopyInformation(like)
+    return image
 
 
 def expected_error(evidence: Evidence, voxel_mm: float, facts: Mapping[str, Any] | None = None) -> ExpectedError:
