@@ -39,13 +39,14 @@ PLAN: dict[str, str] = {
         state processes pairs synthetic cohort_files cohort_images data augmentation learning validation configuration
         checkpoints record export run
     """,
+    "cohort": "checksums pair option_texts plan bids records thumbnail estimate machine work overview clusters run",
     "slicer_bridge": """
         messages packed_mask interpreter dependencies installation settings sample_data services worker client
         scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record scene_values job logic
         presets panel_binding panel_sight panel_words panel_inputs panel_devices panel_models panel_segments panel_checks
         panel_installation panel_presets panel_cursor panel_results panel_run
     """,
-    "cli": "argument_values interruption console doctor train_commands commands main",
+    "cli": "argument_values interruption console doctor train_commands cohort_commands commands main",
 }
 # Programs: `python -m RegistrationNetLib`, `python -m RegistrationNetLib.worker`; and the package itself, whose public names load on
 # first use.

@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from RegistrationNetLib.errors import InputError
-from RegistrationNetLib.io.warping import warp_image, warp_series
+from RegistrationNetLib.io.warping import LABELS, warp_image, warp_series
 
 WHOLE = [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64]
 
@@ -50,12 +50,12 @@ def test_outside_an_image_is_its_minimum() -> None:
 
 def test_outside_labels_is_zero_and_no_new_label_appears() -> None:
     labels = ramp(np.uint8) + 5
-    assert row(warp_image(labels, labels, shift(2.3), labels=True)) == [25, 35, 45, 55, 0, 0]
+    assert row(warp_image(labels, labels, shift(2.3), LABELS)) == [25, 35, 45, 55, 0, 0]
 
 
 def test_labels_are_exact_up_to_the_53_bits_of_a_double() -> None:
     labels = sitk.GetImageFromArray(np.full((2, 2, 2), 2**53 - 1))
-    warped = warp_image(labels, labels, shift(0), labels=True)
+    warped = warp_image(labels, labels, shift(0), LABELS)
     assert sitk.GetArrayFromImage(warped).tolist() == np.full((2, 2, 2), 2**53 - 1).tolist()
 
 
@@ -116,7 +116,7 @@ def test_names_of_segments_come_along_with_the_extent_of_the_new_grid() -> None:
     for key, value in {**told, "ITK_InputFilterName": "NrrdImageIO", "NRRD_kinds[0]": "domain"}.items():
         image.SetMetaData(key, value)
     large = sitk.Resample(image, (9, 8, 7))
-    warped = warp_series(image, large, shift(0.0), labels=True)
+    warped = warp_series(image, large, shift(0.0), LABELS)
     changed = {"Segment0_Extent": "0 8 0 7 0 6", "Segmentation_ReferenceImageExtentOffset": "0 0 0"}
     assert {key: warped.GetMetaData(key) for key in warped.GetMetaDataKeys()} == {**told, **changed}
 
