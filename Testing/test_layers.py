@@ -20,7 +20,7 @@ PLAN: dict[str, str] = {
     "": "version errors choices progress devices memory interop",
     "geometry": "separable trilinear deformation space transform_slabs interpolation smooth_noise pyramid regularity field_pair layered_points margin",
     "losses": "measure mind mutual_information overlap similarity label_overlap direction patches",
-    "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files nifti_headers nifti_missing dicom_headers dicom_series dicom image_files image_sources label_images inputs outlying point_tables markups landmarks warping",
+    "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files nifti_headers nifti_missing dicom_headers dicom_series dicom image_files series_files image_sources label_images inputs outlying point_tables markups landmarks warping",
     "models": """
         catalogue download weights checkpoint
         layers.layout layers.coarse_input layers.linear_end layers.unet layers.matrix layers.features layers.attention layers.exponential
@@ -39,7 +39,7 @@ PLAN: dict[str, str] = {
         state processes pairs synthetic cohort_files cohort_images data augmentation learning validation configuration
         checkpoints record export run
     """,
-    "cohort": "checksums pair option_texts plan bids records thumbnail estimate machine work overview clusters run",
+    "cohort": "checksums pair option_texts plan bids records thumbnail estimate machine work overview clusters run series template",
     "slicer_bridge": """
         messages packed_mask interpreter dependencies installation settings sample_data services worker client
         scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record scene_values job logic

@@ -67,3 +67,8 @@ def key_and_value(text: str) -> tuple[str, str]:
     if not (key and sign):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return key, value
+
+
+def frame_name(text: str) -> str | int:
+    """A frame of a series by its number, or by a name."""
+    return int(text) if text.isascii() and text.isdigit() else text

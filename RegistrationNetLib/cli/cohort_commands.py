@@ -1,4 +1,4 @@
-"""What the command `cohort` does. `main.py` reads the command line and explains what fails."""
+"""What the commands `cohort`, `series` and `template` do. `main.py` reads the command line and explains what fails."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ from ..cohort.overview import write_overview
 from ..cohort.plan import Plan, listed_plan
 from ..cohort.records import is_done
 from ..cohort.run import Summary, run_cohort, run_one
+from ..cohort.series import SeriesRegistration, register_series
+from ..cohort.template import Course, build_template
 from ..errors import Cancelled, InputError, PlanError
+from ..io.image_files import read_image
+from ..io.landmarks import read_points
 from ..io.outputs import check_folder_name
-from .console import progress_bar
+from .console import progress_bar, table
 from .interruption import Interruption
 
 # Where queues tell an element of a job array its number.
@@ -58,8 +62,63 @@ def run_cohort_command(options: Namespace, interruption: Interruption) -> int:
     return _tell(summary, options)
 
 
+def run_series(options: Namespace, interruption: Interruption) -> int:
+    """Register the frames of a series to one of them."""
+    check_folder_name(options.out_dir)
+    labels = None if options.labels is None else read_image(options.labels)
+    points = None if options.points is None else read_points(options.points)
+    with progress_bar(is_wanted=not options.quiet) as callback:
+        result = register_series(
+            options.series, reference=options.reference, progress=interruption.checked(callback), **_chosen(options)
+        )
+        interruption.check()
+        result.save(options.out_dir, labels=labels, points=None if points is None else (points.labels, points.points_mm))
+    interruption.too_late()
+    if not options.quiet:
+        _print_series(result)
+    return 0
+
+
+def _print_series(result: SeriesRegistration) -> None:
+    rows = [["FRAME", "TIME", "MOVED", "VERDICT"]]
+    for frame in result.frames:
+        words = "reference" if frame.registration is None else str(frame.registration.verdict.words)
+        rows.append([str(frame.number), f"{frame.time:g}", f"{frame.displacement_mm.mean:.2f} mm", words])
+    print(table(rows))
+    for drift in result.drift_mm:
+        print(
+            f"Drift when a chain of neighbours comes back to the reference: {drift.mean:.2f} mm mean, {drift.max:.2f} mm largest"
+        )
+
+
+def run_template(options: Namespace, interruption: Interruption) -> int:
+    """Build the mean of a group of images."""
+    course = Course(options.iterations, options.tolerance)
+    try:
+        with progress_bar(is_wanted=not options.quiet) as callback:
+            template = build_template(
+                options.images, options.out_dir, course=course, options=_chosen(options), place=_place(options),
+                progress=interruption.checked(callback),
+            )  # fmt: skip
+    except (KeyboardInterrupt, Cancelled):
+        print("registrationnet: cancelled; what has been registered is kept, and the same command goes on", file=sys.stderr)
+        return Cancelled.exit_status
+    interruption.too_late()
+    if not options.quiet:
+        for number, moved in enumerate(template.moved_mm, 1):
+            print(f"Iteration {number}: off the mean shape by {moved.mean:.3f} mm mean, {moved.p95:.3f} mm for 95 %")
+        print("The template stands." if template.has_converged else "The template still moves; --iterations gives it more.")
+        print(f"Template: {options.out_dir / 'template.nii.gz'}")
+    return 0
+
+
+def _chosen(options: Namespace) -> dict[str, Any]:
+    """The options of `register` that differ from its defaults."""
+    return without_defaults({name: getattr(options, name) for name in OPTIONS})
+
+
 def _plan(options: Namespace, *, is_here: bool) -> Plan:
-    defaults = without_defaults({name: getattr(options, name) for name in OPTIONS})
+    defaults = _chosen(options)
     if options.plan.is_dir():
         source = Source(options.plan, options.suffix, options.select)
         return bids_plan(source, options.rule, options.out_dir, defaults, template=options.template, is_here=is_here)

@@ -51,7 +51,7 @@ from ..quality.phantom import demo_pair
 from ..quality.truth import Truth, truth_of
 from ..registration.methods import untrained_network
 from ..registration.pipeline import Registration, register
-from .cohort_commands import run_cohort_command
+from .cohort_commands import run_cohort_command, run_series, run_template
 from .console import painted, progress_bar, table
 from .doctor import Finding, examine
 from .interruption import Interruption
@@ -428,4 +428,6 @@ COMMANDS: dict[str, Command] = {
     "train": run_train,
     "finetune": run_finetune,
     "cohort": run_cohort_command,
+    "series": run_series,
+    "template": run_template,
 }

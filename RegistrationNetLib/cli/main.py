@@ -21,7 +21,16 @@ from ..choices import ALIGNMENT_STAGES, DEVICES, INTERPOLATIONS, MODALITIES, REF
 from ..errors import Cancelled, RegistrationNetError, is_out_of_memory_text
 from ..io.warning import DataWarning
 from ..version import __version__
-from .argument_values import alignment_stages, any_number, checksum, device_name, key_and_value, positive_number, whole_number
+from .argument_values import (
+    alignment_stages,
+    any_number,
+    checksum,
+    device_name,
+    frame_name,
+    key_and_value,
+    positive_number,
+    whole_number,
+)
 from .interruption import Interruption
 
 
@@ -129,6 +138,8 @@ def parser() -> Parser:
     _add_train(commands)
     _add_finetune(commands)
     _add_cohort(commands)
+    _add_series(commands)
+    _add_template(commands)
     return top
 
 
@@ -357,6 +368,20 @@ def _add_cohort(commands: Commands) -> None:
     bids.add_argument(
         "--select", default="", metavar="ENTITIES", help="which images: what their names have, acq-mprage_run-1 say"
     )
+    where = _add_place(one)
+    where.add_argument(
+        "--array", type=whole_number, nargs="?", const=0, metavar="N",
+        help="register only pair N of the plan, from 1, without Dask; without N, as the queue numbers the element of a job array",
+    )  # fmt: skip
+    one.add_argument("--overview", action="store_true", help="register nothing; write the overview of what is there")
+    of_all = one.add_argument_group("for every pair that does not say otherwise")
+    _add_options(of_all)
+    one.add_argument("--anonymous", action="store_true", help="name no files in reports and tables")
+    _add_quiet(one)
+
+
+def _add_place(one: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Where many registrations are worked on."""
     where = one.add_argument_group("where to work")
     where.add_argument(
         "--processes",
@@ -375,14 +400,41 @@ def _add_cohort(commands: Commands) -> None:
         "--queue-option", action="append", default=[], type=key_and_value, metavar="NAME=VALUE",
         help="what else dask-jobqueue takes, account=… or queue=… say; may be there several times",
     )  # fmt: skip
-    where.add_argument(
-        "--array", type=whole_number, nargs="?", const=0, metavar="N",
-        help="register only pair N of the plan, from 1, without Dask; without N, as the queue numbers the element of a job array",
+    return where
+
+
+def _add_series(commands: Commands) -> None:
+    one = _add(commands, "series", "register the frames of a series in time to one of them")
+    one.add_argument(
+        "series", metavar="IMAGE_4D", type=Path, help="4-D image, Slicer sequence, DICOM folder by phase, folder of images"
+    )
+    one.add_argument("out_dir", metavar="OUT", type=Path, help="receives the warped series, a folder for each frame, series.csv")
+    one.add_argument(
+        "--reference", type=frame_name, default="middle", metavar="FRAME",
+        help="first, middle, last, mean of all, or a number from 0; default %(default)s",
     )  # fmt: skip
-    one.add_argument("--overview", action="store_true", help="register nothing; write the overview of what is there")
-    of_all = one.add_argument_group("for every pair that does not say otherwise")
-    _add_options(of_all)
-    one.add_argument("--anonymous", action="store_true", help="name no files in reports and tables")
+    one.add_argument("--labels", metavar="FILE", help="outlined structures of the reference, carried to every frame")
+    one.add_argument("--points", type=Path, metavar="FILE", help="points of the reference, followed through the series")
+    _add_options(one)
+    _add_quiet(one)
+
+
+def _add_template(commands: Commands) -> None:
+    one = _add(commands, "template", "build the mean of a group of images, in shape and intensity")
+    one.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="two or more")
+    one.add_argument(
+        "out_dir", metavar="OUT", type=Path, help="receives template.nii.gz, and the transforms to each image and back"
+    )
+    one.add_argument("--iterations", type=whole_number, default=8, metavar="N", help="at most; default %(default)s")
+    one.add_argument(
+        "--tolerance",
+        type=positive_number,
+        default=0.1,
+        metavar="VOXELS",
+        help="stop when the template moves by less; default %(default)s",
+    )
+    _add_place(one)
+    _add_options(one.add_argument_group("for every registration"))
     _add_quiet(one)
 
 

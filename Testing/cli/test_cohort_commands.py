@@ -103,7 +103,7 @@ def test_what_is_asked_for_all_pairs_and_of_the_place_arrives(
     small_plan(tmp_path, 1, smoothness="3")
     asked = Namespace()
 
-    def fake(plan: object, out: Path, **options: object) -> Summary:
+    def fake(plan: object, _: Path, **options: object) -> Summary:
         asked.plan, asked.options = plan, options
         return Summary(0, 0, (Failure("pair0", "oh", 1.0),))
 

@@ -67,7 +67,7 @@ def test_images_are_chosen_by_suffix_and_entities(bids: Path) -> None:
     assert found_images(Source(bids, select="run-2")) == []
 
 
-def test_results_lie_as_bids_derivatives_do(bids: Path, tmp_path: Path) -> None:
+def test_results_lie_as_bids_derivatives_do(bids: Path) -> None:
     out = bids / "derivatives" / "registrationnet"
     plan = bids_plan(Source(bids), "first-session", out, {})
     setting = begin_run(out, "run")
@@ -101,7 +101,8 @@ def test_results_lie_as_bids_derivatives_do(bids: Path, tmp_path: Path) -> None:
     assert "index.html" in (out / ".bidsignore").read_text().splitlines()
 
 
-def test_a_plan_may_be_relative_to_where_one_is(bids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("bids")
+def test_a_plan_may_be_relative_to_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     plan = bids_plan(Source(Path("bids")), "template", Path("out"), {}, template=Path("mni 152.nii.gz"))
     for pair in plan.pairs:

@@ -75,7 +75,7 @@ def test_what_a_killed_process_has_said_does_not_count(left: str, tmp_path: Path
         assert not (tmp_path / "1-1.json").exists()
 
 
-def test_a_process_of_the_same_number_is_another_one(tmp_path: Path) -> None:
+def test_a_process_of_the_same_number_is_another_one() -> None:
     assert claim(1).is_alive
     assert not Claim(os.getpid(), 1.0, 1, 0, is_running=True).is_alive
     assert Claim(2**22 + 1, 1.0, 1, 0, is_running=True).still_to_come_mb == 0

@@ -44,7 +44,7 @@ def test_a_pair_that_lacks_a_file_is_not_done(name: str, pair: CohortPair, setti
     assert not is_done(pair, setting.out)
 
 
-def test_a_pair_of_other_files_or_options_is_not_done(pair: CohortPair, setting: Setting, tmp_path: Path) -> None:
+def test_a_pair_of_other_files_or_options_is_not_done(pair: CohortPair, setting: Setting) -> None:
     pretend(pair, setting)
     assert not is_done(changed(pair, steps=3), setting.out)
     assert not is_done(CohortPair(pair.name, {**pair.files, "fixed_mask": pair.files["fixed"]}, {}, pair.layout), setting.out)
