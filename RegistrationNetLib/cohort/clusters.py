@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-import torch
-
 from ..errors import InputError, ResourceError
 from ..version import __version__
 
@@ -84,9 +82,16 @@ def client_of(place: Place, pairs: int) -> Iterator[Any]:
 def local_processes(processes: int, pairs: int) -> tuple[int, int]:
     """How many processes of this machine, and how many threads each: one process for a GPU, else one for a core."""
     cores = _cores()
-    default = torch.cuda.device_count() if torch.cuda.is_available() else cores
-    count = max(1, min(processes or default, pairs))
+    count = max(1, min(processes or _cards() or cores, pairs))
     return count, max(1, cores // count)
+
+
+def _cards() -> int:
+    """CUDA cards of this machine."""
+    # Not at the top: a process that is only asked for its version does without.
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _cores() -> int:
@@ -108,7 +113,7 @@ def _local(distributed: Any, processes: int, pairs: int) -> Iterator[Any]:
         try:
             # How much memory each may take is for the pairs to agree on: large ones take more than an equal share.
             cluster = distributed.LocalCluster(
-                n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
+                n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address="127.0.0.1:0",
                 host="127.0.0.1", silence_logs=logging.CRITICAL,
             )  # fmt: skip
         except (OSError, RuntimeError, TimeoutError) as error:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,6 +56,20 @@ class Failure:
     name: str
     error: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a pair ended: done where `error` is empty. `is_disk_full` means that no other pair will do better."""
+
+    name: str
+    error: str = ""
+    seconds: float = 0.0
+    is_disk_full: bool = False
+    is_cancelled: bool = False
+
+
+Work = Callable[[CohortPair, Setting], Outcome]
 
 
 def asked_of(pair: CohortPair) -> dict[str, Any]:
@@ -154,9 +168,9 @@ def begin_run(out: Path, run: str) -> Setting:
     """
     folder = out / UNFINISHED_FOLDER
     try:
-        for one in folder.glob("*"):
-            if one.name == run or not one.name.startswith(ARRAY):
-                shutil.rmtree(one, ignore_errors=True)
+        left = [folder / run] if run.startswith(ARRAY) else [one for one in folder.glob("*") if not one.name.startswith(ARRAY)]
+        for one in left:
+            shutil.rmtree(one, ignore_errors=True)
         (folder / run).mkdir(parents=True)
     except OSError as error:
         raise OutputError(

@@ -21,8 +21,8 @@ from .estimate import voxels_of
 from .overview import write_overview
 from .pair import CohortPair
 from .plan import Plan
-from .records import LOCK, Failure, begin_run, end_run, is_done, note_failure, run_name
-from .work import Outcome, Setting, Work, carry_out
+from .records import LOCK, Failure, Outcome, Setting, Work, begin_run, end_run, is_done, note_failure, run_name
+from .work import carry_out
 
 # How long the cluster is left alone before it is looked whether it is still there.
 LOOK_SECONDS = 1.0
@@ -211,7 +211,9 @@ def _ended(client: Any, running: Iterable[Any]) -> set[Any]:
     from distributed import wait
 
     def some() -> set[Any]:
-        return set(wait(list(running), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED").done)
+        with client.as_current():
+            ended = wait(list(running), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")  # type: ignore[no-untyped-call]
+        return set(ended.done)
 
     try:
         return _asked(client, some)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import Cancelled, OutputError, RegistrationNetError, ResourceError
@@ -17,7 +15,7 @@ from ..registration.pipeline import register
 from .estimate import memory_mb_of
 from .machine import gpu_reserved, memory_reserved
 from .pair import IMAGES, LANDMARKS, CohortPair
-from .records import Failure, Setting, fingerprints_of, folder_bytes_free, note_failure, placed
+from .records import Failure, Outcome, Setting, fingerprints_of, folder_bytes_free, note_failure, placed
 from .thumbnail import write_thumbnail
 
 # How often it is looked whether the run has ended.
@@ -26,17 +24,6 @@ LOOK_SECONDS = 0.5
 
 # A process registers one pair at a time, also where a cluster gives it several threads.
 _ONE_AT_A_TIME = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a pair ended: done where `error` is empty. `is_disk_full` means that no other pair will do better."""
-
-    name: str
-    error: str = ""
-    seconds: float = 0.0
-    is_disk_full: bool = False
-    is_cancelled: bool = False
 
 
 def carry_out(pair: CohortPair, setting: Setting) -> Outcome:
@@ -81,8 +68,8 @@ def _arguments(pair: CohortPair, device: str) -> dict[str, Any]:
     """What `register` is called with."""
     given: dict[str, Any] = {role: pair.files[role] for role in (*IMAGES, "weights") if role in pair.files}
     if LANDMARKS[0] in pair.files:
-        points = paired(*(read_points(pair.files[role]) for role in LANDMARKS))
-        given |= dict(zip(LANDMARKS, points, strict=True))
+        fixed, moving = (read_points(pair.files[role]) for role in LANDMARKS)
+        given |= dict(zip(LANDMARKS, paired(fixed, moving), strict=True))
     if "initial" in pair.files:
         given["initial"] = read_transform(pair.files["initial"])
     return {**given, **pair.options, "device": device}
@@ -118,6 +105,3 @@ class _Check:
     def hear(self, _: Progress) -> None:
         """As a callback of progress."""
         self()
-
-
-Work = Callable[[CohortPair, Setting], Outcome]

@@ -1,5 +1,6 @@
 """The command `cohort`: what it gives and prints, and how it fails."""
 
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 
 from RegistrationNetLib.cli import cohort_commands
 from RegistrationNetLib.cli.main import main, parser
@@ -42,17 +44,29 @@ def status_of(capsys: pytest.CaptureFixture[str]) -> Status:
 
 
 def test_a_plan_is_carried_out_and_told(tmp_path: Path, status_of: Status) -> None:
-    small_plan(tmp_path, 2, **QUICK)
-    given = ("cohort", tmp_path / "plan.csv", tmp_path / "out")
+    plan = small_plan(tmp_path, 2, **QUICK)
+    flat = plan.pairs[0].files["moving"]
+    good = flat.read_bytes()
+    sitk.WriteImage(sitk.Image([24, 24], sitk.sitkInt16), str(flat))
+    given = ("cohort", tmp_path / "plan.csv", tmp_path / "out", "--processes", "1")
     code, out, err = status_of(*given)
-    assert (code, err) == (0, "")
-    assert out.splitlines() == ["2 registered, 0 failed", f"Overview: {tmp_path / 'out' / 'index.html'}"]
+    assert code == 1
+    assert re.fullmatch("registrationnet: pair0: moving has one value everywhere .*\n", err)
+    assert out.splitlines() == ["1 registered, 1 failed", f"Overview: {tmp_path / 'out' / 'index.html'}"]
+    assert not (tmp_path / "out" / "pairs" / "pair0").exists()
     assert {path.name for path in (tmp_path / "out" / "pairs" / "pair1").iterdir()} == {*RESULTS, RECORD}
+    report = json.loads((tmp_path / "out" / "pairs" / "pair1" / "report.json").read_text())
+    assert (report["inputs"]["steps"], report["inputs"]["align"]) == (1, ["centre"])
+    assert "pair0,moving has one value everywhere" in (tmp_path / "out" / "failures.csv").read_text()
+
+    flat.write_bytes(good)
+    assert status_of(*given[:3], "--array", "1", "--quiet") == (0, "", "")
     assert status_of(*given)[1].startswith("0 registered, 2 were done before, 0 failed\n")
     assert status_of(*given, "--quiet") == (0, "", "")
     (tmp_path / "out" / "index.html").unlink()
     assert status_of(*given, "--overview", "--quiet") == (0, "", "")
     assert (tmp_path / "out" / "index.html").exists()
+    assert (tmp_path / "out" / "failures.csv").read_text() == "name,error,fixed,moving\n"
 
 
 def test_faults_of_a_plan_are_lines(tmp_path: Path, status_of: Status) -> None:

@@ -11,7 +11,8 @@ from RegistrationNetLib.cohort.overview import write_overview
 from RegistrationNetLib.cohort.records import begin_run, end_run, is_done
 from RegistrationNetLib.errors import InputError, PlanError
 
-from .small import images, pretend
+from .small import images
+from .works import pretend
 
 FILES = (
     "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz",

@@ -16,7 +16,8 @@ from RegistrationNetLib.cohort.records import Failure, begin_run, end_run, finge
 from RegistrationNetLib.cohort.run import run_one
 from RegistrationNetLib.cohort.thumbnail import LONGEST_PX
 
-from .small import QUICK, changed, fill, small_plan
+from .small import QUICK, changed, small_plan
+from .works import fill
 
 # Verdict and expected error of each pair that has a result.
 KNOWN = {"pair0": ("green", 0.5), "pair1": ("red", 9.0), "pair2": ("amber", 3.0), "pair3": ("amber", 4.0)}

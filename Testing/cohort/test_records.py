@@ -12,7 +12,8 @@ from RegistrationNetLib.cohort.records import Failure, Setting, begin_run, end_r
 from RegistrationNetLib.errors import OutputError
 from RegistrationNetLib.models.catalogue import published_cards
 
-from .small import changed, fill, pretend, small_plan
+from .small import changed, small_plan
+from .works import fill, pretend
 
 
 @pytest.fixture
