@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -80,10 +81,14 @@ def client_of(place: Place, pairs: int) -> Iterator[Any]:
 
 
 def local_processes(processes: int, pairs: int) -> tuple[int, int]:
-    """How many processes of this machine, and how many threads each: one process for a GPU, else one for a core."""
-    cores = _cores()
+    """How many processes of this machine, and how many threads each: one process for a GPU, else one for a core.
+
+    OMP_NUM_THREADS, where it is set, is the most threads that a process has.
+    """
+    cores, most = _cores(), os.environ.get("OMP_NUM_THREADS", "")
     count = max(1, min(processes or _cards() or cores, pairs))
-    return count, max(1, cores // count)
+    threads = max(1, cores // count)
+    return count, min(threads, int(most)) if most.isdigit() and int(most) else threads
 
 
 def _cards() -> int:
@@ -128,12 +133,18 @@ def _local(distributed: Any, processes: int, pairs: int) -> Iterator[Any]:
 def _queued(place: Place) -> Iterator[Any]:
     """Jobs of a queue, each with one process."""
     kind = getattr(_imported("dask_jobqueue"), QUEUES[place.queue])
+    configured = _imported("dask.config").get(f"jobqueue.{place.queue}", {})
+    if missing := [name for name in ("cores", "memory") if not (place.job.get(name) or configured.get(name))]:
+        raise InputError(
+            f"Nothing says what {' and '.join(missing)} each job of {place.queue} asks for; both must be known. "
+            "Give them by --cores and --memory, or in dask-jobqueue's configuration."
+        )
     try:
         cluster = kind(**{"processes": 1, **place.job})
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"The jobs of {place.queue} cannot be described ({error}); each needs its cores and memory. "
-            "Give them by --cores and --memory, or in dask-jobqueue's configuration."
+            f"The jobs of {place.queue} cannot be described so ({' '.join(str(error).split())}); the options are dask-jobqueue's. "
+            "Correct --queue-option."
         ) from error
     with cluster:
         cluster.scale(jobs=place.jobs)

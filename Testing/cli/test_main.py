@@ -233,8 +233,8 @@ def test_warp_takes_many_images_into_a_folder(place: Place, status_of: Status) -
     assert {path.name for path in (place.folder / "out").iterdir()} == {"moving.nii.gz", "series.nrrd"}
     assert status_of("warp", several[0], place / "alone.nrrd", *arguments)[0] == 0
     alone = sitk.GetArrayFromImage(sitk.ReadImage(place / "alone.nrrd"))
-    assert (sitk.GetArrayFromImage(sitk.ReadImage(place / "out" / "moving.nii.gz")) == alone).all()
-    moments = sitk.GetArrayFromImage(sitk.ReadImage(place / "out" / "series.nrrd"))
+    assert (sitk.GetArrayFromImage(sitk.ReadImage(place / "out/moving.nii.gz")) == alone).all()
+    moments = sitk.GetArrayFromImage(sitk.ReadImage(place / "out/series.nrrd"))
     assert moments.shape == (2, *alone.shape)
     assert (moments == alone).all()
     assert status_of("warp", several[1], place / "out", *arguments)[0] == 0

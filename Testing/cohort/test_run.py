@@ -186,12 +186,15 @@ class Broken:
 
 def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters, "_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(clusters, "_cards", lambda: 0)
     assert local_processes(0, 100) == (8, 1)
     assert local_processes(0, 3) == (3, 2)
     assert local_processes(2, 100) == (2, 4)
     monkeypatch.setattr(clusters, "_cards", lambda: 4)
     assert local_processes(0, 100) == (4, 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert local_processes(0, 100) == (4, 1)
 
 
 # one element of a job array
@@ -225,3 +228,75 @@ def test_the_memory_of_a_pair_is_that_of_its_registration(tmp_path: Path) -> Non
     assert memory_mb_of(pair) == pytest.approx(report["estimated_memory_mb"], rel=0.5)
     pair.files["moving"].unlink()
     assert memory_mb_of(pair) == 0
+
+
+# the queue
+
+SBATCH = """#!/bin/bash
+setsid bash "${@: -1}" > /dev/null 2>&1 &
+echo "$!" > "$(dirname "$0")/job"
+echo "Submitted batch job 7"
+"""
+SCANCEL = """#!/bin/bash
+kill -- -"$(cat "$(dirname "$0")/job")"
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand-ins for the commands of SLURM, which run a job at once on this machine."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="SLURM's commands are shell scripts here")
+def test_jobs_of_a_queue_do_the_work_and_are_cancelled_at_the_end(slurm: Path, tmp_path: Path) -> None:
+    plan, out = small_plan(tmp_path, 2), tmp_path / "out"
+    job = {"cores": 1, "memory": "1GB", "scheduler_options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
+    summary = run_cohort(plan, out, place=Place(queue="slurm", job=job), work=pretend)
+    assert (summary.now, summary.failures) == (2, ())
+    leader = int((slurm / "job").read_text())
+    deadline = time.monotonic() + 30
+    while _is_alive(leader) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _is_alive(leader)
+
+
+def _is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.usefixtures("slurm")
+def test_a_job_that_is_not_described_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = small_plan(tmp_path, 1)
+    with pytest.raises(
+        InputError, match="Nothing says what cores and memory each job of slurm asks for; .* Give them by --cores"
+    ):
+        run_cohort(plan, tmp_path / "out", place=Place(queue="slurm"))
+    monkeypatch.setattr("dask_jobqueue.SLURMCluster", refusing)
+    job = {"cores": 1, "memory": "1GB", "colour": "red"}
+    with pytest.raises(InputError, match="The jobs of slurm cannot be described so .*colour.*; .* Correct --queue-option"):
+        run_cohort(plan, tmp_path / "out", place=Place(queue="slurm", job=job))
+
+
+def refusing(**job: object) -> None:
+    raise TypeError(f"unexpected keyword argument among {', '.join(job)}")
+
+
+def test_processes_that_cannot_be_started_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(**_: object) -> None:
+        raise OSError("Too many open files")
+
+    monkeypatch.setattr(distributed, "LocalCluster", failing)
+    with pytest.raises(ResourceError, match=r"The 2 processes .* could not be started \(Too many open files\). Try fewer"):
+        run_cohort(small_plan(tmp_path, 2), tmp_path / "out", place=Place(processes=2))
