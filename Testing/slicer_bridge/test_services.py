@@ -1,6 +1,7 @@
 """What the worker can do, asked directly."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from RegistrationNetLib.slicer_bridge.packed_mask import unpacked
 from RegistrationNetLib.slicer_bridge.services import SERVICES, downloaded, imported, registered
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+QUICK: dict[str, Any] = {"steps": 3, "align": ["centre"], "repeats": 0}
 
 
 def blob(centre_mm: tuple[float, float, float], *, size: int = 24) -> sitk.Image:
@@ -51,7 +54,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def asked(pair: dict[str, str], folder: Path, /, **request: object) -> dict[str, object]:
     images = {name: pair[name] for name in ("fixed", "moving")}
-    return {"id": 1, "do": "register", "images": images, "options": {"steps": 3}, "folder": str(folder), **request}
+    return {"id": 1, "do": "register", "images": images, "options": QUICK, "folder": str(folder), **request}
 
 
 def test_the_fields_are_the_transforms_of_the_registration(
@@ -88,7 +91,7 @@ def test_an_initial_field_is_part_of_the_transform(pair: dict[str, str], tmp_pat
     geometry = (grid.GetSize(), grid.GetOrigin(), grid.GetSpacing(), grid.GetDirection())
     field = sitk.TransformToDisplacementField(sitk.TranslationTransform(3, shift), sitk.sitkVectorFloat32, *geometry)
     sitk.WriteImage(field, str(tmp_path / "initial.nrrd"))
-    options = {"steps": 0, "align": []}
+    options = {**QUICK, "steps": 0, "align": []}
     for initial in (
         {"field": str(tmp_path / "initial.nrrd")},
         {"matrix": [[1, 0, 0, 4], [0, 1, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1]]},
@@ -104,7 +107,9 @@ def test_displacements_come_along_the_axes_that_are_asked_for(pair: dict[str, st
     shift = {"matrix": [[1, 0.1, 0, 4], [0, 1, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1]]}
     came = []
     for axes in ((1, 1, 1), (-1, -1, 1)):
-        request = asked(pair, tmp_path, options={"steps": 0, "align": []}, initial=shift, displacement_axes=axes, parts=True)
+        request = asked(
+            pair, tmp_path, options={**QUICK, "steps": 0, "align": []}, initial=shift, displacement_axes=axes, parts=True
+        )
         files = registered(request, silent)["files"]
         came.append([sitk.GetArrayFromImage(sitk.ReadImage(path)) for path in files.values()])
     for plain, turned in zip(*came, strict=True):
@@ -115,7 +120,7 @@ def test_displacements_come_along_the_axes_that_are_asked_for(pair: dict[str, st
 def test_masks_labels_and_landmarks_reach_the_road(pair: dict[str, str], tmp_path: Path) -> None:
     images = {"fixed": pair["fixed"], "moving": pair["moving"], "fixed_labels": pair["labels"], "moving_labels": pair["labels"]}
     images["fixed_mask"] = pair["labels"]
-    options = {"steps": 0, "align": [], "fixed_landmarks": [[0, 0, 5.0]], "moving_landmarks": [[3.0, -2.0, 6.0]]}
+    options = {**QUICK, "steps": 0, "align": [], "fixed_landmarks": [[0, 0, 5.0]], "moving_landmarks": [[3.0, -2.0, 6.0]]}
     report = registered(asked(pair, tmp_path, images=images, options=options), silent)["report"]
     assert report["landmarks"]["error_mm"]["before"]["mean"] == pytest.approx(14**0.5)
     assert "1" in report["labels"]["dice"]
