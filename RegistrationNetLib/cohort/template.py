@@ -34,7 +34,7 @@ from ..io.warping import warp_image
 from ..progress import Progress, ProgressCallback, silent
 from ..quality.assessment import ErrorStatistics, error_statistics
 from ..quality.pictures import window_of
-from ..quality.slices import centre_of_foreground_mm
+from .checksums import Fingerprint
 from .clusters import Place
 from .option_texts import without_defaults
 from .pair import CohortPair
@@ -116,7 +116,8 @@ def build_template(
     """
     check_folder_name(out)
     given = without_defaults(options or {})
-    names, current, moved = _names(images), _first_template(images, given), list[ErrorStatistics]()
+    names, moved = _names(images), list[ErrorStatistics]()
+    current = _begun(names, out / ITERATIONS_FOLDER, given)
     for number in range(course.iterations):
         folder = out / ITERATIONS_FOLDER / f"{number:02d}"
         plan = _plan(names, current, folder, {**given, **_resolution(course.coarseness(number), current, names)})
@@ -148,6 +149,20 @@ def _names(images: Sequence[Path]) -> dict[str, Path]:
     return names
 
 
+def _begun(names: Mapping[str, Path], folder: Path, options: Mapping[str, Any]) -> sitk.Image:
+    """The first template: that of an ended call of the same images and options, so that its registrations count, or a new one."""
+    images = {name: Fingerprint.of(path).sha256 for name, path in names.items()}
+    begun = json.dumps({"images": images, "options": options}, indent=2, default=str)
+    record, first = folder / "begun.json", folder / "00" / TEMPLATE
+    if record.is_file() and first.is_file() and record.read_text(encoding="utf-8") == begun:
+        return read_image(first)
+    template = _first_template(list(names.values()), options)
+    first.parent.mkdir(parents=True, exist_ok=True)
+    write_image(template, first)
+    record.write_text(begun, encoding="utf-8")
+    return template
+
+
 def _first_template(images: Sequence[Path], options: Mapping[str, Any]) -> sitk.Image:
     """The mean of the images as they lie, each centred on the first, on the grid of the first."""
     first = checked_image(images[0], str(images[0]))
@@ -165,8 +180,10 @@ def _first_template(images: Sequence[Path], options: Mapping[str, Any]) -> sitk.
 
 
 def _centre(image: sitk.Image) -> NDArray[np.float64]:
-    """Of what is bright, in LPS mm."""
-    return centre_of_foreground_mm(image)
+    """The middle of what is brighter than Otsu's threshold, in LPS mm."""
+    bright = sitk.GetArrayViewFromImage(sitk.OtsuThreshold(image, 0, 1)) > 0
+    index = np.argwhere(bright).mean(axis=0)[::-1]
+    return np.array(image.TransformContinuousIndexToPhysicalPoint(index.tolist()))
 
 
 def _scaled(image: sitk.Image, options: Mapping[str, Any]) -> sitk.Image:
@@ -198,7 +215,8 @@ def _plan(names: Mapping[str, Path], template: sitk.Image, folder: Path, options
     """Every image to the template, which is written for that."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder.absolute() / TEMPLATE
-    write_image(template, file)
+    if not file.exists() or not np.array_equal(*(sitk.GetArrayViewFromImage(one) for one in (read_image(file), template))):
+        write_image(template, file)
     files = {name: {"fixed": file, "moving": path} for name, path in names.items()}
     if (weights := options.get("weights")) is not None:
         files = {name: {**both, "weights": Path(weights).absolute()} for name, both in files.items()}

@@ -4,19 +4,20 @@ import csv
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
 from RegistrationNetLib.cohort.overview import MEASURES, SHOWN, histogram, rows_of, write_overview
 from RegistrationNetLib.cohort.plan import Plan
 from RegistrationNetLib.cohort.records import Failure, begin_run, end_run, fingerprints_of, note_failure, placed
-from RegistrationNetLib.cohort.run import run_one
-from RegistrationNetLib.cohort.thumbnail import LONGEST_PX
+from RegistrationNetLib.cohort.thumbnail import LONGEST_PX, write_thumbnail
 
-from .small import QUICK, changed, small_plan
+from .small import blob, changed, small_plan
 from .works import fill
 
 # Verdict and expected error of each pair that has a result.
@@ -128,10 +129,16 @@ def test_a_histogram_of_one_value_has_one_bar(plan: Plan, tmp_path: Path) -> Non
     assert [len(bar.parts) for bar in drawn.bars].count(3) == 1
 
 
-def test_a_thumbnail_shows_three_slices(tmp_path: Path) -> None:
-    plan, out = small_plan(tmp_path, 1, **QUICK), tmp_path / "out"
-    assert run_one(plan, out, 1).now == 1
-    with Image.open(plan.pairs[0].layout.path(out, "thumbnail.jpg")) as picture:
+def test_a_thumbnail_shows_fixed_warped_and_the_error_beside_each_other(tmp_path: Path) -> None:
+    fixed, warped = blob((12.0, 12.0)), blob((12.0, 6.0))
+    error_mm = sitk.Cast(fixed > 0, sitk.sitkFloat32) * 15.0
+    error_mm.CopyInformation(fixed)
+    result = SimpleNamespace(fixed=fixed, moving=warped, warped=warped, error_mm=error_mm)
+    write_thumbnail(result, tmp_path / "thumbnail.jpg")  # type: ignore[arg-type]
+    with Image.open(tmp_path / "thumbnail.jpg") as picture:
         assert picture.size == (3 * LONGEST_PX, LONGEST_PX)
-        fixed, warped, _ = np.split(np.asarray(picture.convert("L"), dtype=float), 3, axis=1)
-    assert np.corrcoef(fixed.ravel(), warped.ravel())[0, 1] > 0.9
+        parts = np.split(np.asarray(picture, dtype=float), 3, axis=1)
+    brightest = [part.sum(axis=2).sum(axis=0).argmax() / LONGEST_PX for part in parts[:2]]
+    assert brightest == pytest.approx([0.52, 0.27], abs=0.05)
+    colourfulness = [np.ptp(part, axis=2).max() for part in parts]
+    assert max(colourfulness[:2]) < 30 < colourfulness[2]

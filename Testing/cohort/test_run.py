@@ -68,6 +68,7 @@ def test_a_killed_process_costs_its_own_work_and_every_pair_ends_right(place: Pl
     assert not (out / ".unfinished").exists()
 
 
+@pytest.mark.slow
 def test_a_pair_that_kills_its_processes_fails_alone(place: Place, tmp_path: Path) -> None:
     plan, out = small_plan(tmp_path, 3), tmp_path / "out"
     summary = run_cohort(plan, out, place=place, work=die_over_pair1)
