@@ -42,7 +42,7 @@ PLAN: dict[str, str] = {
     "cohort": "checksums pair option_texts plan bids records thumbnail estimate machine work overview clusters run series template",
     "slicer_bridge": """
         messages packed_mask interpreter dependencies installation settings sample_data services worker client
-        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record scene_values job logic
+        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record scene_values job many logic
         presets panel_binding panel_sight panel_words panel_inputs panel_devices panel_models panel_segments panel_checks
         panel_installation panel_presets panel_cursor panel_results panel_run
     """,
@@ -88,6 +88,7 @@ IN_SLICER = ["slicer_bridge.client", "slicer_bridge.sample_data"] + [
         "scene_views",
         "scene_transforms",
         "job",
+        "many",
         "logic",
     )
 ]
