@@ -56,13 +56,12 @@ def resolution_for(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Re
         ResourceError: the memory is not enough, not even for the coarsest.
     """
     measured = _measuring(pair, grids, options)
-    asked = options.resolution_mm
+    wanted, asked = wanted_resolution(pair, grids, options), options.resolution_mm
     if asked is not None:
-        _check(asked, grids)
-        found = measured(asked)
-        check_memory(found.needed_mb, options.device, f"Give a coarser resolution than {asked:g} mm, or leave it to the program.")
-        return found
-    wanted = measured(_wanted_mm(grids, BLOCKWISE_VOXELS if _is_blockwise(pair, options) else WORKING_VOXELS))
+        check_memory(
+            wanted.needed_mb, options.device, f"Give a coarser resolution than {asked:g} mm, or leave it to the program."
+        )
+        return wanted
     free, found = free_mb(options.device), wanted
     limit_mm = coarsest_mm([max(grid.extent_mm) for grid in grids])
     while found.needed_mb > free:
@@ -77,6 +76,21 @@ def resolution_for(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Re
         f"takes {wanted.needed_mb / 1024:.1f} GB. Fine detail may fit less well."
     )
     return replace(found, warnings=(told,))
+
+
+def wanted_resolution(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Resolution:
+    """What was asked for, else the finest resolution that the pair needs, whatever the memory allows.
+
+    Of the images only the type of their voxels counts, and whether there are labels; the lattices are `grids`.
+
+    Raises:
+        InputError: as `resolution_for`.
+    """
+    if options.resolution_mm is not None:
+        _check(options.resolution_mm, grids)
+        return _measuring(pair, grids, options)(options.resolution_mm)
+    most_voxels = BLOCKWISE_VOXELS if _is_blockwise(pair, options) else WORKING_VOXELS
+    return _measuring(pair, grids, options)(_wanted_mm(grids, most_voxels))
 
 
 def _measuring(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Callable[[float], Resolution]:
