@@ -18,8 +18,8 @@ LIBRARY = Path(__file__).resolve().parents[1] / "RegistrationNetLib"
 # imports only from files named before it.
 PLAN: dict[str, str] = {
     "": "version errors choices progress devices memory interop",
-    "geometry": "separable trilinear deformation space transform_slabs interpolation smooth_noise pyramid regularity field_pair layered_points margin",
-    "losses": "measure mind mutual_information overlap similarity label_overlap direction patches",
+    "geometry": "separable trilinear deformation pyramid space transform_slabs interpolation smooth_noise regularity field_pair layered_points margin",
+    "losses": "measure mind mutual_information overlap similarity label_overlap blockwise direction patches",
     "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files nifti_headers nifti_missing dicom_headers dicom_series dicom image_files series_files image_sources label_images inputs outlying point_tables markups landmarks warping",
     "models": """
         catalogue download weights checkpoint

@@ -14,8 +14,8 @@ from torch import Tensor
 from ..choices import INTERPOLATIONS
 from ..errors import InputError
 from ..geometry.deformation import sample
-from ..geometry.space import grid_of
-from ..geometry.transform_slabs import WorldMap, slab_of, slabs
+from ..geometry.space import grid_of, slab_of, slabs
+from ..geometry.transform_slabs import WorldMap
 
 # Voxels that are warped at a time: thick slabs, as what a tilted one needs of the image is converted for each of them.
 SLAB_VOXELS = 2**22

@@ -15,8 +15,8 @@ COARSEST_SIDE_VOX = 28
 COARSEST_WORK_SIDE_VOX = 64
 # A deformation of more voxels than this is held on every second of them along each axis, which costs about a hundredth of a voxel.
 WHOLE_FIELD_VOXELS = 1_000_000
-# So many points of a field are delivered at most, besides its margin: 48 MB, in a file.
-DELIVERED_POINTS = 2_000_000
+# So many points of a field are delivered at most, besides its margin: 58 MB, in a file.
+DELIVERED_POINTS = 2_400_000
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Size:
         pixel_bytes: of a voxel of moving.
         labels: 1 where both images have labels that guide the work, else 0.
         measure: the name of the similarity.
+        is_whole: images are compared as a whole, whatever the similarity.
     """
 
     fixed: tuple[int, ...]
@@ -45,6 +46,7 @@ class Size:
     pixel_bytes: int = 4
     labels: int = 0
     measure: str = "lncc"
+    is_whole: bool = False
 
     @property
     def result_mb(self) -> float:
@@ -87,15 +89,17 @@ def field_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Of the lattice that holds the deformation of images of `shape`, with the same first and last voxels."""
     if math.prod(shape) <= WHOLE_FIELD_VOXELS:
         return tuple(shape)
-    return _halved(shape)
+    return _thinned(shape, 2)
 
 
 def delivered_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Of the lattice on which a field of `shape` is delivered, with the same first and last points."""
-    while math.prod(shape) > DELIVERED_POINTS:
-        shape = _halved(shape)
-    return tuple(shape)
+    coarser, found = 1.0, tuple(shape)
+    while math.prod(found) > DELIVERED_POINTS:
+        coarser *= 1.01
+        found = _thinned(shape, coarser)
+    return found
 
 
-def _halved(shape: Sequence[int]) -> tuple[int, ...]:
-    return tuple(max(min(size, SMALLEST_SIDE_VOX), size // 2 + 1) for size in shape)
+def _thinned(shape: Sequence[int], coarser: float) -> tuple[int, ...]:
+    return tuple(max(min(size, SMALLEST_SIDE_VOX), int(size / coarser) + 1) for size in shape)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from torch import nn
@@ -67,8 +69,10 @@ def stage_seconds(size: Size, options: Options) -> dict[str, float]:
     }
 
 
-def solve(start: Initial, options: Options, stages: Stages, resolution_mm: float = 0.0) -> Solved:
-    """The pair of `start` prepared, aligned, and solved by the method of `options`, at `resolution_mm` (0: that of the images).
+def solve(start: Initial, options: Options, stages: Stages, resolutions_mm: Mapping[str, float] = MappingProxyType({})) -> Solved:
+    """The pair of `start` prepared, aligned, and solved by the method of `options`.
+
+    At the resolution that the similarity has in `resolutions_mm`, by its name; 0, and without an entry, is that of the images.
 
     Raises:
         GeometryError: the images do not overlap.
@@ -76,8 +80,11 @@ def solve(start: Initial, options: Options, stages: Stages, resolution_mm: float
         WeightsError: the weights are missing, or not those of the network.
     """
     network = _network(options)  # first of all, as it is the first thing that may be missing
-    fixed, moving = (one.to(options.device) for one in prepared_pair(start.pair, options.preparation, resolution_mm))
+    fixed, moving = _prepared(start, options, resolutions_mm)
+    asked = options
     options, alignment, because = _aligned(fixed, moving, start, options, stages.begin("align"))
+    if _resolution_mm(options, resolutions_mm) != _resolution_mm(asked, resolutions_mm):
+        fixed, moving = _prepared(start, options, resolutions_mm)
     measure = options.wide_measure
     judged = on_coarser(fixed, options.method.judged_shape(fixed.grid.shape))
     before = measure.similarity(seen_on_fixed(moving, judged.grid, start.matrix).values, judged.values, judged.mask)
@@ -89,6 +96,15 @@ def solve(start: Initial, options: Options, stages: Stages, resolution_mm: float
     solution = options.method.solve(task)
     similarity = float(before), _similarity_after(measure, judged, moving, solution)
     return Solved(fixed, moving, start.matrix, network, solution, similarity, options, because)
+
+
+def _prepared(start: Initial, options: Options, resolutions_mm: Mapping[str, float]) -> tuple[Prepared, Prepared]:
+    fixed, moving = prepared_pair(start.pair, options.preparation, _resolution_mm(options, resolutions_mm))
+    return fixed.to(options.device), moving.to(options.device)
+
+
+def _resolution_mm(options: Options, resolutions_mm: Mapping[str, float]) -> float:
+    return resolutions_mm.get(options.measure.name, 0.0)
 
 
 def _aligned(

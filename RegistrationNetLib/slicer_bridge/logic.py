@@ -110,7 +110,7 @@ class RegistrationLogic:
             onChanged: called with the job when it has got on, and when it has ended.
             keywords: nodes (fixedMask, movingMask, fixedLabels, movingLabels, fixedLandmarks, movingLandmarks, initial,
                 and the names fixedMaskSegment, movingMaskSegment), and the options of `RegistrationNetLib.register` (model,
-                refine, steps, similarity, fixedModality, movingModality, align, device, smoothness, seed).
+                refine, steps, similarity, fixedModality, movingModality, align, device, smoothness, resolution, seed).
 
         Raises:
             InputError: a node is none of what it should be. What shows only after some time, as masks and bent transforms are
@@ -297,6 +297,7 @@ def _options(chosen: Any) -> dict[str, Any]:
     named = {name: getattr(chosen, name, None) for name in map(_in_camel_case, OPTIONS)}
     named["align"], named["refine"] = ALIGNMENTS[chosen.alignment], REFINEMENTS[chosen.refinement]
     named["steps"] = chosen.steps if chosen.hasOwnSteps else None
+    named["resolution"] = chosen.resolution or None
     return {name: value for name, value in {**named, "initial": chosen.initialTransform}.items() if value is not None}
 
 

@@ -59,8 +59,31 @@ def test_a_field_takes_what_the_larger_of_its_two_lattices_takes() -> None:
     assert needed("direct", (128,) * 3) < 1500
 
 
-def test_nephi_takes_a_fraction_of_it_on_large_images() -> None:
-    assert needed("nephi", LARGE, inverse=SMALL) < 0.7 * needed("direct", LARGE, inverse=SMALL)
+@pytest.mark.parametrize(
+    ("model", "refine", "held"),
+    [
+        ("direct", "field", (101,) * 3),
+        ("unigradicon", "field", (101,) * 3),
+        ("unigradicon", "none", (175,) * 3),
+        ("nephi", "network", (101,) * 3),
+    ],
+)
+def test_the_deformation_is_held_on_half_the_lattice_of_large_images_or_on_that_of_the_network(
+    model: str, refine: str, held: tuple[int, ...]
+) -> None:
+    card = card_named(model)
+    assert METHODS[card.method].held_shape(card, refine, (200,) * 3) == held
+
+
+def test_nephi_takes_a_fraction_of_what_whole_large_images_take() -> None:
+    whole = needed("direct", LARGE, inverse=SMALL, is_whole=True)
+    assert needed("nephi", LARGE, inverse=SMALL) < 0.7 * whole
+
+
+def test_images_that_are_compared_block_by_block_take_less() -> None:
+    whole, graphics = ({"is_whole": True}, {"on_graphics": True})
+    assert needed("direct", LARGE, inverse=SMALL) < 0.6 * needed("direct", LARGE, inverse=SMALL, **whole)
+    assert needed("direct", LARGE, inverse=SMALL, **graphics) == needed("direct", LARGE, inverse=SMALL, **whole)
 
 
 @pytest.mark.parametrize("more", [{"measure": "mind"}, {"labels": 1}])
