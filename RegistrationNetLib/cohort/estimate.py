@@ -17,7 +17,7 @@ from ..io.inputs import Pair
 from ..io.native_messages import native_messages_dropped
 from ..io.native_paths import native_path
 from ..registration.options import checked_options
-from ..registration.resolution import wanted_resolution
+from ..registration.resolution import wanted_mb
 from .pair import CohortPair
 
 
@@ -52,7 +52,7 @@ def _memory_mb(pair: CohortPair) -> float:
     small = [sitk.Image([1] * one.grid.dim, one.pixel) for one in (fixed, moving)]
     labels = small[0] if "fixed_labels" in pair.files else None
     stand_in = Pair((small[0], small[1]), modalities, (None, None), (labels, labels))
-    return wanted_resolution(stand_in, (fixed.grid, moving.grid), checked).needed_mb
+    return wanted_mb(stand_in, (fixed.grid, moving.grid), checked)
 
 
 def _header(path: Path) -> Header:

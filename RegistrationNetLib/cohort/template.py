@@ -215,7 +215,7 @@ def _plan(names: Mapping[str, Path], template: sitk.Image, folder: Path, options
     """Every image to the template, which is written for that."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder.absolute() / TEMPLATE
-    if not file.exists() or not np.array_equal(sitk.GetArrayFromImage(read_image(file)), sitk.GetArrayFromImage(template)):
+    if not (file.exists() and np.array_equal(sitk.GetArrayFromImage(read_image(file)), sitk.GetArrayFromImage(template))):
         write_image(template, file)
     files = {name: {"fixed": file, "moving": path} for name, path in names.items()}
     if (weights := options.get("weights")) is not None:

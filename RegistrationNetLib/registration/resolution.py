@@ -44,8 +44,23 @@ def resolutions_for(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> d
         InputError: a resolution was asked for that is finer than the images, or coarser than what they show.
         ResourceError: the memory is not enough for one of them, not even for the coarsest.
     """
-    may_be = {options.measure.name: replace(options, across={})} | dict(options.across)
-    return {name: resolution_for(pair, grids, one) for name, one in may_be.items()}
+    return {name: resolution_for(pair, grids, one) for name, one in _may_be(options).items()}
+
+
+def _may_be(options: Options) -> dict[str, Options]:
+    """What holds with each similarity that may be chosen, by its name."""
+    return {options.measure.name: replace(options, across={})} | dict(options.across)
+
+
+def wanted_mb(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> float:
+    """The memory that the finest resolution takes which the pair needs, whatever is free, with whichever similarity may be chosen.
+
+    Of the images only the type of their voxels counts, and whether there are labels; the lattices are `grids`.
+
+    Raises:
+        InputError: as `resolution_for`.
+    """
+    return max(_wanted(pair, grids, one).needed_mb for one in _may_be(options).values())
 
 
 def resolution_for(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Resolution:
@@ -56,7 +71,7 @@ def resolution_for(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Re
         ResourceError: the memory is not enough, not even for the coarsest.
     """
     measured = _measuring(pair, grids, options)
-    wanted, asked = wanted_resolution(pair, grids, options), options.resolution_mm
+    wanted, asked = _wanted(pair, grids, options), options.resolution_mm
     if asked is not None:
         check_memory(
             wanted.needed_mb, options.device, f"Give a coarser resolution than {asked:g} mm, or leave it to the program."
@@ -78,19 +93,13 @@ def resolution_for(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Re
     return replace(found, warnings=(told,))
 
 
-def wanted_resolution(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Resolution:
-    """What was asked for, else the finest resolution that the pair needs, whatever the memory allows.
-
-    Of the images only the type of their voxels counts, and whether there are labels; the lattices are `grids`.
-
-    Raises:
-        InputError: as `resolution_for`.
-    """
+def _wanted(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Resolution:
+    """What was asked for, else the finest resolution that the pair needs, whatever the memory allows."""
+    measured = _measuring(pair, grids, options)
     if options.resolution_mm is not None:
         _check(options.resolution_mm, grids)
-        return _measuring(pair, grids, options)(options.resolution_mm)
-    most_voxels = BLOCKWISE_VOXELS if _is_blockwise(pair, options) else WORKING_VOXELS
-    return _measuring(pair, grids, options)(_wanted_mm(grids, most_voxels))
+        return measured(options.resolution_mm)
+    return measured(_wanted_mm(grids, BLOCKWISE_VOXELS if _is_blockwise(pair, options) else WORKING_VOXELS))
 
 
 def _measuring(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Callable[[float], Resolution]:
