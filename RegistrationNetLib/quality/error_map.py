@@ -94,9 +94,9 @@ def trust_facts() -> Mapping[str, Any]:
     return content
 
 
-def error_model(evidence: Evidence) -> ErrorModel:
-    """The law for this evidence: there are two, with repeats and without."""
-    law = trust_facts()["error"]["without repeats" if evidence.spread_vox is None else "with repeats"]
+def error_model(evidence: Evidence, facts: Mapping[str, Any] | None = None) -> ErrorModel:
+    """The law for this evidence: there are two, with repeats and without. `facts` are those of `trust.json` if not others are given."""
+    law = (facts or trust_facts())["error"]["without repeats" if evidence.spread_vox is None else "with repeats"]
     return ErrorModel(law["coefficients"], law["bound_factor"])
 
 
@@ -121,9 +121,9 @@ def error_image(evidence: Evidence, like: sitk.Image) -> sitk.Image:
     return image
 
 
-def expected_error(evidence: Evidence, voxel_mm: float) -> ExpectedError:
-    """The numbers of the map over the body; `voxel_mm` is the largest edge of fixed's voxels."""
-    model = error_model(evidence)
+def expected_error(evidence: Evidence, voxel_mm: float, facts: Mapping[str, Any] | None = None) -> ExpectedError:
+    """The numbers of the map over the body; `voxel_mm` is the largest edge of fixed's voxels, `facts` as in `error_model`."""
+    model = error_model(evidence, facts)
     values = model.expected_mm(evidence)[evidence.body]
     return ExpectedError(
         median=float(np.median(values)),
