@@ -15,8 +15,9 @@ COARSEST_SIDE_VOX = 28
 COARSEST_WORK_SIDE_VOX = 64
 # A deformation of more voxels than this is held on every second of them along each axis, which costs about a hundredth of a voxel.
 WHOLE_FIELD_VOXELS = 1_000_000
-# So many points of a field are delivered at most, besides its margin: 58 MB, in a file.
-DELIVERED_POINTS = 2_400_000
+# A field of more points than the first is delivered on a lattice so much coarser, which for a head of 1 mm is 2.5 mm where its splines
+# have a knot every 4; and of so many points at most, besides its margin: 58 MB, in a file.
+WHOLE_POINTS, COARSER_DELIVERED, DELIVERED_POINTS = 500_000, 1.25, 2_400_000
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def field_shape(shape: Sequence[int]) -> tuple[int, ...]:
 
 def delivered_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Of the lattice on which a field of `shape` is delivered, with the same first and last points."""
-    coarser, found = 1.0, tuple(shape)
+    coarser = COARSER_DELIVERED if math.prod(shape) > WHOLE_POINTS else 1.0
+    found = tuple(shape) if coarser == 1 else _thinned(shape, coarser)
     while math.prod(found) > DELIVERED_POINTS:
         coarser *= 1.01
         found = _thinned(shape, coarser)
