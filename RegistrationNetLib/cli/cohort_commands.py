@@ -11,7 +11,7 @@ from typing import Any
 from ..choices import OPTIONS
 from ..cohort.bids import Source, bids_plan
 from ..cohort.clusters import Place
-from ..cohort.option_texts import without_defaults
+from ..cohort.option_texts import DEFAULTS, without_defaults
 from ..cohort.overview import write_overview
 from ..cohort.plan import Plan, listed_plan
 from ..cohort.records import is_done
@@ -114,7 +114,7 @@ def run_template(options: Namespace, interruption: Interruption) -> int:
 
 def _chosen(options: Namespace) -> dict[str, Any]:
     """The options of `register` that differ from its defaults."""
-    return without_defaults({name: getattr(options, name) for name in OPTIONS})
+    return without_defaults({name: getattr(options, name, DEFAULTS[name]) for name in OPTIONS})
 
 
 def _plan(options: Namespace, *, is_here: bool) -> Plan:

@@ -75,6 +75,8 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "similarity": _one_of("auto", *SIMILARITIES),
     "fixed_modality": _one_of(*MODALITIES),
     "moving_modality": _one_of(*MODALITIES),
+    "landmarks": _one_of("judge", "pull"),
+    "tolerance": _positive,
     "align": _stages,
     "device": str,
     "weights": str,
