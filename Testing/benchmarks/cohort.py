@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +76,10 @@ def growth(folder: Path, pairs: int, processes: int) -> None:
     plan, own = small_plan(folder, pairs, **QUICK), psutil.Process()
     seen: dict[int, list[float]] = {}
 
-    def hear(progress: Progress) -> None:
+    def hear(_: Progress) -> None:
         for process in (own, *own.children(recursive=True)):
-            try:
+            with suppress(psutil.Error):
                 seen.setdefault(process.pid, []).append(process.memory_info().rss / 2**20)
-            except psutil.Error:
-                continue
 
     run_cohort(plan, folder / "out", place=Place(processes=processes), progress=hear)
     for pid, sizes in seen.items():

@@ -47,9 +47,9 @@ def test_the_volumes_of_a_folder_are_registered_to_the_fixed_one(logic: Any, sce
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "several")
     inner = hierarchy.CreateFolderItem(folder, "inner")
-    for node, parent in ((fixed, folder), (moving, folder), (labels, folder), (other, inner)):
+    for node, parent in ((other, inner), (fixed, folder), (moving, folder), (labels, folder)):
         hierarchy.SetItemParent(hierarchy.CreateItem(parent, node), parent)
-    assert logic.pairsOfFolder(fixed, folder) == [(fixed, moving), (fixed, other)]
+    assert logic.pairsOfFolder(fixed, folder) == [(fixed, other), (fixed, moving)]
     empty = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "empty")
     with pytest.raises(InputError, match="The folder holds no scalar volume beside the fixed one"):
         logic.pairsOfFolder(fixed, empty)
