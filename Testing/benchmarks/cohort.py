@@ -35,7 +35,6 @@ from RegistrationNetLib.cohort.plan import Plan
 from RegistrationNetLib.cohort.records import is_done
 from RegistrationNetLib.cohort.run import run_cohort
 from RegistrationNetLib.cohort.template import Course, build_template
-from RegistrationNetLib.cohort.thumbnail import write_thumbnail
 from RegistrationNetLib.geometry.deformation import DisplacementField
 from RegistrationNetLib.geometry.space import grid_of, inverse_transform_from_map
 from RegistrationNetLib.io.image_files import read_image, read_transform
@@ -51,24 +50,36 @@ SHAPE, WARPS, LARGEST_MM, BRIGHT = (64, 64), 4, 3.0, 100.0
 
 
 def overhead(folder: Path, pairs: int, processes: int) -> None:
-    """Seconds for each pair beyond those of `register` and `save`, with one process at work, which has warmed up."""
-    plan = small_plan(folder, pairs, **QUICK)
-    ended: list[float] = []
-    run_cohort(plan, folder / "out", place=Place(processes=processes), progress=lambda _: ended.append(time.perf_counter()))
-    in_cohort = np.diff(ended)[1:]
+    """What each pair takes beyond `register` and `save`, when the processes have warmed up: seconds, and seconds of the processor.
+
+    On a machine that others use as well, only the second can be compared.
+    """
+    plan, ended = small_plan(folder, pairs, **QUICK), list[tuple[float, float]]()
+    run_cohort(
+        plan, folder / "out", place=Place(processes=processes), progress=lambda _: ended.append((time.perf_counter(), _used()))
+    )
+    # From the end of the first pair of each process on.
+    took = (np.array(ended[-1]) - np.array(ended[processes])) / (pairs - processes) * np.array([processes, 1])
     alone = []
     for pair in plan.pairs:
-        start = time.perf_counter()
+        start = (time.perf_counter(), time.process_time())
         result = register(pair.files["fixed"], pair.files["moving"], **OPTIONS)
         result.save(folder / "alone")
-        alone.append(time.perf_counter() - start)
-    beyond = statistics.median(in_cohort) * processes - statistics.median(alone[1:])
-    print(
-        f"{statistics.median(in_cohort):.3f} s a pair in the cohort, {statistics.median(alone[1:]):.3f} s alone: {beyond:+.3f} s"
-    )
-    start = time.perf_counter()
-    write_thumbnail(result, folder / "thumbnail.jpg")
-    print(f"of which the thumbnail takes {time.perf_counter() - start:.3f} s")
+        alone.append(np.array((time.perf_counter(), time.process_time())) - start)
+    usual = np.mean(alone[1:], axis=0)
+    for what, one, other in zip(("seconds", "seconds of the processor"), took, usual, strict=True):
+        print(f"{what} a pair: {one:.3f} in the cohort, {other:.3f} alone, {one - other:+.3f}")
+
+
+def _used() -> float:
+    """Seconds of the processor that this process and those that it has started have used."""
+    own = psutil.Process()
+    total = 0.0
+    for process in (own, *own.children(recursive=True)):
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def growth(folder: Path, pairs: int, processes: int) -> None:
