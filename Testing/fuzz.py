@@ -230,7 +230,8 @@ def _try_transform(path: Path, _: random.Random) -> None:
 
 
 def _try_points(path: Path, _: random.Random) -> None:
-    from RegistrationNetLib.io.landmarks import paired, read_points, write_points
+    from RegistrationNetLib.io.landmark_matching import matched
+    from RegistrationNetLib.io.landmarks import read_points, write_points
 
     read = read_points(path, warn=lambda _: None)
     assert np.isfinite(read.points_mm).all()
@@ -239,8 +240,8 @@ def _try_points(path: Path, _: random.Random) -> None:
     write_points(read, out)
     again = read_points(out, dim=read.points_mm.shape[1], warn=lambda _: None)
     assert np.allclose(again.points_mm, read.points_mm, atol=1e-6, rtol=1e-9)
-    one, other = paired(read, read, lambda _: None)
-    assert np.array_equal(one, other)
+    both = matched(read, read, lambda _: None)
+    assert np.array_equal(both.fixed_mm, both.moving_mm)
 
 
 def _try_card(path: Path, _: random.Random) -> None:

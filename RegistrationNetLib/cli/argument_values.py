@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from typing import Any
 
 from ..choices import ALIGNMENT_STAGES, DEVICES
 
@@ -39,6 +40,16 @@ def positive_number(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return number
+
+
+class Pulling(argparse.Action):
+    """`--landmarks-pull [MM]`: landmarks guide the registration, placed so exactly as the number says."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:  # noqa: ARG002
+        """Note both in the names that `register` has for them."""
+        namespace.landmarks = "pull"
+        if values is not None:
+            namespace.tolerance = values
 
 
 def alignment_stages(text: str) -> tuple[str, ...]:

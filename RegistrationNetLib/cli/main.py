@@ -21,7 +21,7 @@ from ..choices import ALIGNMENT_STAGES, DEVICES, MODALITIES, REFINEMENTS, VERDIC
 from ..errors import Cancelled, RegistrationNetError, is_out_of_memory_text
 from ..io.warning import DataWarning
 from ..version import __version__
-from .argument_values import alignment_stages, checksum, device_name, positive_number, whole_number
+from .argument_values import Pulling, alignment_stages, checksum, device_name, positive_number, whole_number
 from .interruption import Interruption
 
 
@@ -174,6 +174,11 @@ def _add_register(commands: Commands) -> None:
             metavar="FILE",
             help=f"points of {side} that measure the error (CSV, .fcsv, .mrk.json); both or neither",
         )
+    one.add_argument(
+        "--landmarks-pull", dest="landmarks", action=Pulling, nargs="?", type=positive_number, default="judge", metavar="MM",
+        help="landmarks guide the registration, too; they were placed to within MM, default 1",
+    )  # fmt: skip
+    one.set_defaults(tolerance=1.0)
     one.add_argument("--initial", type=Path, metavar="FILE", help="transform to begin with, points of fixed to points of moving")
     one.add_argument(
         "--align",

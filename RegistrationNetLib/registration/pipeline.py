@@ -29,7 +29,7 @@ from ..io.outputs import staged_folder, write_image, write_transform
 from ..io.warping import warp_image
 from ..memory import shortage_told
 from ..progress import ProgressCallback, StageReport, Stages, silent
-from ..quality.assessment import Quality, assess, jacobian_image, landmark_errors
+from ..quality.assessment import Pull, Quality, assess, jacobian_image, landmark_errors
 from ..quality.error_map import ExpectedError, error_image, expected_error
 from ..quality.evidence import Evidence
 from ..quality.marks import Mark, marks
@@ -39,10 +39,13 @@ from ..quality.verdict import Verdict, trust_marks, verdict_on
 from ..quality.worst import Place, worst_places
 from ..version import __version__
 from .argument_types import check_types
+from .correction import Corrected
 from .delivery import Delivered, delivered
 from .initial_transform import initial_of
+from .landmark_pairs import LandmarkPairs, checked_pairs
 from .method import Solution
 from .options import Options, checked_options
+from .previous import Previous, previous_of
 from .repeats import gathered
 from .resolution import REMEDY, resolution_for
 from .solution import STAGE_NAMES, solve, stage_seconds
@@ -142,7 +145,11 @@ def register(
     moving_labels: ImageLike | None = None,
     fixed_landmarks: ArrayLike | None = None,
     moving_landmarks: ArrayLike | None = None,
+    landmark_labels: Sequence[str] | None = None,
+    landmarks: str = "judge",
+    tolerance: float = 1.0,
     initial: str | os.PathLike[str] | sitk.Transform | None = None,
+    previous: Registration | Previous | str | os.PathLike[str] | sitk.Transform | None = None,
     align: Sequence[str] | None = None,
     device: str = "auto",
     weights: str | os.PathLike[str] | None = None,
@@ -169,8 +176,14 @@ def register(
         fixed_mask, moving_mask: the similarity counts where they are not 0; on another grid than their image they are resampled.
         fixed_labels, moving_labels: both or neither; they add a Dice term (not to NePhi's fit), and Dice before and after to
             the quality.
-        fixed_landmarks, moving_landmarks: both or neither, [N, dim] LPS mm; used for the quality only.
+        fixed_landmarks, moving_landmarks: both or neither, [N, dim] LPS mm.
+        landmark_labels: what each pair of landmarks is called in the report; default: its number, from 1.
+        landmarks: "judge" measures the result by them; "pull" also guides by them the alignment, and corrects near them what was
+            found. One that most likely was misplaced is not followed, and named.
+        tolerance: how exactly landmarks were placed, in mm; nearer than that they need not be met.
         initial: transform from points of fixed to points of moving, from which the alignment starts.
+        previous: a result of this pair to go on from, or its moving_from_fixed: it is only corrected near landmarks that pull, or where
+            tissue must keep its shape, and stays as it is everywhere else. Beside transform.h5 its inverse.h5 is read, too.
         align: which of "centre", "pose" (a search over all rotations and shifts), "rigid", "similarity", "affine" to do; default:
             what the card says. A stage is kept only where it gains, and images in place stay.
         device: "auto", "cpu", "cuda" or "mps".
@@ -198,25 +211,26 @@ def register(
     options = checked_options(
         model, modalities=modalities, refine=refine, steps=steps, similarity=similarity, align=align, device=device,
         weights=weights, smoothness=smoothness, mirrored=mirrored, conserve_mass=conserve_mass, repeats=repeats, seed=seed,
-        resolution=resolution,
+        resolution=resolution, landmarks=landmarks, tolerance=tolerance,
     )  # fmt: skip
     pair = checked_pair(
         (fixed, moving), modalities=modalities, masks=(fixed_mask, moving_mask), labels=(fixed_labels, moving_labels),
         warn=warnings.append,
     )  # fmt: skip
-    _check_landmarks(fixed_landmarks, moving_landmarks, pair)
+    pairs = _pairs_of(fixed_landmarks, moving_landmarks, landmark_labels, pair, options)
     chosen = resolution_for(pair, (grid_of(pair.fixed), grid_of(pair.moving)), options)
     warnings += chosen.warnings
-    stages.weights = stage_seconds(chosen.size, options)
+    stages.weights = stage_seconds(chosen.size, options, pairs)
+    begun = _begun(previous, initial, align, options, pair)
     start = initial_of(initial, plain_pair(pair, warnings.append))
     # The caller's no_grad or inference_mode must not reach into the optimization.
     with shortage_told(REMEDY), PeakMemory(options.device) as memory, torch.inference_mode(False):
-        solved = solve(start, options, stages, chosen.spacing_mm)
+        solved = solve(start, options, stages, chosen.spacing_mm, pairs, begun)
         held, because = solved.options, solved.because
         evidence = gathered(solved, held, held.repeats, stages.begin("repeats"))
         if evidence.repeat_failure:
             warnings.append(f"A repeat failed, and the verdict rests on the others: {evidence.repeat_failure}")
-        solution, alike, worked = solved.solution, solved.similarity, solved.fixed.grid
+        solution, alike, worked, pulled = solved.solution, solved.similarity, solved.fixed.grid, solved.corrected
         del solved  # the prepared images, which nothing needs any more
         report = stages.begin("finish")
         with memory_kept():
@@ -231,6 +245,8 @@ def register(
                 moving_labels=pair.labels[1],
                 fixed_landmarks=fixed_landmarks,
                 moving_landmarks=moving_landmarks,
+                landmark_labels=landmark_labels,
+                pull=None if pulled is None else Pull(pulled.followed, pulled.missed_mm, pulled.left_out_mm),
             )
             error_mm = error_image(evidence, pair.fixed)
             places_mm = worst_places(
@@ -249,11 +265,11 @@ def register(
         "peak_memory_mb": memory.peak_mb,
         "estimated_memory_mb": held.method.memory_mb(replace(chosen.size, measure=held.measure.name)),
         "resolution_mm": list(worked.spacing_mm[::-1]),
-        "inputs": _described(pair, (fixed, moving), held, initial is not None, because),
+        "inputs": _described(pair, (fixed, moving), held, initial is not None, because) | {"previous": previous is not None},
         **solution.notes,
         "delivered_spacing_mm": list(transforms.spacing_mm),
         "margin_mm": transforms.margin_mm,
-        "warnings": [*warnings, *solution.warnings],
+        "warnings": [*warnings, *solution.warnings, *_told_of_pull(pulled, pairs)],
         "versions": _versions(),
     }
     return Registration(
@@ -262,14 +278,61 @@ def register(
     )  # fmt: skip
 
 
-def _check_landmarks(fixed: ArrayLike | None, moving: ArrayLike | None, pair: Pair) -> None:
+def _pairs_of(
+    fixed: ArrayLike | None, moving: ArrayLike | None, labels: Sequence[str] | None, pair: Pair, options: Options
+) -> LandmarkPairs | None:
+    """The landmarks that are to pull; None for none. Those that only judge are checked, too."""
     if fixed is None and moving is None:
-        return
+        if options.landmarks == "pull":
+            raise InputError(
+                "Landmarks are to pull, and none came; there must be some of fixed and of moving. Give them, or leave the option out."
+            )
+        return None
     if fixed is None or moving is None:
         raise InputError(
             "Landmarks came for one image only; their error needs both. Give landmarks for fixed and moving, or for neither."
         )
-    landmark_errors(fixed, moving, sitk.Transform(pair.fixed.GetDimension(), sitk.sitkIdentity))
+    landmark_errors(fixed, moving, sitk.Transform(pair.fixed.GetDimension(), sitk.sitkIdentity), labels=labels)
+    if options.landmarks == "judge":
+        return None
+    return checked_pairs(fixed, moving, pair.images, tolerance_mm=options.tolerance_mm, labels=labels)
+
+
+def _begun(
+    previous: Registration | Previous | str | os.PathLike[str] | sitk.Transform | None,
+    initial: object,
+    align: Sequence[str] | None,
+    options: Options,
+    pair: Pair,
+) -> Previous | None:
+    """The result to go on from."""
+    if previous is None:
+        return None
+    if initial is not None or align:
+        raise InputError(
+            "A result to go on from came with an initial transform or stages of alignment; it holds both already. Leave them out."
+        )
+    if options.landmarks != "pull":
+        raise InputError(
+            "A result to go on from came without anything to correct; landmarks that pull say where it is wrong. Give them, and let them "
+            "pull."
+        )
+    if isinstance(previous, Registration | Previous):
+        return previous_of(previous.moving_from_fixed, previous.fixed_from_moving, pair.fixed.GetDimension())
+    inverse = None if isinstance(previous, sitk.Transform) else Path(previous).with_name("inverse.h5")
+    return previous_of(previous, inverse if inverse is not None and inverse.is_file() else None, pair.fixed.GetDimension())
+
+
+def _told_of_pull(pulled: Corrected | None, pairs: LandmarkPairs | None) -> list[str]:
+    """What the user should know of landmarks that were not followed."""
+    if pulled is None or pairs is None or pulled.followed.all():
+        return []
+    left = np.flatnonzero(~pulled.followed)
+    names = ", ".join(pairs.labels[place] for place in left)
+    return [
+        f"Landmarks that were not followed, as the other ones and the images contradict them: {names} (missed by "
+        f"{', '.join(f'{pulled.missed_mm[place]:.1f}' for place in left)} mm). Check their places; a second pair beside one confirms it."
+    ]
 
 
 def _seen(pair: Pair, transforms: Delivered, solution: Solution, report: StageReport) -> dict[str, Any]:
@@ -296,7 +359,7 @@ def _seconds_by_contract(seconds: Mapping[str, float]) -> dict[str, float]:
     return {
         "prepare": seconds["prepare"],
         "network": network,
-        "refine": seconds.get("refine", 0.0),
+        "refine": seconds.get("refine", 0.0) + seconds.get("correct", 0.0),
         "repeats": seconds["repeats"],
         "finish": seconds["finish"],
     }
@@ -328,6 +391,8 @@ def _described(
         "smoothness": options.smoothness,
         "mirrored": options.mirrored,
         "conserve_mass": options.conserve_mass,
+        "landmarks": options.landmarks,
+        "tolerance_mm": options.tolerance_mm,
         "repeats": options.repeats,
         "seed": options.seed,
     }

@@ -130,6 +130,49 @@ class RegistrationLogic:
         self._timer.start()
         return job
 
+    def refineFrom(self, result: RegistrationResult, *, fixedLandmarks: Any, movingLandmarks: Any, **keywords: Any) -> RegistrationResult:
+        """Correct a result where landmarks say that it is wrong, and wait for the new one; the application stays responsive.
+
+        Takes what `startRefinement` takes and raises what went wrong.
+        """
+        return self.startRefinement(result, fixedLandmarks=fixedLandmarks, movingLandmarks=movingLandmarks, **keywords).wait()
+
+    def startRefinement(
+        self, result: RegistrationResult, *, fixedLandmarks: Any, movingLandmarks: Any, **keywords: Any
+    ) -> RegistrationJob:
+        """Start to correct a result, also one of a loaded scene, where landmarks say that it is wrong, and return at once.
+
+        Far from the landmarks everything stays as it is. The result that is corrected stays in the scene.
+
+        Args:
+            fixedLandmarks, movingLandmarks: markups; partners by their labels where both have the same, else by order.
+            keywords: what `startRegistration` takes beside (tolerance, onChanged, …); the model and the modalities are those of the result.
+
+        Raises:
+            InputError: a node of the result is gone, or the landmarks are none.
+        """
+        lacking = [name for name in ("fixed", "moving", "transform") if getattr(result, f"{name}Node") is None]
+        if lacking:
+            raise InputError(
+                f"The {' and '.join(lacking)} of this result is gone; to go on from it takes the two volumes and the transform. "
+                "Register again."
+            )
+        inputs = result.report.get("inputs", {})
+        told = {
+            "model": result.report["model"],
+            **{f"{side}Modality": inputs[side]["modality"] for side in _SIDES if "modality" in inputs.get(side, {})},
+        }
+        return self.startRegistration(
+            result.fixedNode,
+            result.movingNode,
+            previous=result.transformNode,
+            previousInverse=result.inverseTransformNode,
+            fixedLandmarks=fixedLandmarks,
+            movingLandmarks=movingLandmarks,
+            landmarks="pull",
+            **{**told, **keywords},
+        )
+
     def startFromParameters(self, **keywords: Any) -> RegistrationJob:
         """Start what the parameter node asks for."""
         chosen = self.getParameterNode()
