@@ -92,6 +92,10 @@ class RegistrationNetParameterNode:
     movingLabels: Mask
     fixedLandmarks: slicer.vtkMRMLMarkupsFiducialNode
     movingLandmarks: slicer.vtkMRMLMarkupsFiducialNode
+    rigid: Mask
+    keepVolume: Mask
+    landmarks: Annotated[str, Choice(list(CHOICES["landmarks"]))] = "judge"
+    tolerance: Annotated[float, WithinRange(0.1, 10.0)] = 1.0
     initialTransform: slicer.vtkMRMLTransformNode
     outputTransform: slicer.vtkMRMLGridTransformNode
     outputVolume: slicer.vtkMRMLScalarVolumeNode
@@ -303,6 +307,8 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _enableOptions(self, node: Any) -> None:
         ui, card = self.ui, self.modelPanel.card
         ui.stepsSpinBox.setEnabled(node.hasOwnSteps)
+        ui.landmarksCombo.setEnabled(node.landmarks != "judge" or None not in (node.fixedLandmarks, node.movingLandmarks))
+        ui.toleranceSlider.setEnabled(node.landmarks == "pull")
         ui.smoothnessSlider.setEnabled(refinement_of(node, card) != "none")
         ui.mirroredCheckBox.setEnabled(node.mirrored or card["prepare"]["mirror_axis"] is not None)
         ui.conserveMassCheckBox.setEnabled(node.conserveMass or (node.fixedModality, node.movingModality) == ("ct", "ct"))

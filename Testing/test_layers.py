@@ -31,9 +31,9 @@ PLAN: dict[str, str] = {
     "quality": "assessment marks likeness evidence error_map worst verdict known_warp known_pair truth phantom slices colours pictures film report",
     "registration": """
         argument_types size foreground volume prepare method aligned_pair optimizer network_pair landmark_pairs initial_transform
-        overlap_score pose_search affine_steps alignment contrast measures
+        overlap_score pose_search affine_fits affine_steps alignment contrast measures
         field_refinement deforming velocity_refinement network_refinement prediction nephi_fit nephi_pair
-        direct trained_network constricon nephi methods options pair_judgement correction previous solution perturbation repeats delivery resolution pipeline
+        direct trained_network constricon nephi methods options pair_judgement correction kept_shape previous solution perturbation repeats delivery resolution pipeline
     """,
     "training": """
         state processes pairs synthetic cohort_files cohort_images data augmentation learning validation configuration

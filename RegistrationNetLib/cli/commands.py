@@ -79,7 +79,10 @@ def run_register(options: Namespace, interruption: Interruption) -> int:
             fixed_landmarks=None if landmarks is None else landmarks.fixed_mm,
             moving_landmarks=None if landmarks is None else landmarks.moving_mm,
             landmark_labels=None if landmarks is None else landmarks.labels,
+            rigid=options.rigid,
+            keep_volume=options.keep_volume,
             initial=initial,
+            previous=options.previous,
             progress=interruption.checked(callback),
         )
         interruption.check()

@@ -179,6 +179,12 @@ def _add_register(commands: Commands) -> None:
         help="landmarks guide the registration, too; they were placed to within MM, default 1",
     )  # fmt: skip
     one.set_defaults(tolerance=1.0)
+    one.add_argument("--rigid", metavar="FILE", help="labels of fixed that move only rigidly, each by itself: bones, implants")
+    one.add_argument("--keep-volume", metavar="FILE", help="labels of fixed that keep their volume: lesions")
+    one.add_argument(
+        "--from", dest="previous", type=Path, metavar="FILE",
+        help="transform.h5 of a result of this pair, which is corrected near landmarks that pull and stays as it is elsewhere",
+    )  # fmt: skip
     one.add_argument("--initial", type=Path, metavar="FILE", help="transform to begin with, points of fixed to points of moving")
     one.add_argument(
         "--align",

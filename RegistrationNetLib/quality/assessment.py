@@ -383,7 +383,9 @@ def landmark_errors(
         return LandmarkErrors(len(fixed), error_statistics(before), error_statistics(after), points)
     left_out = np.full(len(fixed), np.nan) if pull.left_out_mm is None else pull.left_out_mm
     known = left_out[np.isfinite(left_out)]
-    rows = zip(names, before.tolist(), after.tolist(), pull.missed_mm.tolist(), left_out.tolist(), pull.followed.tolist(), strict=True)
+    rows = zip(
+        names, before.tolist(), after.tolist(), pull.missed_mm.tolist(), left_out.tolist(), pull.followed.tolist(), strict=True
+    )
     points = tuple(
         LandmarkError(name, start, end, missed, None if math.isnan(out) else out, is_followed)
         for name, start, end, missed, out, is_followed in rows

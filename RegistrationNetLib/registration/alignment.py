@@ -20,6 +20,7 @@ from ..geometry.deformation import identity_points
 from ..geometry.space import Array
 from ..losses.measure import Measure
 from ..progress import StageReport
+from .affine_fits import rigid_fit
 from .affine_steps import NO_PULL, PairPull, Placement, improved, losses
 from .landmark_pairs import LandmarkPairs
 from .overlap_score import SMALLEST_SHARE, Overlap, View, spacing_for
@@ -168,26 +169,12 @@ def _through(pairs: LandmarkPairs, start: Array, pull: PairPull) -> Array:
     least = min(count, dim)
     some = list(itertools.islice(itertools.combinations(range(count), least), MOST_SUBSETS * 50))
     chosen = some[:: max(1, len(some) // MOST_SUBSETS)]
-    found = [_rigid(there[list(one)], pairs.moving_mm[list(one)]) @ start for one in chosen]
+    found = [rigid_fit(there[list(one)], pairs.moving_mm[list(one)]) @ start for one in chosen]
     best = found[int(pull.loss(torch.as_tensor(np.stack(found))).argmin())]
     for _ in range(WEIGHED_FITS):
         off = np.linalg.norm(pairs.fixed_mm @ best[:-1, :-1].T + best[:-1, -1] - pairs.moving_mm, axis=1)
-        best = _rigid(there, pairs.moving_mm, 1 / (1 + (off / pull.reach_mm) ** 2) ** 2) @ start
+        best = rigid_fit(there, pairs.moving_mm, 1 / (1 + (off / pull.reach_mm) ** 2) ** 2) @ start
     return best
-
-
-def _rigid(points: Array, partners: Array, weights: Array | None = None) -> Array:
-    """The rotation and shift that take the points nearest to their partners (Kabsch, 1976); of points on one line or fewer, the shift."""
-    weights = np.ones(len(points)) if weights is None else weights
-    dim = points.shape[1]
-    middle, other = (np.average(one, axis=0, weights=weights) for one in (points, partners))
-    left, sizes, right = np.linalg.svd(((partners - other) * weights[:, None]).T @ (points - middle))
-    turn = left @ np.diag([*[1.0] * (dim - 1), np.linalg.det(left @ right)]) @ right
-    if sizes[dim - 2] <= 1e-6 * max(sizes[0], 1e-12) or len(points) < dim:
-        turn = np.eye(dim)
-    matrix = np.eye(dim + 1)
-    matrix[:-1, :-1], matrix[:-1, -1] = turn, other - turn @ middle
-    return matrix
 
 
 class _Ticks:
@@ -252,7 +239,9 @@ class _Aligning:
         """The best rigid place near one of the `starts`, or near what the search finds."""
         overlap, view = self._overlap(COARSE_SIDE_VOX)
         near = starts if search else [*starts, *self._explored(starts)]
-        placement = improved(overlap, self._placed(near, view), "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick, pull=self.pull)
+        placement = improved(
+            overlap, self._placed(near, view), "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick, pull=self.pull
+        )
         found = losses(overlap, placement, self.pull)
         best = placement.only([int(found.argmin())])
         if not search or found.min() < FITS:

@@ -227,9 +227,7 @@ class _Problem:
     solution: Solution
     options: CorrectionOptions
 
-    def solved(
-        self, base: _Base, pairs: LandmarkPairs, most_voxels: int, steps: int, report: StageReport
-    ) -> tuple[_Flow, _Base]:
+    def solved(self, base: _Base, pairs: LandmarkPairs, most_voxels: int, steps: int, report: StageReport) -> tuple[_Flow, _Base]:
         """The correction for these pairs, and what it comes before: `base`, or what is left of it."""
         region = _region(self.fixed.grid, np.concatenate([pairs.fixed_mm, base.back_mm(pairs.moving_mm)]), most_voxels)
         whole = base if most_voxels == MOST_VOXELS else base.on(region)
@@ -269,7 +267,10 @@ def _region(grid: Grid, places_mm: Points, most_voxels: int) -> Grid:
     if coarser == 1.0:
         return part
     step = coarser * min(part.spacing_mm)
-    shape = [min(size, max(SMALLEST_SIDE_VOX, round(length / step) + 1)) for size, length in zip(part.shape, part.extent_mm, strict=True)]
+    shape = [
+        min(size, max(SMALLEST_SIDE_VOX, round(length / step) + 1))
+        for size, length in zip(part.shape, part.extent_mm, strict=True)
+    ]
     return part.spanned(shape)
 
 
@@ -333,9 +334,7 @@ class _Fit:
         free = displacement_on_lattice(self.free, coarse)
         led = displacement_on_lattice(self.led, coarse) * free
         finer = on([interpolation_matrix(size, few) for size, few in zip(level.shape, coarse, strict=True)], like)
-        starts, ends = (
-            _tensor(points, self.region.unit_from_world).to(like) for points in (self.pairs.fixed_mm, self.ends_mm)
-        )
+        starts, ends = (_tensor(points, self.region.unit_from_world).to(like) for points in (self.pairs.fixed_mm, self.ends_mm))
         smoothness = self.options.smoothness * DIFFUSION_WEIGHT * FIELD_STIFFNESS.get(self.options.measure.name, 1.0)
 
         def loss(sign: int, target: Target, points: Tensor, partners: Tensor) -> Tensor:

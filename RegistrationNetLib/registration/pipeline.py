@@ -23,6 +23,7 @@ from ..errors import InputError
 from ..geometry.space import affine_transform, grid_of
 from ..io.image_sources import ImageLike, modality_of
 from ..io.inputs import Pair, checked_pair
+from ..io.label_images import checked_mask
 from ..io.native_paths import printable
 from ..io.outlying import plain_pair
 from ..io.outputs import staged_folder, write_image, write_transform
@@ -42,6 +43,7 @@ from .argument_types import check_types
 from .correction import Corrected
 from .delivery import Delivered, delivered
 from .initial_transform import initial_of
+from .kept_shape import bodies_of, reached
 from .landmark_pairs import LandmarkPairs, checked_pairs
 from .method import Solution
 from .options import Options, checked_options
@@ -143,6 +145,8 @@ def register(
     moving_mask: ImageLike | None = None,
     fixed_labels: ImageLike | None = None,
     moving_labels: ImageLike | None = None,
+    rigid: ImageLike | None = None,
+    keep_volume: ImageLike | None = None,
     fixed_landmarks: ArrayLike | None = None,
     moving_landmarks: ArrayLike | None = None,
     landmark_labels: Sequence[str] | None = None,
@@ -176,6 +180,9 @@ def register(
         fixed_mask, moving_mask: the similarity counts where they are not 0; on another grid than their image they are resampled.
         fixed_labels, moving_labels: both or neither; they add a Dice term (not to NePhi's fit), and Dice before and after to
             the quality.
+        rigid: labels or a mask of fixed whose inside moves only rigidly (bones, implants): each label by itself, or of a mask each part
+            that hangs together. What was reached is told in the report.
+        keep_volume: the same for what may turn and be sheared, but keeps its volume everywhere (lesions).
         fixed_landmarks, moving_landmarks: both or neither, [N, dim] LPS mm.
         landmark_labels: what each pair of landmarks is called in the report; default: its number, from 1.
         landmarks: "judge" measures the result by them; "pull" also guides by them the alignment, and corrects near them what was
@@ -221,11 +228,15 @@ def register(
     chosen = resolution_for(pair, (grid_of(pair.fixed), grid_of(pair.moving)), options)
     warnings += chosen.warnings
     stages.weights = stage_seconds(chosen.size, options, pairs)
-    begun = _begun(previous, initial, align, options, pair)
+    bodies = bodies_of(
+        *(None if one is None else checked_mask(one, pair.fixed, what, warnings.append)
+          for one, what in ((rigid, "fixed mask of what is rigid"), (keep_volume, "fixed mask of what keeps its volume")))
+    )  # fmt: skip
+    begun = _begun(previous, initial, align, options, pair, has_bodies=bool(bodies))
     start = initial_of(initial, plain_pair(pair, warnings.append))
     # The caller's no_grad or inference_mode must not reach into the optimization.
     with shortage_told(REMEDY), PeakMemory(options.device) as memory, torch.inference_mode(False):
-        solved = solve(start, options, stages, chosen.spacing_mm, pairs, begun)
+        solved = solve(start, options, stages, chosen.spacing_mm, pairs, begun, bodies)
         held, because = solved.options, solved.because
         evidence = gathered(solved, held, held.repeats, stages.begin("repeats"))
         if evidence.repeat_failure:
@@ -267,6 +278,7 @@ def register(
         "resolution_mm": list(worked.spacing_mm[::-1]),
         "inputs": _described(pair, (fixed, moving), held, initial is not None, because) | {"previous": previous is not None},
         **solution.notes,
+        **({"kept_shape": reached(transforms.moving_from_fixed, parts["jacobian"], bodies)} if bodies else {}),
         "delivered_spacing_mm": list(transforms.spacing_mm),
         "margin_mm": transforms.margin_mm,
         "warnings": [*warnings, *solution.warnings, *_told_of_pull(pulled, pairs)],
@@ -304,6 +316,8 @@ def _begun(
     align: Sequence[str] | None,
     options: Options,
     pair: Pair,
+    *,
+    has_bodies: bool,
 ) -> Previous | None:
     """The result to go on from."""
     if previous is None:
@@ -312,10 +326,10 @@ def _begun(
         raise InputError(
             "A result to go on from came with an initial transform or stages of alignment; it holds both already. Leave them out."
         )
-    if options.landmarks != "pull":
+    if options.landmarks != "pull" and not has_bodies:
         raise InputError(
-            "A result to go on from came without anything to correct; landmarks that pull say where it is wrong. Give them, and let them "
-            "pull."
+            "A result to go on from came without anything to correct; landmarks that pull say where it is wrong, and masks what keeps its "
+            "shape. Give one of them."
         )
     if isinstance(previous, Registration | Previous):
         return previous_of(previous.moving_from_fixed, previous.fixed_from_moving, pair.fixed.GetDimension())

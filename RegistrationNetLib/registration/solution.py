@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
 from ..geometry.deformation import sample
-from ..geometry.space import Array
+from ..geometry.space import Array, grid_of
 from ..losses.measure import Measure
 from ..models.loading import trained_network
 from ..progress import StageReport, Stages
@@ -19,6 +20,7 @@ from .contrast import contrast_of
 from .correction import Corrected, CorrectionOptions, corrected
 from .field_refinement import lattice_of_field
 from .initial_transform import Initial
+from .kept_shape import Body, keeping_shape
 from .landmark_pairs import LandmarkPairs
 from .measures import ALIGNMENT_MEASURES
 from .method import Solution, Task
@@ -84,10 +86,12 @@ def solve(
     resolution_mm: float = 0.0,
     pairs: LandmarkPairs | None = None,
     previous: Previous | None = None,
+    bodies: Sequence[Body] = (),
 ) -> Solved:
     """The pair of `start` prepared, aligned, and solved by the method of `options`, at `resolution_mm` (0: that of the images).
 
     `pairs` of landmarks guide the alignment, and correct what the method finds; or what is `previous`, in place of both.
+    `bodies` keep their shape.
 
     Raises:
         GeometryError: the images do not overlap.
@@ -113,6 +117,7 @@ def solve(
     if pairs is not None:
         done = corrected(fixed, moving, solution, pairs, correction_of(options), stages.begin("correct"))
         solution = done.solution
+    solution = keeping_shape(solution, bodies, grid_of(start.pair.fixed))
     similarity = float(before), _similarity_after(measure, judged, moving, solution)
     return Solved(fixed, moving, start.matrix, network, solution, similarity, options, because, pairs, done)
 

@@ -138,7 +138,7 @@ class Client:
         """Start a registration; the job's answer is its `Result`.
 
         Args:
-            volumes: "fixed", "moving", and what there is of "fixed_mask", "moving_mask", "fixed_labels", "moving_labels".
+            volumes: "fixed", "moving", and what there is of "fixed_mask", "moving_mask", "fixed_labels", "moving_labels", "rigid", "keep_volume".
             initial: matrix [4, 4] or displacements, points of fixed → points of moving, LPS mm.
             previous: displacements of a result to go on from, "previous", and of its inverse, "previous_inverse", LPS mm.
             alignment: the affine part of that result [4, 4], where it is known.

@@ -104,9 +104,9 @@ class RegistrationLogic:
             separateParts: the affine and the deformable part come as transform nodes of their own too.
             outputs: nodes to write into instead of new ones, by name: "transform", "inverse", "warped", "jacobian", "table".
             onChanged: called with the job when it has got on, and when it has ended.
-            keywords: nodes (fixedMask, movingMask, fixedLabels, movingLabels, fixedLandmarks, movingLandmarks, initial,
-                and the names fixedMaskSegment, movingMaskSegment), and the options of `RegistrationNetLib.register` (model,
-                refine, steps, similarity, fixedModality, movingModality, align, device, smoothness, seed).
+            keywords: nodes (fixedMask, movingMask, fixedLabels, movingLabels, fixedLandmarks, movingLandmarks, rigid, keepVolume,
+                initial, and the names fixedMaskSegment, movingMaskSegment), and the options of `RegistrationNetLib.register` (model,
+                refine, steps, similarity, fixedModality, movingModality, landmarks, tolerance, align, device, smoothness, seed).
 
         Raises:
             InputError: a node is none of what it should be. What shows only after some time, as masks and bent transforms are
@@ -130,7 +130,9 @@ class RegistrationLogic:
         self._timer.start()
         return job
 
-    def refineFrom(self, result: RegistrationResult, *, fixedLandmarks: Any, movingLandmarks: Any, **keywords: Any) -> RegistrationResult:
+    def refineFrom(
+        self, result: RegistrationResult, *, fixedLandmarks: Any, movingLandmarks: Any, **keywords: Any
+    ) -> RegistrationResult:
         """Correct a result where landmarks say that it is wrong, and wait for the new one; the application stays responsive.
 
         Takes what `startRefinement` takes and raises what went wrong.
@@ -285,7 +287,7 @@ class RegistrationLogic:
 
 
 _SIDES = ("fixed", "moving")
-_NODES = [f"{side}{what}" for what in ("Mask", "Labels", "Landmarks") for side in _SIDES]
+_NODES = [*(f"{side}{what}" for what in ("Mask", "Labels", "Landmarks") for side in _SIDES), "rigid", "keepVolume"]
 _OUTPUTS = {"transform": "outputTransform", "warped": "outputVolume"}
 _SEGMENTS = [f"{side}MaskSegment" for side in _SIDES]
 

@@ -109,6 +109,17 @@ def labels_of(fixed: Node, moving: Node, *, like: tuple[Volume, Volume]) -> Step
     return one, two
 
 
+def numbered_on(node: Node, like: Volume) -> Steps[Volume]:
+    """The labels of a label map as they are, or the segments of a segmentation numbered in its order, on the lattice of `like`.
+
+    Raises:
+        InputError: neither label map nor segmentation.
+    """
+    is_segmentation = node.IsA("vtkMRMLSegmentationNode")
+    numbers = {name: number for number, name in enumerate(segments_of(node).values(), start=1)} if is_segmentation else None
+    return (yield from _labels_on(node, like, numbers))
+
+
 def segments_of(node: Node) -> dict[str, str]:
     """The names of the segments of a segmentation by their IDs, in its order."""
     segmentation = node.GetSegmentation()

@@ -15,6 +15,10 @@ _MODALITIES = {"other": _("Other"), "ct": _("CT"), "mr": _("MR")}
 CHOICES: Mapping[str, Mapping[str, str]] = {
     "fixedModality": _MODALITIES,
     "movingModality": _MODALITIES,
+    "landmarks": {
+        "judge": _("Measure the error"),
+        "pull": _("Bring the volumes together"),
+    },
     "alignment": {
         "default": _("As the network needs it"),
         "none": _("None"),
@@ -56,6 +60,7 @@ STAGES: Mapping[str, str] = {
     "align": _("Aligning the volumes"),
     "network": _("Finding the deformation"),
     "refine": _("Refining"),
+    "correct": _("Following the landmarks"),
     "repeats": _("Registering again, to see how far to trust it"),
     "finish": _("Measuring the result"),
     "download": _("Downloading"),

@@ -10,7 +10,7 @@ from ..choices import SMALLEST_SIDE_VOX
 from ..errors import InputError
 from ..io.landmark_matching import matched
 from ..io.nrrd import Volume
-from .mrml import grid_displacements, labels_of, mask_of, points_of, segment_times, transform_of, volume_of
+from .mrml import grid_displacements, labels_of, mask_of, numbered_on, points_of, segment_times, transform_of, volume_of
 from .scene_sampling import Node, Steps, displacements
 
 
@@ -22,6 +22,7 @@ class Inputs:
         fixed, moving: volumes.
         fixed_mask, moving_mask: label maps or segmentations; `…_segment` names one segment, else their union counts.
         fixed_labels, moving_labels: label maps or segmentations, both or neither.
+        rigid, keep_volume: label maps or segmentations of fixed, whose labels or segments keep their shape, or their volume.
         fixed_landmarks, moving_landmarks: markups, both or neither; partners by their labels where both have the same, else by order.
             Points that were never placed, or are not selected, do not count.
         initial: transform node; moving placed under it lies about where fixed is.
@@ -44,6 +45,8 @@ class Inputs:
     initial: Node = None
     previous: Node = None
     previous_inverse: Node = None
+    rigid: Node = None
+    keep_volume: Node = None
 
     def __post_init__(self) -> None:
         if self.fixed is not None and self.fixed is self.moving:
@@ -94,6 +97,9 @@ class Inputs:
         if self.fixed_labels is not None:
             labels = yield from labels_of(self.fixed_labels, self.moving_labels, like=(fixed, moving))
             found["fixed_labels"], found["moving_labels"] = labels
+        for name in ("rigid", "keep_volume"):
+            if (node := getattr(self, name)) is not None:
+                found[name] = yield from numbered_on(node, fixed)
         return found
 
     def landmarks(self) -> Mapping[str, Any]:

@@ -44,7 +44,7 @@ SLAB, POINTS_TOGETHER = 4, 4
 # Displacements u, and the matrix A of the affine that follows them.
 Field = tuple[sitk.Image, Array]
 
-IMAGES = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_labels", "moving_labels")
+IMAGES = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_labels", "moving_labels", "rigid", "keep_volume")
 _GIVEN = (*IMAGES, "initial", "previous", "progress")
 OPTIONS = tuple(name for name in inspect.signature(register).parameters if name not in _GIVEN)
 

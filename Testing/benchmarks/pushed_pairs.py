@@ -139,9 +139,7 @@ def _pushed(grid: Grid, seed: int, centre: Points, push: Points, warp_mm: float)
     unit = np.moveaxis(bump @ finer.unit_from_world[:-1, :-1].T, -1, 0)[None]
     velocity = torch.from_numpy(unit)
     there, back = (
-        field_transform(
-            world_displacement(VelocityField(sign * velocity, 8).displacement_field().on_lattice(), finer), finer
-        )
+        field_transform(world_displacement(VelocityField(sign * velocity, 8).displacement_field().on_lattice(), finer), finer)
         for sign in (1, -1)
     )
     return KnownMap(_chained(smooth.moving_from_fixed, there), _chained(back, smooth.fixed_from_moving))

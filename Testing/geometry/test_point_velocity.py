@@ -67,7 +67,9 @@ def test_far_from_the_ways_nothing_moves() -> None:
 def test_ends_that_contradict_each_other_within_the_noise_are_averaged_by_their_weights() -> None:
     starts = np.array([[60.0, 60.0], [60.0, 60.0]])
     ends = starts + np.array([[10.0, 0.0], [6.0, 0.0]])
-    even, uneven = (moved(flow_of(starts, ends, noise_mm=1.0, weights=weights), starts)[0, 0] - 60 for weights in (None, np.array([9.0, 1.0])))
+    even, uneven = (
+        moved(flow_of(starts, ends, noise_mm=1.0, weights=weights), starts)[0, 0] - 60 for weights in (None, np.array([9.0, 1.0]))
+    )
     assert even == pytest.approx(8.0, abs=0.5)
     assert uneven == pytest.approx(9.6, abs=0.5)
 

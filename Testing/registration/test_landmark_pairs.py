@@ -39,7 +39,9 @@ def test_a_landmark_outside_its_image_is_refused_by_name(side: str) -> None:
     points = [*FIXED[:2], [86.0, 20.0, 100.0]]  # the last voxel is centred on 85, and ends at 87.5
     assert len(checked(**{side: points})) == 3
     points[2][0], points[1][1] = 87.6, -3.0
-    with pytest.raises(InputError, match=rf"landmark 2 of {side} lies outside the image at \(40.0, -3.0, 60.0\) mm, as do 1 more"):
+    with pytest.raises(
+        InputError, match=rf"landmark 2 of {side} lies outside the image at \(40.0, -3.0, 60.0\) mm, as do 1 more"
+    ):
         checked(**{side: points})
 
 
@@ -48,6 +50,8 @@ def test_pairs_that_contradict_each_other_are_refused_by_name(side: str) -> None
     other = {"fixed": "moving", "moving": "fixed"}[side]
     same, apart = [FIXED[0], FIXED[1], [40.5, 50.0, 60.0]], [MOVING[0], MOVING[1], [44.0, 50.0, 70.0]]
     given = {side: same, other: apart, "labels": ["a", "b", "c"]}
-    with pytest.raises(InputError, match=f"landmarks b and c contradict each other: in {side} they lie 0.5 mm apart, and their partners 9.0 mm"):
+    with pytest.raises(
+        InputError, match=f"landmarks b and c contradict each other: in {side} they lie 0.5 mm apart, and their partners 9.0 mm"
+    ):
         checked(**given)
     assert len(checked(**{**given, "tolerance_mm": 2.0})) == 3
