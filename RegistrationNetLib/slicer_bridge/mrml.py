@@ -135,8 +135,12 @@ def segment_times(node: Node) -> Iterator[int]:
             yield voxels_of_it.GetMTime()
 
 
-def points_of(node: Node, what: str) -> ListedPoints:
+def points_of(node: Node, what: str, *, without: Node = None) -> ListedPoints:
     """The control points of a markups node, LPS mm of the world; those that were never placed, or are not selected, do not count.
+
+    Args:
+        without: a transform node that is not to count where the points lie under it: they are seen on a warped volume, and belong to
+            moving.
 
     Raises:
         InputError: no markups, or none that counts.
@@ -151,7 +155,9 @@ def points_of(node: Node, what: str) -> ListedPoints:
     )
     if not numbers:
         raise InputError(f"{what} ({node.GetName()}) hold no point that is placed and selected; at least one must be. Place one.")
-    points = np.array([node.GetNthControlPointPositionWorld(index) for index in numbers], dtype=np.float64)
+    is_seen_warped = without is not None and node.GetParentTransformNode() is without
+    place = node.GetNthControlPointPosition if is_seen_warped else node.GetNthControlPointPositionWorld
+    points = np.array([place(index) for index in numbers], dtype=np.float64)
     labels = tuple(str(node.GetNthControlPointLabel(index)) for index in numbers)
     return ListedPoints(points @ LPS_FROM_RAS[:3, :3], labels, numbers, count)
 

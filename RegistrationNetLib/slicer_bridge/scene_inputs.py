@@ -110,7 +110,10 @@ class Inputs:
         """
         if self.fixed_landmarks is None:
             return {}
-        both = (points_of(getattr(self, f"{side}_landmarks"), f"the {side} landmarks") for side in ("fixed", "moving"))
+        both = (
+            points_of(getattr(self, f"{side}_landmarks"), f"the {side} landmarks", without=self.previous)
+            for side in ("fixed", "moving")
+        )
         pairs = matched(*both, warn=lambda _: None)
         return {
             "fixed_landmarks": pairs.fixed_mm.tolist(),
