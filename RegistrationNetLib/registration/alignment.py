@@ -206,23 +206,25 @@ class _Aligning:
     def found(self, starts: Sequence[Array], stages: Sequence[str]) -> Array:
         placement, last = self._followed(starts, search="pose" in stages), "rigid"
         coarse, _ = self._overlap(COARSE_SIDE_VOX)
+        if self.pull is not NO_PULL:  # they say about where it is, and the images how it lies there
+            placement = improved(coarse, placement, "rigid", steps=COARSE_STEPS, first_step=0.3, tick=self.tick)
         for stage in (one for one in OPTIMIZING if one in stages):
-            moved = improved(coarse, placement, stage, steps=COARSE_STEPS, first_step=0.3, tick=self.tick, pull=self.pull)
-            before, after = (float(losses(coarse, one, self.pull)[0]) for one in (placement, moved))
+            moved = improved(coarse, placement, stage, steps=COARSE_STEPS, first_step=0.3, tick=self.tick)
+            before, after = (float(losses(coarse, one)[0]) for one in (placement, moved))
             if before - after > STAGE_GAIN * before:
                 placement, last = moved, stage
         fine, view = self._overlap(FINE_SIDE_VOX)
         freest = [one for one in OPTIMIZING if one in stages][-1:] or ["rigid"]
         for stage in dict.fromkeys((*freest, last)):
-            moved = improved(fine, placement, stage, steps=FINE_STEPS, first_step=0.2, tick=self.tick, pull=self.pull)
-            before, after = (float(losses(fine, one, self.pull)[0]) for one in (placement, moved))
+            moved = improved(fine, placement, stage, steps=FINE_STEPS, first_step=0.2, tick=self.tick)
+            before, after = (float(losses(fine, one)[0]) for one in (placement, moved))
             if before - after > STAGE_GAIN * before or stage == last:
                 placement = moved
                 break
         self.tick.finish()
         # Images that lie well already stay where they are.
         start = self._placed(starts[:1], view)
-        before, after = (float(losses(fine, one, self.pull)[0]) for one in (start, placement))
+        before, after = (float(losses(fine, one)[0]) for one in (start, placement))
         best = placement if before - after > STAGE_GAIN * before else start
         _check_overlap(float(fine.score(best.matrices()).share[0]))
         return np.asarray(best.matrices()[0].numpy())

@@ -41,6 +41,9 @@ from .prepare import Prepared
 
 # How far around the points a correction reaches, and within what distance it is free.
 REACH_MM, FREE_MM = 58.0, 36.0
+# The reach of the kernels that lead the points grows with how far these go, as what lies around an organ moves with it: at a quarter
+# of the reach half of a displacement is left.
+KERNEL_MM, KERNEL_SHARE, WIDEST_KERNEL_MM = 40.0, 2.5, 100.0
 # The region is worked on with so many voxels at most; its velocity is led through the points on a lattice of so many.
 MOST_VOXELS, VELOCITY_POINTS = 500_000, 20_000
 LEFT_OUT_VOXELS, LEFT_OUT_STEP_SHARE = 30_000, 0.5
@@ -51,7 +54,7 @@ FORGOTTEN_MM, SMOOTH_MM, FORGOTTEN_WITHIN_MM, FORGOTTEN_BEYOND_MM = 5.0, 16.0, 2
 DIFFUSION_WEIGHT = 0.1
 # Of the pull: of all pairs together, beside the similarity of the region.
 PULL_WEIGHT = 0.3
-STEPS = 24
+STEPS = 36
 SQUARINGS = 6
 # Of the search for the place of fixed that a map takes to a given one.
 INVERSION_STEPS = 40
@@ -288,8 +291,10 @@ def _lattice_mm(grid: Grid) -> Points:
 def _led(region: Grid, pairs: LandmarkPairs, ends_mm: Points, like: Tensor) -> Tensor:
     """The velocity that leads the points, [1, dim, *shape] on a coarse lattice of the region, in its unit cube."""
     coarse = _coarse(region, VELOCITY_POINTS)
+    farthest = float(np.linalg.norm(ends_mm - pairs.fixed_mm, axis=1).max())
+    reach_mm = min(WIDEST_KERNEL_MM, KERNEL_MM + KERNEL_SHARE * farthest)
     velocity = velocity_through(
-        pairs.fixed_mm, ends_mm, _lattice_mm(coarse), reach_mm=REACH_MM, noise_mm=0.3 * pairs.tolerance_mm
+        pairs.fixed_mm, ends_mm, _lattice_mm(coarse), reach_mm=reach_mm, noise_mm=0.3 * pairs.tolerance_mm
     )
     unit = velocity @ region.unit_from_world[:-1, :-1].T
     return torch.from_numpy(unit.T.reshape(1, region.dim, *coarse.shape)).to(like)

@@ -173,7 +173,7 @@ class RegistrationJob:
                 self.result = RegistrationResult(
                     nodes, self._inputs.fixed, self._inputs.moving, job.answer.report, job.answer.body
                 )
-                self.recordNode = remembered(slicer.mrmlScene, self.result).node
+                self.recordNode = remembered(slicer.mrmlScene, self.result, corrects=self._inputs.previous).node
             except Exception as error:  # noqa: BLE001, a timer has nobody to raise to; who waits for the job is told
                 self.error = error
         self._settle()

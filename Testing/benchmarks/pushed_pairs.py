@@ -1,4 +1,4 @@
-"""Pairs with a known map on which a registration by images fails in one place: an organ pushed far, or tissue without any texture.
+"""Pairs with a known map on which a registration by images fails in one place: an organ taken for its neighbour, or no texture.
 
 Fixed is a generated head. In moving it is bent by a smooth map, and in one place pushed by the flow of a bump of velocity.
 """
@@ -20,10 +20,12 @@ from RegistrationNetLib.quality.phantom import head_phantom
 
 Points = NDArray[np.float64]
 
-PUSH_MM, WIDTH_MM = 25.0, 20.0
+# Tissue within the first distance of the way is pushed by all of it, and none of it beyond the second.
+PUSH_MM, WHOLE_MM, NOTHING_MM = 25.0, 15.0, 48.0
 ORGAN_MM, ORGAN_VALUE = 11.0, 1.0
-BLANK_MM = 42.0
+BLANK_MM = 52.0
 NOISE = 0.02
+LEAST_APART_MM = 6.0
 KINDS = ("organ", "blank")
 
 
@@ -81,15 +83,11 @@ class PushedPair:
 
 
 def _spread(random: np.random.Generator, count: int, centre_mm: Points, radius_mm: float) -> Points:
-    best, apart = np.zeros((count, len(centre_mm))), -1.0
-    for _ in range(50):
-        directions = random.standard_normal((count, len(centre_mm)))
-        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-        offsets = directions * radius_mm * random.uniform(0.3, 1.0, (count, 1))
-        distances = np.linalg.norm(offsets[:, None] - offsets, axis=-1) + 1e9 * np.eye(count)
-        if distances.min() > apart:
-            best, apart = centre_mm + offsets, float(distances.min())
-    return best
+    while True:
+        offsets = random.uniform(-radius_mm, radius_mm, (count, len(centre_mm)))
+        apart = np.linalg.norm(offsets[:, None] - offsets, axis=-1) + 1e9 * np.eye(count)
+        if apart.min() > LEAST_APART_MM and np.linalg.norm(offsets, axis=1).max() < radius_mm:
+            return centre_mm + offsets
 
 
 def pushed_pair(
@@ -105,12 +103,13 @@ def pushed_pair(
     inward = grid.centre_mm - centre + 8 * random.standard_normal(dim)
     push = PUSH_MM * inward / np.linalg.norm(inward)
     values = sitk.GetArrayFromImage(head.image)
-    near = np.linalg.norm(_places_mm(grid) - centre, axis=-1)
     blend = np.clip((BLANK_MM - np.linalg.norm(_places_mm(grid) - (centre + 0.5 * push), axis=-1)) / 6.0, 0, 1)
     if kind == "blank":
         values = values * (1 - blend) + 0.6 * blend
-    else:
-        values = np.where(near < ORGAN_MM, ORGAN_VALUE, values)
+    else:  # an organ, and another one just like it where the first is pushed to: as vertebrae, ribs and lymph nodes are
+        for one in (centre, centre + push):
+            near = np.linalg.norm(_places_mm(grid) - one, axis=-1)
+            values = np.where(near < ORGAN_MM, ORGAN_VALUE, values)
     source = image_on(grid, values.astype(np.float32))
     known = _pushed(grid, seed, centre, push, warp_mm)
     moving = sitk.Resample(source, source, known.fixed_from_moving, sitk.sitkBSpline, 0.0, sitk.sitkFloat32)
@@ -132,10 +131,11 @@ def _pushed(grid: Grid, seed: int, centre: Points, push: Points, warp_mm: float)
     """The push, and after it a smooth random map."""
     smooth = random_map(grid, seed, WarpOptions(2.0, 4.0, displacement_mm=warp_mm, correlation_mm=30.0, lattice_mm=3.0))
     finer = grid.spanned([2 * size - 1 for size in grid.shape]) if min(grid.spacing_mm) > 2 else grid
-    # A bump whose flow takes its centre by the push: it is as high all along the way.
+    # The organ moves as a whole, and what lies around it the less the farther away it is: so all along its way.
     places = _places_mm(finer) - centre
     along = np.clip(places @ push / PUSH_MM, 0, PUSH_MM)[..., None] * push / PUSH_MM
-    bump = np.exp(-0.5 * (np.linalg.norm(places - along, axis=-1) / (0.7 * WIDTH_MM)) ** 2)[..., None] * push
+    away = np.clip((np.linalg.norm(places - along, axis=-1) - WHOLE_MM) / (NOTHING_MM - WHOLE_MM), 0, 1)
+    bump = (1 - away**2 * (3 - 2 * away))[..., None] * push
     unit = np.moveaxis(bump @ finer.unit_from_world[:-1, :-1].T, -1, 0)[None]
     velocity = torch.from_numpy(unit)
     there, back = (
