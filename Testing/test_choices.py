@@ -45,6 +45,12 @@ def test_landmarks_pull_where_the_command_line_says_so(given: list[str], landmar
     assert (options.landmarks, options.tolerance) == (landmarks, tolerance)
 
 
+def test_a_tolerance_that_is_no_number_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["register", "fixed", "moving", "out", "--landmarks-pull", "near"])
+    assert "argument --landmarks-pull: 'near' is not a number above 0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flag", "values"),
     [

@@ -49,7 +49,10 @@ class Pulling(argparse.Action):
         """Note both in the names that `register` has for them."""
         namespace.landmarks = "pull"
         if values is not None:
-            namespace.tolerance = values
+            try:
+                namespace.tolerance = positive_number(values)
+            except argparse.ArgumentTypeError as error:
+                raise argparse.ArgumentError(self, str(error)) from error
 
 
 def alignment_stages(text: str) -> tuple[str, ...]:

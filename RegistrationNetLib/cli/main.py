@@ -175,7 +175,7 @@ def _add_register(commands: Commands) -> None:
             help=f"points of {side} that measure the error (CSV, .fcsv, .mrk.json); both or neither",
         )
     one.add_argument(
-        "--landmarks-pull", dest="landmarks", action=Pulling, nargs="?", type=positive_number, default="judge", metavar="MM",
+        "--landmarks-pull", dest="landmarks", action=Pulling, nargs="?", default="judge", metavar="MM",
         help="landmarks guide the registration, too; they were placed to within MM, default 1",
     )  # fmt: skip
     one.set_defaults(tolerance=1.0)

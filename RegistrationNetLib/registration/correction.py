@@ -46,9 +46,9 @@ REACH_MM, FREE_MM = 58.0, 36.0
 KERNEL_MM, KERNEL_SHARE, WIDEST_KERNEL_MM = 40.0, 2.5, 100.0
 # The region is worked on with so many voxels at most; its velocity is led through the points on a lattice of so many.
 MOST_VOXELS, VELOCITY_POINTS = 500_000, 20_000
-LEFT_OUT_VOXELS, LEFT_OUT_STEP_SHARE = 30_000, 0.5
+LEFT_OUT_VOXELS, LEFT_OUT_STEP_SHARE = 30_000, 0.25
 # Each pair is left out in turn; of more, groups are.
-MOST_LEFT_OUT = 8
+MOST_LEFT_OUT = 6
 # Where a pair is missed by more, what was found is made smooth: wholly within the first distance, not at all beyond the second.
 FORGOTTEN_MM, SMOOTH_MM, FORGOTTEN_WITHIN_MM, FORGOTTEN_BEYOND_MM = 5.0, 16.0, 26.0, 50.0
 DIFFUSION_WEIGHT = 0.1
@@ -114,7 +114,7 @@ def corrected(
     missed = base.missed_mm(pairs)
     asked = base.back_mm(pairs.moving_mm) - pairs.fixed_mm
     look = partial(_alike, fixed, moving, base, pairs)
-    taken = followed(pairs.fixed_mm, asked, reach_mm=REACH_MM, alike=look)
+    taken = followed(pairs.fixed_mm, asked, look)
     chosen = pairs.only(np.flatnonzero(taken))
     groups = _groups(len(chosen)) if options.with_left_out else []
     share = 1.0 / (1 + 0.25 * len(groups))
@@ -293,9 +293,7 @@ def _led(region: Grid, pairs: LandmarkPairs, ends_mm: Points, like: Tensor) -> T
     coarse = _coarse(region, VELOCITY_POINTS)
     farthest = float(np.linalg.norm(ends_mm - pairs.fixed_mm, axis=1).max())
     reach_mm = min(WIDEST_KERNEL_MM, KERNEL_MM + KERNEL_SHARE * farthest)
-    velocity = velocity_through(
-        pairs.fixed_mm, ends_mm, _lattice_mm(coarse), reach_mm=reach_mm, noise_mm=0.3 * pairs.tolerance_mm
-    )
+    velocity = velocity_through(pairs.fixed_mm, ends_mm, _lattice_mm(coarse), reach_mm=reach_mm, noise_mm=pairs.tolerance_mm)
     unit = velocity @ region.unit_from_world[:-1, :-1].T
     return torch.from_numpy(unit.T.reshape(1, region.dim, *coarse.shape)).to(like)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import qt
-import vtk
 from slicer.i18n import tr as _
 
 from ..errors import InputError
@@ -14,7 +14,8 @@ from .panel_sight import bring_into_sight
 from .scene_correction import CorrectionViews, PointLists, place_into
 
 COLUMNS = ("on", "label", "distance")
-EVENTS = ("PointPositionDefinedEvent", "PointRemovedEvent", "PointModifiedEvent")
+PLACED = "PointPositionDefinedEvent"
+EVENTS = (PLACED, "PointRemovedEvent", "PointModifiedEvent")
 
 
 class CorrectPanel:
@@ -85,7 +86,9 @@ class CorrectPanel:
             )
         self._lists = PointLists(result)
         for node in (self._lists.fixed, self._lists.moving):
-            self._tags += [(node, node.AddObserver(getattr(node, name), self._on_points)) for name in EVENTS]
+            for name in EVENTS:
+                heard = partial(self._on_points, node, is_placed=name == PLACED)
+                self._tags.append((node, node.AddObserver(getattr(node, name), lambda *_given, heard=heard: heard())))
         self._ui.correctBox.setVisible(True)
         self._ui.correctButton.setChecked(True)
         self._views.show(result)
@@ -174,12 +177,11 @@ class CorrectPanel:
         if pairs:
             self._lists.remove(pairs[row if 0 <= row < len(pairs) else -1].label)
 
-    @vtk.calldata_type(vtk.VTK_INT)
-    def _on_points(self, caller: Any, event: str, *_given: Any) -> None:
+    def _on_points(self, node: Any, *, is_placed: bool) -> None:
         if self._lists is None:
             return
-        if event == "PointPositionDefinedEvent" or event == str(caller.PointPositionDefinedEvent):
-            self._placed(caller)
+        if is_placed:
+            self._placed(node)
         self.refresh()
 
     def _placed(self, node: Any) -> None:
@@ -187,17 +189,23 @@ class CorrectPanel:
         assert self._lists is not None
         if node is self._lists.fixed and self._next == "fixed":
             # When this click is over: Slicer ends the placing of a single point only then.
-            qt.QTimer.singleShot(0, lambda: self.is_open and self._await("moving"))
+            qt.QTimer.singleShot(0, self._await_partner)
         elif node is self._lists.moving and self._next == "moving":
             self._lists.name_partner()
             self._await("")
+
+    def _await_partner(self) -> None:
+        if self.is_open:
+            self._await("moving")
 
     def _fill(self) -> None:
         table, pairs = self._ui.pairsTable, [] if self._lists is None else self._lists.pairs()
         self._is_filling = True
         table.setRowCount(len(pairs))
         for row, pair in enumerate(pairs):
-            away = _("waits for its partner") if pair.distance_mm is None else _("{number:.1f} mm").format(number=pair.distance_mm)
+            away = (
+                _("waits for its partner") if pair.distance_mm is None else _("{number:.1f} mm").format(number=pair.distance_mm)
+            )
             for column, words in enumerate(("", pair.label, away)):
                 item = qt.QTableWidgetItem(words)
                 if column == 0:

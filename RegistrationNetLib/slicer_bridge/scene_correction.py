@@ -165,7 +165,9 @@ class CorrectionViews:
 
     def show(self, result: Any) -> None:
         """Show the two volumes of a result."""
-        slices, layers = ([_view(kind, name) for name in VIEWS.values()] for kind in ("vtkMRMLSliceNode", "vtkMRMLSliceCompositeNode"))
+        slices, layers = (
+            [_view(kind, name) for name in VIEWS.values()] for kind in ("vtkMRMLSliceNode", "vtkMRMLSliceCompositeNode")
+        )
         layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
         if self._before is None:
             self._before = {

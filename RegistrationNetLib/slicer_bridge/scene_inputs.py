@@ -110,11 +110,9 @@ class Inputs:
         """
         if self.fixed_landmarks is None:
             return {}
-        both = (
-            points_of(getattr(self, f"{side}_landmarks"), f"the {side} landmarks", without=self.previous)
-            for side in ("fixed", "moving")
-        )
-        pairs = matched(*both, warn=lambda _: None)
+        fixed = points_of(self.fixed_landmarks, "the fixed landmarks")
+        moving = points_of(self.moving_landmarks, "the moving landmarks", without=self.previous)
+        pairs = matched(fixed, moving, warn=lambda _: None)
         return {
             "fixed_landmarks": pairs.fixed_mm.tolist(),
             "moving_landmarks": pairs.moving_mm.tolist(),

@@ -56,7 +56,7 @@ def test_points_that_pass_each_other_closely_do_not_fold() -> None:
 
 def test_far_from_the_ways_nothing_moves() -> None:
     starts, places = np.array([[60.0, 60.0, 60.0]]), lattice_mm(3)
-    ends = starts + [20.0, 0.0, 0.0]
+    ends = starts + np.array([20.0, 0.0, 0.0])
     velocity = velocity_through(starts, ends, places, reach_mm=REACH_MM, noise_mm=0.1)
     along = np.clip(places[:, :1] - 60.0, 0, 20.0) * np.array([[1.0, 0, 0]])
     away = np.linalg.norm(places - starts - along, axis=1)

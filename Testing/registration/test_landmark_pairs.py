@@ -36,7 +36,7 @@ def test_pairs_are_called_by_their_labels_else_by_their_numbers() -> None:
 
 @pytest.mark.parametrize("side", ["fixed", "moving"])
 def test_a_landmark_outside_its_image_is_refused_by_name(side: str) -> None:
-    points = [*FIXED[:2], [86.0, 20.0, 100.0]]  # the last voxel is centred on 85, and ends at 87.5
+    points = [*map(list, FIXED[:2]), [86.0, 20.0, 100.0]]  # the last voxel is centred on 85, and ends at 87.5
     assert len(checked(**{side: points})) == 3
     points[2][0], points[1][1] = 87.6, -3.0
     with pytest.raises(
