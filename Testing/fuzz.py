@@ -366,10 +366,12 @@ def _checked_only(fixed: Any, moving: Any, **given: Any) -> Any:
     sides, both = ("fixed", "moving"), (fixed, moving)
     modalities = tuple(modality_of(one, given.pop(f"{side}_modality", None)) for one, side in zip(both, sides, strict=True))
     beside = {what: tuple(given.pop(f"{side}_{what}", None) for side in sides) for what in ("mask", "labels", "landmarks")}
-    initial = given.pop("initial", None)
-    checked_options(given.pop("model", "direct"), modalities=modalities, **given)
+    initial, labels = given.pop("initial", None), given.pop("landmark_labels", None)
+    for name in ("rigid", "keep_volume", "previous"):
+        given.pop(name, None)
+    options = checked_options(given.pop("model", "direct"), modalities=modalities, **given)
     pair = checked_pair(both, modalities=modalities, masks=beside["mask"], labels=beside["labels"], warn=lambda _: None)
-    pipeline._check_landmarks(*beside["landmarks"], pair)
+    pipeline._pairs_of(*beside["landmarks"], labels, pair, options)
     initial_of(initial, pair)
     raise Cancelled("cancelled; nothing was written")
 

@@ -29,7 +29,7 @@ RIGID, VOLUME = "rigid", "volume"
 FITS = {RIGID: rigid_fit, VOLUME: volume_keeping_fit}
 # Voxels of a body that tell how it moves.
 FIT_VOXELS = 20_000
-# Around a body what was found comes back within this distance, or within so many times the largest change at its surface.
+# Around a body what was found comes back within this distance, or within so many times the largest change there.
 BAND_MM, BAND_CHANGES = 15.0, 3.0
 # Bodies that touch each other may move so differently there, in mm.
 SAME_MOTION_MM = 0.5
@@ -121,9 +121,9 @@ def _distance_mm(body: Body, image: Grid, grid: Grid) -> Tensor:
     share = (np.array(grid.shape) - 1) / (np.array(image.shape) - 1)
     inside = np.zeros(grid.shape, dtype=np.uint8)
     places = body.voxels * share
-    for corner in itertools.product((np.floor, np.ceil), repeat=grid.dim):  # all points that a voxel of the body lies between
-        index = [rounded(places[:, axis]).astype(int) for axis, rounded in enumerate(corner)]
-        inside[tuple(index)] = 1
+    ends = np.floor(places).astype(int), np.ceil(places).astype(int)
+    for corner in itertools.product((0, 1), repeat=grid.dim):  # all points that a voxel of the body lies between
+        inside[tuple(ends[end][:, axis] for axis, end in enumerate(corner))] = 1
     mask = sitk.GetImageFromArray(inside)
     mask.SetSpacing(grid.spacing_mm[::-1])
     outside = sitk.SignedMaurerDistanceMap(mask, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
@@ -153,8 +153,8 @@ def _weights(changes: Sequence[Tensor], distances: Sequence[Tensor], core_mm: fl
     falls, shares = [], []
     for change, distance in zip(changes, distances, strict=True):
         beyond = (distance - core_mm).clamp(min=0)
-        surface = (distance <= core_mm + max(grid.spacing_mm)).expand_as(change[:, :1])
-        largest = float((change * lengths).square().sum(dim=1, keepdim=True).sqrt()[surface].max())
+        around = (distance <= core_mm + BAND_MM).expand_as(change[:, :1])
+        largest = float((change * lengths).square().sum(dim=1, keepdim=True).sqrt()[around].max())
         away = (beyond / max(BAND_MM, BAND_CHANGES * largest)).clamp(max=1)
         falls.append(1 - away.square() * (3 - 2 * away))
         shares.append(1 / beyond.clamp(min=1e-6).square())

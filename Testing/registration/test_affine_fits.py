@@ -49,7 +49,7 @@ def test_a_weight_of_nothing_leaves_a_pair_out() -> None:
 
 @pytest.mark.parametrize("places", [[[1.0, 2.0, 3.0]], [[0.0, 0, 0], [5.0, 0, 0]], [[0.0, 0, 0], [5.0, 0, 0], [10.0, 0, 0]]])
 def test_points_that_tell_no_rotation_give_a_shift(places: list[list[float]]) -> None:
-    matrix = rigid_fit(np.array(places), np.array(places) + [1.0, 2.0, 3.0])
+    matrix = rigid_fit(np.array(places), np.array(places) + np.array([1.0, 2.0, 3.0]))
     assert np.array_equal(matrix[:3, :3], np.eye(3))
     assert matrix[:3, 3] == pytest.approx([1.0, 2.0, 3.0])
 

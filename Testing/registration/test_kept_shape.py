@@ -66,10 +66,11 @@ def test_a_body_keeps_its_shape_and_nothing_folds(kind: str, dim: int) -> None:
     if kind == "rigid":
         assert after["from_rigid_mm"] < 0.05
     assert after["kind"] == kind
-    forward = kept.fields.moving_from_fixed
-    assert float(jacobian_determinant(forward.on_lattice()).min()) > 0.05
+    forward, plain = kept.fields.moving_from_fixed, solution.fields.moving_from_fixed
+    least = [float(jacobian_determinant(one.on_lattice()).min()) for one in (plain, forward)]
+    assert least[1] > min(0.1, 0.5 * least[0]) > 0
     far = (slice(None), slice(None), *(slice(0, 3),) * dim)
-    assert torch.equal(forward.displacement[far], solution.fields.moving_from_fixed.displacement[far])
+    assert torch.equal(forward.displacement[far], plain.displacement[far])
     inner = (slice(None), slice(None), *(slice(4, -4),) * dim)
     there_and_back = forward(kept.fields.fixed_from_moving.on_lattice()) - identity_points((SIDE,) * dim, forward.displacement)
     assert float(there_and_back[inner].abs().max()) * SPACING_MM * (SIDE - 1) < 0.1
