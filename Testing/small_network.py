@@ -1,4 +1,4 @@
-"""A card like that of a published network, at a size that tests can afford, with random weights."""
+"""A card like that of a published network, at a size that tests can afford, with random weights, and with few channels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from torch import nn
 
 from RegistrationNetLib.models import catalogue
 from RegistrationNetLib.models.catalogue import Card, card_named
+from RegistrationNetLib.models.layers import matrix, unet
 from RegistrationNetLib.registration.methods import untrained_network
 
 from .models.layers.published import randomize
 
 SHAPE = (32, 36, 40)
+PUBLISHED_CHANNELS = {
+    (unet, "DOWN_CHANNELS"): unet.DOWN_CHANNELS,
+    (unet, "UP_CHANNELS"): unet.UP_CHANNELS,
+    (matrix, "CHANNELS"): matrix.CHANNELS,
+}
 
 
 def small_card(like: str = "unigradicon", *, shape: tuple[int, ...] = SHAPE, **changes: Any) -> Card:
@@ -44,3 +50,9 @@ def random_weights(card: Card, file: Path, *, displacement: float = 0.002, seed:
     """A file with the weights of `random_network`."""
     torch.save(random_network(card, displacement=displacement, seed=seed).state_dict(), file)
     return file
+
+
+def narrow(monkeypatch: pytest.MonkeyPatch, by: int = 16) -> None:
+    """From here on networks are built as published, but with a sixteenth of the channels, for tests of what is around them."""
+    for (module, name), channels in PUBLISHED_CHANNELS.items():
+        monkeypatch.setattr(module, name, tuple(max(2, count // by) for count in channels))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..geometry.space import Array
 from .overlap_score import Overlap, View, spacing_for
@@ -91,6 +92,22 @@ def contrast_of(fixed: Prepared, moving: Prepared, moving_from_fixed: Array) -> 
         rising=min(curve.rising for curve in curves),
         voxels=voxels,
     )
+
+
+def in_the_contrast_of(like: Tensor, values: Tensor, counted: Tensor, *, by: Tensor) -> Tensor:
+    """`values` in [0, 1], each replaced by the mean that `like` has where `by` has it, among the `counted` voxels: [1, 1, *shape] all.
+
+    What two contrasts show can then be compared as in one. Between the bins of the curve it is linear.
+    """
+    known, wanted = (one[counted].double() for one in (by.clamp(0, 1) * (BINS - 1), like))
+    bins = known.round().long()
+    counts = torch.bincount(bins, minlength=BINS)
+    is_there = (counts > 0).numpy()
+    if not is_there.any():
+        return values
+    means = torch.bincount(bins, wanted, minlength=BINS) / counts.clamp_min(1)
+    found = np.interp(values.clamp(0, 1).double().numpy() * (BINS - 1), np.flatnonzero(is_there), means.numpy()[is_there])
+    return torch.from_numpy(found).to(values)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from ..memory import is_out_of_memory
 from ..progress import Progress, StageReport, Stages
 from ..quality.evidence import Evidence, Repeats, Seen, evidence_of, lattice_for
 from ..quality.likeness import body
-from .alignment import align
+from .alignment import OF_ONE_CONTRAST, align
+from .contrast import in_the_contrast_of
 from .correction import corrected
 from .landmark_pairs import LandmarkPairs
 from .method import Solution, Task
@@ -185,8 +186,12 @@ def seen_on(solved: Solved, lattice: Grid, repeats: Repeats) -> Seen:
     def inside(one: Prepared) -> Tensor:
         return counted if one.mask is None else counted & one.mask
 
+    moved = [aligned.values, warped.values]
+    if solved.options.judge.name not in OF_ONE_CONTRAST:
+        # By the curve that the whole registration shows: that of the affine part alone is blurred.
+        moved = [in_the_contrast_of(fixed.values, one, inside(warped), by=warped.values) for one in moved]
     return Seen(
-        grid=lattice, fixed=fixed.values, aligned=aligned.values, warped=warped.values,
+        grid=lattice, fixed=fixed.values, aligned=moved[0], warped=moved[1],
         inside=inside(warped), inside_aligned=inside(aligned), counted=counted,
         points_mm=mapped_mm, aligned_mm=aligned_mm, repeats=repeats,
         moving_overlap=_reached(solution, moving, lattice),

@@ -34,7 +34,7 @@ from ..loopback import Answer, Server, stalled, status, whole
 
 RESULTS = {"transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz", "error_mm.nii.gz", "report.json", "report.html"}
 README = Path(__file__).resolve().parents[2] / "README.md"
-QUICK = ["--align", "centre", "--steps", "3"]
+QUICK = ["--align", "centre", "--steps", "3", "--repeats", "0"]
 
 
 def blob(centre: Sequence[float], *, size: int = 24) -> sitk.Image:

@@ -36,7 +36,7 @@ from .test_scene_results import result as shift_result
 QUICK: dict[str, Any] = {"steps": 3, "align": []}
 # Where nothing is asked of the repeats, which take as long as the registration.
 ONCE: dict[str, Any] = {"repeats": 0}
-LONG = {"steps": 100_000}
+LONG: dict[str, Any] = {"steps": 100_000, "align": ["centre"]}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_known_warp_is_found_and_landmarks_fall_on_their_partners(scene: Any, 
         return np.linalg.norm(mrml.points_of(fixed_points, "points") - mrml.points_of(moving_points, "points"), axis=1)
 
     before = apart_mm()
-    result = logic.register(fixed, moving, fixedLandmarks=fixed_points, movingLandmarks=moving_points, **ONCE)
+    result = logic.register(fixed, moving, fixedLandmarks=fixed_points, movingLandmarks=moving_points, align=[], **ONCE)
     logic.applyTransform(moving_points, result.transformNode, harden=True)
     after = apart_mm()
     assert before.mean() > 4
@@ -119,7 +119,7 @@ def test_a_known_warp_is_found_and_landmarks_fall_on_their_partners(scene: Any, 
 def test_moving_placed_under_the_transform_looks_like_warped(scene: Any, logic: Any) -> None:
     """The worker's warped volume, by ITK, against what MRML makes of moving and the transform node."""
     fixed, moving = pair_nodes(scene)
-    result = logic.register(fixed, moving, steps=10, **ONCE)
+    result = logic.register(fixed, moving, steps=10, align=["centre"], **ONCE)
     moving.SetAndObserveTransformNodeID(result.transformNode.GetID())
     moving.HardenTransform()
     seen, warped = at_once(mrml.volume_of(moving, "moving")), at_once(mrml.volume_of(result.warpedNode, "warped"))
@@ -137,7 +137,7 @@ def test_what_the_user_sees_is_what_is_registered(scene: Any, logic: Any, side: 
     turn = np.array([[0.8, -0.6, 0, 6], [0.6, 0.8, 0, -4], [0, 0, 1, 5], [0, 0, 0, 1.0]])
     parent = linear_transform(scene, turn) if kind == "rigid" else bent_transform(scene)
     {"fixed": fixed, "moving": moving}[side].SetAndObserveTransformNodeID(parent.GetID())
-    result = logic.register(fixed, moving, steps=5, **ONCE)
+    result = logic.register(fixed, moving, steps=5, align=["centre"], **ONCE)
     assert np.allclose(centre_ras(result.warpedNode), centre_ras(fixed), atol=1.0)
     logic.applyTransform(moving, result.transformNode)
     assert np.allclose(centre_ras(moving), centre_ras(fixed), atol=1.5)
@@ -253,7 +253,10 @@ def test_cancelling_leaves_the_scene_as_it_was(scene: Any, module: Any, logic: A
         if job.progress is not None and job.progress.stage == stage:
             job.cancel()
 
-    job = logic.startRegistration(fixed, moving, onChanged=cancel_in_stage, **(QUICK if stage in ("repeats", "finish") else LONG))
+    given = {"repeats": {**QUICK, "repeats": 1}, "finish": {**QUICK, **ONCE}, "align": {**LONG, "align": ["rigid"]}}.get(
+        stage, LONG
+    )
+    job = logic.startRegistration(fixed, moving, onChanged=cancel_in_stage, **given)
     with pytest.raises(Cancelled, match="nothing was changed"):
         job.wait()
     assert job.state is module.JobState.CANCELLED

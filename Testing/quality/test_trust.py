@@ -58,6 +58,22 @@ def test_a_right_registration_fits() -> None:
     assert right().verdict.words == "fits", right().verdict
 
 
+def in_another_contrast(image: sitk.Image) -> sitk.Image:
+    """A curve that rises, falls and rises again, so that no tissue keeps its rank."""
+    values = sitk.GetArrayFromImage(image)
+    curve = np.interp(values / np.quantile(values, 0.999), [0, 0.1, 0.3, 0.5, 0.7, 0.9, 1], [0, 0.9, 0.7, 0.2, 0.5, 0.3, 0.9])
+    return image_on(grid_of(image), curve.astype(np.float32))
+
+
+def test_two_contrasts_are_compared_as_in_one() -> None:
+    one = demo_pair(5, shape=(40, 44, 40), spacing_mm=5)
+    found = register(one.fixed, in_another_contrast(one.moving), align=("centre", "rigid"), repeats=0)
+    assert found.report()["inputs"]["similarity"]["name"] == "mi"
+    assert found.evidence.pose_score > found.evidence.other_pose.score + 0.05
+    turned = register(pair().fixed, in_another_contrast(flipped(1, 2)), **QUICK)
+    assert turned.verdict.words == "does not fit"
+
+
 def test_identical_images_fit() -> None:
     assert register(pair().fixed, pair().fixed, **QUICK).verdict.words == "fits"
 

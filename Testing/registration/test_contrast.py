@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from RegistrationNetLib import register
 from RegistrationNetLib.geometry.space import grid_of, image_on
 from RegistrationNetLib.quality.phantom import head_phantom
-from RegistrationNetLib.registration.contrast import EXPLAINED, Contrast, contrast_of, rising_means
+from RegistrationNetLib.registration.contrast import EXPLAINED, Contrast, contrast_of, in_the_contrast_of, rising_means
 from RegistrationNetLib.registration.prepare import prepared
 
 from ..volumes import QUANTILES
@@ -87,3 +88,12 @@ def test_of_two_modalities_what_looks_like_one_contrast_is_compared_across_all_t
     ).report()["inputs"]["similarity"]
     assert similarity["name"] == "mi"
     assert "but the modalities differ" in similarity["chosen_because"]
+
+
+def test_an_image_is_brought_into_the_contrast_of_another_where_it_counts() -> None:
+    like = prepared(HEAD.image, QUANTILES).values
+    other, counted = 1 - like.sqrt(), like > 0.02
+    found = in_the_contrast_of(like, other, counted, by=other)
+    assert float((found - like)[counted].abs().mean()) < 0.02
+    nowhere = in_the_contrast_of(like, other, torch.zeros_like(counted), by=other)
+    assert torch.equal(nowhere, other)

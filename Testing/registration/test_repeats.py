@@ -17,7 +17,7 @@ from RegistrationNetLib.registration import repeats as repeating
 from RegistrationNetLib.registration.perturbation import PerturbationOptions, random_perturbation
 from RegistrationNetLib.registration.prepare import Prepared
 from RegistrationNetLib.registration.repeats import lattice_mm
-from Testing.small_network import install, random_weights, small_card
+from Testing.small_network import install, narrow, random_weights, small_card
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -149,6 +149,7 @@ def test_repeats_can_be_cancelled() -> None:
 
 @pytest.mark.parametrize("refine", ["none", "field"])
 def test_a_network_is_asked_again_by_the_same_code(refine, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    narrow(monkeypatch)
     card = small_card()
     install(monkeypatch, card)
     weights = random_weights(card, tmp_path / "weights.trch")

@@ -24,6 +24,7 @@ from RegistrationNetLib.slicer_bridge.worker import NICENESS
 
 from ..worker_input import pair
 
+QUICK = {"align": ["centre"], "steps": 0, "repeats": 0}
 posix = pytest.mark.skipif(os.name == "nt", reason="a script stands in for the Python")
 
 
@@ -74,7 +75,7 @@ def test_a_registration_comes_back_as_volumes_and_numbers(client: Client) -> Non
         if job.progress is not None:
             stages.append(job.progress.stage)
 
-    job = client.register(pair(), options={"steps": 20}, with_parts=True, watch=watch)
+    job = client.register(pair(), options={"steps": 20, "align": ["centre"], "repeats": 1}, with_parts=True, watch=watch)
     assert client.unfinished == (job,)
     result: Result = job.wait()
     assert client.unfinished == ()
@@ -108,6 +109,7 @@ def test_paths_and_numbers_of_numpy_travel_as_plain_ones(client: Client, tmp_pat
     options = {
         "steps": np.int64(2),
         "repeats": np.int32(0),
+        "align": ["centre"],
         "smoothness": np.float32(1),
         "fixed_landmarks": np.zeros((1, 3)),
         "moving_landmarks": [[0, 0, 0]],
@@ -139,7 +141,7 @@ def test_a_mask_and_an_initial_transform_travel(client: Client) -> None:
     shift[:3, 3] = 3, -4, 0
     field = Volume(np.tile(np.float32([3, -4, 0]), (24, 24, 24, 1)), volumes["fixed"].world_from_index)
     for initial in (shift.tolist(), field):
-        result = client.register(volumes, initial=initial, options={"steps": 0, "repeats": 0, "align": []}).wait()
+        result = client.register(volumes, initial=initial, options={**QUICK, "align": []}).wait()
         assert np.allclose(result.volumes["moving_from_fixed"].values, [3, -4, 0], atol=1e-4)
         assert result.report["inputs"]["fixed"]["mask"]
 
@@ -154,7 +156,9 @@ def test_a_worker_lets_go_of_what_is_cancelled_in_any_stage_before_it_must_be_en
         if job.progress is not None and job.progress.stage == stage:
             job.cancel()
 
-    job = client.register(pair(), options={"steps": 5 if stage in ("repeats", "finish") else 100_000}, watch=cancel_in_stage)
+    steps, repeats = (2, 1) if stage in ("repeats", "finish") else (100_000, 2)
+    align = ["rigid"] if stage == "align" else ["centre"]
+    job = client.register(pair(), options={"steps": steps, "repeats": repeats, "align": align}, watch=cancel_in_stage)
     if stage == "waiting":
         job.cancel()
         job.cancel()
@@ -165,9 +169,9 @@ def test_a_worker_lets_go_of_what_is_cancelled_in_any_stage_before_it_must_be_en
 
 
 def test_the_next_job_goes_to_the_worker_that_is_there(client: Client) -> None:
-    client.register(pair(), options={"steps": 0, "repeats": 0}).wait()
+    client.register(pair(), options=QUICK).wait()
     same = client._worker
-    client.register(pair(), options={"steps": 0, "repeats": 0}).wait()
+    client.register(pair(), options=QUICK).wait()
     assert client._worker is same
 
 

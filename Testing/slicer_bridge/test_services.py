@@ -1,6 +1,7 @@
 """What the worker can do, asked directly."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ from RegistrationNetLib.progress import silent
 from RegistrationNetLib.slicer_bridge import services
 from RegistrationNetLib.slicer_bridge.messages import WORK
 from RegistrationNetLib.slicer_bridge.packed_mask import unpacked
+from RegistrationNetLib.registration import correction
 from RegistrationNetLib.slicer_bridge.services import SERVICES, downloaded, imported, registered
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+QUICK: dict[str, Any] = {"steps": 3, "align": ["centre"], "repeats": 0}
 
 
 def blob(centre_mm: tuple[float, float, float], *, size: int = 24) -> sitk.Image:
@@ -51,7 +55,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def asked(pair: dict[str, str], folder: Path, /, **request: object) -> dict[str, object]:
     images = {name: pair[name] for name in ("fixed", "moving")}
-    return {"id": 1, "do": "register", "images": images, "options": {"steps": 3}, "folder": str(folder), **request}
+    return {"id": 1, "do": "register", "images": images, "options": QUICK, "folder": str(folder), **request}
 
 
 def test_the_fields_are_the_transforms_of_the_registration(
@@ -88,7 +92,7 @@ def test_an_initial_field_is_part_of_the_transform(pair: dict[str, str], tmp_pat
     geometry = (grid.GetSize(), grid.GetOrigin(), grid.GetSpacing(), grid.GetDirection())
     field = sitk.TransformToDisplacementField(sitk.TranslationTransform(3, shift), sitk.sitkVectorFloat32, *geometry)
     sitk.WriteImage(field, str(tmp_path / "initial.nrrd"))
-    options = {"steps": 0, "align": []}
+    options = {**QUICK, "steps": 0, "align": []}
     for initial in (
         {"field": str(tmp_path / "initial.nrrd")},
         {"matrix": [[1, 0, 0, 4], [0, 1, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1]]},
@@ -104,7 +108,9 @@ def test_displacements_come_along_the_axes_that_are_asked_for(pair: dict[str, st
     shift = {"matrix": [[1, 0.1, 0, 4], [0, 1, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1]]}
     came = []
     for axes in ((1, 1, 1), (-1, -1, 1)):
-        request = asked(pair, tmp_path, options={"steps": 0, "align": []}, initial=shift, displacement_axes=axes, parts=True)
+        request = asked(
+            pair, tmp_path, options={**QUICK, "steps": 0, "align": []}, initial=shift, displacement_axes=axes, parts=True
+        )
         files = registered(request, silent)["files"]
         came.append([sitk.GetArrayFromImage(sitk.ReadImage(path)) for path in files.values()])
     for plain, turned in zip(*came, strict=True):
@@ -115,7 +121,7 @@ def test_displacements_come_along_the_axes_that_are_asked_for(pair: dict[str, st
 def test_masks_labels_and_landmarks_reach_the_road(pair: dict[str, str], tmp_path: Path) -> None:
     images = {"fixed": pair["fixed"], "moving": pair["moving"], "fixed_labels": pair["labels"], "moving_labels": pair["labels"]}
     images["fixed_mask"] = pair["labels"]
-    options = {"steps": 0, "align": [], "fixed_landmarks": [[0, 0, 5.0]], "moving_landmarks": [[3.0, -2.0, 6.0]]}
+    options = {**QUICK, "steps": 0, "align": [], "fixed_landmarks": [[0, 0, 5.0]], "moving_landmarks": [[3.0, -2.0, 6.0]]}
     report = registered(asked(pair, tmp_path, images=images, options=options), silent)["report"]
     assert report["landmarks"]["error_mm"]["before"]["mean"] == pytest.approx(14**0.5)
     assert "1" in report["labels"]["dice"]
@@ -142,6 +148,8 @@ def test_masks_labels_and_landmarks_reach_the_road(pair: dict[str, str], tmp_pat
         ({"initial": {"matrix": [[1, 0], [0, "x"]]}}, "The initial transform of a request is a matrix"),
         ({"initial": {"matrix": [[10**400] * 4] * 4}}, "The initial transform of a request is a matrix"),
         ({"initial": {"field": None}}, "The initial field of a request is a path; None came"),
+        ({"previous": "left"}, "The result to go on from is a field, with its inverse and its alignment .*; 'left' came"),
+        ({"previous": {"field": None}}, "The previous field of a request is a path; None came"),
     ],
 )
 def test_a_bad_request_is_refused(pair: dict[str, str], tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -150,8 +158,29 @@ def test_a_bad_request_is_refused(pair: dict[str, str], tmp_path: Path, change: 
 
 
 def test_an_initial_field_must_hold_vectors(pair: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a field of 1 numbers in 3 dimensions"):
+    with pytest.raises(InputError, match="has as many numbers per voxel as dimensions; .* has 1 in 3"):
         registered(asked(pair, tmp_path, initial={"field": pair["fixed"]}), silent)
+
+
+def test_a_result_is_gone_on_from(pair: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came back before, as displacements, and the affine part of them."""
+    monkeypatch.setattr(correction, "STEPS", 0)
+    shift = {"matrix": [[1, 0.1, 0, 4], [0, 1, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1]]}
+    (tmp_path / "first").mkdir()
+    first = registered(asked(pair, tmp_path / "first", options={"steps": 0, "align": []}, initial=shift), silent)
+    files = {name: str(path) for name, path in first["files"].items()}
+    points = {"fixed_landmarks": [[0.0, 0.0, 5.0]], "moving_landmarks": [[5.0, 1.0, 6.0]], "landmarks": "pull"}
+    for previous in (
+        {"field": files["moving_from_fixed"], "inverse": files["fixed_from_moving"], "alignment": first["alignment"]},
+        {"field": files["moving_from_fixed"]},
+    ):
+        answer = registered(asked(pair, tmp_path, options={**points, "repeats": 0}, previous=previous), silent)
+        assert answer["report"]["inputs"]["previous"]
+        (told,) = answer["report"]["landmarks"]["points"]
+        assert told["unpulled_mm"] == pytest.approx(np.linalg.norm([1.0, 4.0, -1.0]), abs=0.05)
+        assert told["after_mm"] < 0.7
+        if "alignment" in previous:
+            assert np.allclose(answer["alignment"], shift["matrix"], atol=1e-6)
 
 
 def test_a_full_disk_is_told(pair: dict[str, str], tmp_path: Path) -> None:

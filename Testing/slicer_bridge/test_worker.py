@@ -75,7 +75,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_a_registration_reports_its_stages_and_leaves_its_results(worker: Worker, images: dict[str, str], tmp_path: Path) -> None:
-    worker.say(id=1, do="register", images=images, folder=str(tmp_path), options={"steps": 5})
+    worker.say(id=1, do="register", images=images, folder=str(tmp_path), options={"steps": 5, "align": ["centre"], "repeats": 1})
     events = [worker.hear()]
     while events[-1]["event"] == "progress":
         events.append(worker.hear())
@@ -108,7 +108,7 @@ def test_bad_requests_are_answered_and_the_worker_lives_on(worker: Worker) -> No
 
 
 def test_what_is_cancelled_ends_and_the_next_request_is_served(worker: Worker, images: dict[str, str], tmp_path: Path) -> None:
-    worker.say(id=6, do="register", images=images, folder=str(tmp_path), options={"steps": 100_000})
+    worker.say(id=6, do="register", images=images, folder=str(tmp_path), options={"steps": 100_000, "align": ["centre"]})
     worker.say(id=7, do="register", images=images, folder=str(tmp_path))
     worker.say(id=8, do="models")
     worker.say(id=8, do="devices")
@@ -129,7 +129,7 @@ def test_it_ends_when_its_stdin_closes_even_in_the_middle_of_work(images: dict[s
     folder.mkdir()
     (folder / "image.nrrd").write_bytes(b"x")
     worker = Worker(str(folder))
-    worker.say(id=1, do="register", images=images, options={"steps": 100_000})
+    worker.say(id=1, do="register", images=images, options={"steps": 100_000, "align": ["centre"]})
     while worker.hear()["stage"] != "refine":
         pass
     assert worker.process.stdin is not None
