@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..geometry.deformation import DisplacementField, identity_points, invert
 from ..geometry.field_pair import Fields, affine_of
-from ..geometry.space import INVERSION_TOLERANCE, Array, Grid, affine_matrix
+from ..geometry.space import INVERSION_TOLERANCE, Array, Grid, affine_matrix, affine_transform
 from ..geometry.transform_slabs import WorldMap
 from ..io.image_files import read_transform
 from .method import Solution
@@ -32,10 +32,12 @@ class Previous:
         """The same as a deformation on the lattice of `grid`, and the affine that follows it."""
         alignment = _affine_of(self.moving_from_fixed, grid)
         lattice = identity_points(grid.shape, torch.zeros(()))
-        back_to_fixed = grid.moved(alignment)
-        forward = _points(self.moving_from_fixed, grid, back_to_fixed) - lattice
+        forward = _points(self.moving_from_fixed, grid, grid.moved(alignment)) - lattice
         if self.fixed_from_moving is not None:
-            backward = _points(self.fixed_from_moving, back_to_fixed, grid) - lattice
+            # At points of fixed, as ITK knows no sheared lattice. The transform added last is applied first.
+            back = sitk.CompositeTransform([self.fixed_from_moving, affine_transform(alignment)])
+            back.FlattenTransform()
+            backward = _points(back, grid, grid) - lattice
             return Solution(alignment, Fields(grid, DisplacementField(forward), DisplacementField(backward)))
         found = invert(
             DisplacementField(forward), grid.shape, like=forward, scale=grid.extent_mm,

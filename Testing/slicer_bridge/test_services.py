@@ -11,10 +11,10 @@ import torch
 from RegistrationNetLib.errors import InputError, OutputError, WeightsError
 from RegistrationNetLib.models.catalogue import card_named
 from RegistrationNetLib.progress import silent
+from RegistrationNetLib.registration import correction
 from RegistrationNetLib.slicer_bridge import services
 from RegistrationNetLib.slicer_bridge.messages import WORK
 from RegistrationNetLib.slicer_bridge.packed_mask import unpacked
-from RegistrationNetLib.registration import correction
 from RegistrationNetLib.slicer_bridge.services import SERVICES, downloaded, imported, registered
 
 pytestmark = pytest.mark.usefixtures("one_thread")
