@@ -104,9 +104,10 @@ def pushed_pair(
     push = PUSH_MM * inward / np.linalg.norm(inward)
     values = sitk.GetArrayFromImage(head.image)
     blend = np.clip((BLANK_MM - np.linalg.norm(_places_mm(grid) - (centre + 0.5 * push), axis=-1)) / 6.0, 0, 1)
-    if kind == "blank":
-        values = values * (1 - blend) + 0.6 * blend
-    else:  # an organ, and another one just like it where the first is pushed to: as vertebrae, ribs and lymph nodes are
+    values = values * (1 - blend) + 0.6 * blend
+    if (
+        kind == "organ"
+    ):  # an organ, and another one just like it where the first is pushed to: as vertebrae, ribs and lymph nodes are
         for one in (centre, centre + push):
             near = np.linalg.norm(_places_mm(grid) - one, axis=-1)
             values = np.where(near < ORGAN_MM, ORGAN_VALUE, values)

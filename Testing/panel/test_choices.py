@@ -217,8 +217,8 @@ def test_landmarks_that_pull_reach_the_logic_with_their_tolerance(scene: Any, pa
     before = asked()
     assert not panel.ui.toleranceSlider.isEnabled()
     panel.choose("landmarksCombo", "Bring the volumes together")
-    panel.type("toleranceSlider", "2.5")
-    assert asked() == {**before, "landmarks": "pull", "tolerance": 2.5}
+    panel.type("toleranceSlider", "3")
+    assert asked() == {**before, "landmarks": "pull", "tolerance": 3.0}
 
 
 def test_landmarks_that_are_to_pull_and_are_not_there_are_asked_for(panel: Panel, asked: Any) -> None:

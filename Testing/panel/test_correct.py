@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import slicer
 
+from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.slicer_bridge.mrml import points_of
 from RegistrationNetLib.slicer_bridge.scene_correction import PointLists
 from RegistrationNetLib.slicer_bridge.scene_record import records
@@ -79,7 +80,9 @@ def test_three_clicks_from_a_wrong_place_to_a_new_result(registered: Panel, fake
     assert request["options"]["model"] == before.report["model"]
     assert set(request["previous"]) == {"previous", "previous_inverse"}
     assert request["options"]["fixed_landmarks"] == [[0, 0, 0]]
-    assert np.allclose(request["options"]["moving_landmarks"], points_of(moving, "points", without=before.transformNode).points_mm)
+    assert np.allclose(
+        request["options"]["moving_landmarks"], points_of(moving, "points", without=before.transformNode).points_mm
+    )
     assert not panel.ui.undoCorrectionButton.isEnabled()
     answer(panel, fake)
     after = panel.widget.resultPanel.result
@@ -138,6 +141,7 @@ def test_a_pair_can_be_gone_to_moved_switched_off_and_removed(registered: Panel,
 
 def test_the_points_are_saved_with_the_scene_and_go_on(scene: Any, registered: Panel, fake: FakeClient, tmp_path: Path) -> None:
     panel = registered
+    scene.RegisterNodeClass(slicer.vtkMRMLMarkupsJsonStorageNode())  # the application's Markups module does this
     panel.click("correctButton")
     put_point(panel, (0, 0, 0))
     put_point(panel, (3, 4, 0))
@@ -173,8 +177,6 @@ def test_a_result_without_its_transform_cannot_be_corrected(scene: Any, register
 
 
 def test_a_refinement_that_fails_is_told_and_leaves_everything(registered: Panel, fake: FakeClient) -> None:
-    from RegistrationNetLib.errors import InputError
-
     panel, before = registered, registered.widget.resultPanel.result
     panel.click("correctButton")
     put_point(panel, (0, 0, 0))
@@ -193,7 +195,7 @@ def test_fixed_and_warped_stand_side_by_side_and_the_views_come_back(scene: Any,
     layout = scene.AddNode(slicer.vtkMRMLLayoutNode())
     layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
     made = {}
-    for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal")):
+    for name in ("Red", "Yellow"):
         composite = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
         composite.SetLayoutName(name)
         made[name] = composite
