@@ -150,6 +150,9 @@ def _flat(value: object, name: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flat(inner, f"{name} {_words(str(key))}".strip())
+    elif isinstance(value, list | tuple) and value and all(isinstance(one, Mapping) for one in value):
+        for number, inner in enumerate(value, start=1):
+            yield from _flat(inner, f"{name} {number}".strip())
     elif isinstance(value, list | tuple):
         yield name, ", ".join(_text(one) for one in value)
     else:
