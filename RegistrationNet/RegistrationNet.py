@@ -109,6 +109,8 @@ class RegistrationNetParameterNode:
     fixedModality: Annotated[str, Choice(list(CHOICES["fixedModality"]))] = "other"
     movingModality: Annotated[str, Choice(list(CHOICES["movingModality"]))] = "other"
     smoothness: Annotated[float, WithinRange(0.1, 10.0)] = 1.0
+    # In mm; 0 leaves it to the program.
+    resolution: Annotated[float, WithinRange(0.0, 20.0)] = 0.0
     device: str = "auto"
     separateParts: bool = False
     mirrored: bool = False

@@ -11,6 +11,8 @@ ALIGNMENT_STAGES = ("centre", "pose", "rigid", "similarity", "affine")
 # Landmarks measure the result, or guide it, too.
 LANDMARK_USES = ("judge", "pull")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# How an image is read between its voxels when it is warped: the first two of images, the last two of labels.
+INTERPOLATIONS = ("linear", "bspline", "nearest", "label-gaussian")
 # What can be required of a registration, the best first.
 VERDICTS = ("fits", "look-closely")
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..memory import full_precision
-from .trilinear import FEWEST_POINTS, SampledByLayers, pulled_back
+from .trilinear import FEWEST_POINTS, SampledByLayers, pulled_back, with_slopes
 
 Outside = Literal["border", "zeros"]
 
@@ -71,6 +71,19 @@ def sample_pulled_back(image: Tensor, points: Tensor, upstream: Tensor, outside:
     with torch.enable_grad():
         places = points.detach().requires_grad_()
         return torch.autograd.grad(sample(image, places, outside=outside), places, upstream)[0]
+
+
+def sample_with_slopes(image: Tensor, points: Tensor, outside: Outside = "border") -> tuple[Tensor, Tensor]:
+    """`sample(image, points)` of one image [1, 1, *shape], and its derivatives by the points [1, dim, *out]: [1, dim, *out]."""
+    assert image.shape[:2] == (1, 1), "one image of one channel"
+    if outside == "border" and _is_for_layers(image, points):
+        values, slopes = with_slopes(image, points.flatten(2))
+        return values.view(1, 1, *points.shape[2:]), slopes.view_as(points)
+    with torch.enable_grad():
+        places = points.detach().requires_grad_()
+        values = sample(image, places, outside=outside)
+        (by_points,) = torch.autograd.grad(values.sum(), places)
+    return values.detach(), by_points
 
 
 def _is_for_layers(image: Tensor, points: Tensor) -> bool:

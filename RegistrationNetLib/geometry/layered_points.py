@@ -1,4 +1,4 @@
-"""A map of a fine lattice that is made of a coarser one's values, used a few layers at a time, so that its points are never held.
+"""A map of a fine lattice that is made of a coarser one's values, used a part at a time, so that its points are never held.
 
 Beside the values at the voxels that a loss needs, three coordinates for each of them, the places where they are read and the
 gradients of both would be the most that a registration holds. They are made of few knots, so they are made again where they are needed.
@@ -19,6 +19,21 @@ from .separable import apply_along_axes
 
 # Points that are held at a time on the CPU, and on a graphics card, whose many units want more work at once.
 POINTS_AT_A_TIME, POINTS_ON_GRAPHICS = 2**18, 2**24
+
+
+Box = tuple[slice, ...]
+"""A part of a lattice: where it begins and ends along each axis."""
+
+
+class AddedUp(Protocol):
+    """A number that is a sum over boxes of a lattice, each of which counts by itself; they may overlap."""
+
+    @property
+    def boxes(self) -> Sequence[Box]:
+        """All of them."""
+
+    def of(self, points: Tensor, number: int, *, wanted: bool) -> tuple[Tensor, Tensor | None]:
+        """What the box of this `number` adds, moved to `points` [1, dim, *box], and its gradient with respect to them if it is wanted."""
 
 
 class Summed(Protocol):
@@ -52,22 +67,29 @@ class Layered:
         flat = apply_along_axes(values.flatten(1, 2), others)
         return Layered(flat.unflatten(1, values.shape[1:3]), first)
 
-    def displacement(self, rest: Tensor, layers: slice) -> Tensor:
-        """Of some layers: [1, dim, layers, *shape[1:]]; `rest` is the own, or takes its place."""
+    def displacement(self, rest: Tensor, box: Box) -> Tensor:
+        """Of part of the lattice: [1, dim, *box]; `rest` is the own, or takes its place."""
+        layers, *others = box
         knots = self._knots(layers)
-        moved = self.along[layers, knots] @ rest[0, :, knots].flatten(2)
-        return moved.unflatten(2, rest.shape[3:])[None]
+        taken = rest[0][_every_channel(knots, others)]
+        moved = self.along[layers, knots] @ taken.flatten(2)
+        return moved.unflatten(2, taken.shape[2:])[None]
 
-    def add_pulled_back(self, upstream: Tensor, layers: slice, gradient: Tensor) -> None:
-        """Add to `gradient`, that of `rest`, what comes from the displacement of some layers."""
+    def add_pulled_back(self, upstream: Tensor, box: Box, gradient: Tensor) -> None:
+        """Add to `gradient`, that of `rest`, what comes from the displacement of part of the lattice."""
+        layers, *others = box
         knots = self._knots(layers)
         pulled = self.along[layers, knots].T @ upstream[0].flatten(2)
-        gradient[0, :, knots] += pulled.unflatten(2, gradient.shape[3:])
+        gradient[0][_every_channel(knots, others)] += pulled.unflatten(2, upstream.shape[3:])
 
     def _knots(self, layers: slice) -> slice:
         """Those that some layers depend on."""
         taken = (self.along[layers] != 0).any(dim=0).nonzero()
         return slice(int(taken[0]), int(taken[-1]) + 1)
+
+
+def _every_channel(knots: slice, others: Sequence[slice]) -> Box:
+    return (slice(None), knots, *others)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,14 +113,24 @@ class LayeredPoints:
         total: Tensor = _SummedInLayers.apply(self.added.rest, self, sums)  # type: ignore[no-untyped-call]
         return total
 
-    def points(self, rest: Tensor, layers: slice) -> Tensor:
-        """Where some layers are moved to, `rest` being that of `added`: [1, dim, layers, *shape[1:]]."""
-        moved = self.added.displacement(rest, layers)
+    def added_up(self, work: AddedUp) -> Tensor:
+        """The sum of `work` over its boxes of the lattice, a scalar; differentiable in what is optimized."""
+        total: Tensor = _AddedUpInBoxes.apply(self.added.rest, self, work)  # type: ignore[no-untyped-call]
+        return total
+
+    def points(self, rest: Tensor, box: Box) -> Tensor:
+        """Where part of the lattice is moved to, `rest` being that of `added`: [1, dim, *box]."""
+        moved = self.added.displacement(rest, box)
         if self.begun is not None:
-            moved = moved + self.begun.displacement(self.begun.rest, layers)
-        axes = [torch.linspace(0, 1, size, dtype=moved.dtype, device=moved.device) for size in self.shape]
-        axes[0] = axes[0][layers]
-        return moved + torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+            moved += self.begun.displacement(self.begun.rest, box)
+        for axis, (size, part) in enumerate(zip(self.shape, box, strict=True)):
+            line = torch.linspace(0, 1, size, dtype=moved.dtype, device=moved.device)[part]
+            moved[:, axis] += line.view(-1, *(1,) * (len(box) - 1 - axis))
+        return moved
+
+    def box_of(self, layers: slice) -> Box:
+        """Some layers of the first axis, as a box."""
+        return (layers, *(slice(0, size) for size in self.shape[1:]))
 
     def parts(self) -> Iterator[slice]:
         """Layers that are held at a time."""
@@ -109,7 +141,7 @@ class LayeredPoints:
     def _made(self, work: _Sampled | _Determinant) -> Tensor:
         parts = list(self.parts())
         if len(parts) == 1:
-            return work.of(self.points(self.added.rest, parts[0]), parts[0])
+            return work.of(self.points(self.added.rest, self.box_of(parts[0])), parts[0])
         whole: Tensor = _InLayers.apply(self.added.rest, self, work)  # type: ignore[no-untyped-call]
         return whole
 
@@ -160,7 +192,9 @@ class _InLayers(torch.autograd.Function):
     def forward(ctx: Any, rest: Tensor, moved: LayeredPoints, work: _Sampled | _Determinant) -> Tensor:
         ctx.save_for_backward(rest)
         ctx.moved, ctx.work = moved, work
-        return torch.cat([work.of(moved.points(rest, work.needed(layers)), layers) for layers in moved.parts()], dim=2)
+        return torch.cat(
+            [work.of(moved.points(rest, moved.box_of(work.needed(layers))), layers) for layers in moved.parts()], dim=2
+        )
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -168,7 +202,7 @@ class _InLayers(torch.autograd.Function):
         (rest,) = ctx.saved_tensors
         gradient = torch.zeros_like(rest)
         for layers in ctx.moved.parts():
-            needed = ctx.work.needed(layers)
+            needed = ctx.moved.box_of(ctx.work.needed(layers))
             pulled = ctx.work.pulled_back(ctx.moved.points(rest, needed), layers, upstream[:, :, layers])
             ctx.moved.added.add_pulled_back(pulled, needed, gradient)
         return gradient, None, None
@@ -180,11 +214,12 @@ class _SummedInLayers(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rest: Tensor, moved: LayeredPoints, sums: Summed) -> Tensor:
         for layers in moved.parts():
-            sums.add(moved.points(rest, layers), layers)
+            sums.add(moved.points(rest, moved.box_of(layers)), layers)
         gradient = torch.zeros_like(rest)
         if ctx.needs_input_grad[0]:
             for layers in moved.parts():
-                moved.added.add_pulled_back(sums.pulled_back(moved.points(rest, layers), layers), layers, gradient)
+                box = moved.box_of(layers)
+                moved.added.add_pulled_back(sums.pulled_back(moved.points(rest, box), layers), box, gradient)
         ctx.save_for_backward(gradient)
         return sums.value()
 
@@ -193,6 +228,57 @@ class _SummedInLayers(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream, None, None
+
+
+class _AddedUpInBoxes(torch.autograd.Function):
+    """A sum over boxes of moved points, whose gradient is worked out together with it."""
+
+    @staticmethod
+    def forward(ctx: Any, rest: Tensor, moved: LayeredPoints, work: AddedUp) -> Tensor:
+        wanted = bool(ctx.needs_input_grad[0])
+        total, gradient = rest.new_zeros((), dtype=torch.float64), torch.zeros_like(rest) if wanted else None
+        for number, box in enumerate(work.boxes):
+            value, by_points = work.of(moved.points(rest, box), number, wanted=wanted)
+            total += value
+            if gradient is not None and by_points is not None:
+                moved.added.add_pulled_back(by_points, box, gradient)
+        ctx.save_for_backward(gradient)
+        return total.to(rest.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream, None, None
+
+
+class _AddedUpOverPoints(torch.autograd.Function):
+    """The same of points that are held."""
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, work: AddedUp) -> Tensor:
+        wanted = bool(ctx.needs_input_grad[0])
+        total, gradient = points.new_zeros((), dtype=torch.float64), torch.zeros_like(points) if wanted else None
+        for number, box in enumerate(work.boxes):
+            every = (slice(None), slice(None), *box)
+            value, by_points = work.of(points[every], number, wanted=wanted)
+            total += value
+            if gradient is not None and by_points is not None:
+                gradient[every] += by_points
+        ctx.save_for_backward(gradient)
+        return total.to(points.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream, None
+
+
+def added_up_over(points: Tensor, work: AddedUp) -> Tensor:
+    """The sum of `work` over its boxes of points [1, dim, *shape], a scalar; differentiable in the points."""
+    total: Tensor = _AddedUpOverPoints.apply(points, work)  # type: ignore[no-untyped-call]
+    return total
 
 
 class _SummedOverPoints(torch.autograd.Function):

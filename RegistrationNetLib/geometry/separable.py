@@ -113,6 +113,11 @@ def bspline_change_matrix(intervals_new: int, intervals_old: int) -> Matrix:
     return np.linalg.pinv(bspline_matrix(size, intervals_new)) @ bspline_matrix(size, intervals_old)
 
 
+def linear_matrix(places: NDArray[np.float64], size_in: int) -> Matrix:
+    """Linear interpolation at `places` in voxels; beyond the first and the last one their values hold: [len(places), size_in]."""
+    return _linear_weights(np.clip(places, 0, size_in - 1), size_in)
+
+
 def _linear_weights(position: NDArray[np.float64], size_in: int) -> Matrix:
     lower = np.clip(np.floor(position).astype(int), 0, max(size_in - 2, 0))
     upper = np.minimum(lower + 1, size_in - 1)

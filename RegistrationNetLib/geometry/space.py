@@ -7,7 +7,8 @@ how a lattice is resized, and how a map of the unit cube becomes a transform in 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from ..errors import GeometryError
 from .deformation import Affine, Composition, DisplacementField, Map, Outside, identity_points, invert, sample
-from .separable import antialiasing_matrix, apply_along_axes, on
+from .pyramid import in_layers
+from .separable import Matrix, antialiasing_matrix, apply_along_axes, linear_matrix, on
 
 Array = NDArray[np.floating]
 
@@ -26,6 +28,10 @@ Array = NDArray[np.floating]
 ORTHOGONAL_WITHIN = 2e-3
 # Of the longest edge: 0.01 mm of a head.
 INVERSION_TOLERANCE = 5e-5
+# By so much of a voxel, over the whole lattice, axes that run along each other may drift apart.
+PARALLEL_WITHIN_VOX = 1e-3
+# Voxels of a large lattice that are looked at at a time on the CPU.
+SLAB_VOXELS = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,12 +289,33 @@ def values_on(values: Tensor, source: Grid, target: Grid, *, nearest: bool = Fal
     """`values` [1, C, *source.shape] at the lattice of `target`, both seen as parts of one world: [1, C, *target.shape].
 
     Where the target is coarser, a Gaussian blur adapted to the ratio comes first (not for `nearest`), so that nothing aliases.
+    Beside both only a few layers are held.
     """
     source_from_target = np.linalg.inv(source.world_from_voxel) @ target.world_from_voxel
-    steps_vox = np.linalg.norm(source_from_target[:-1, :-1], axis=1)
-    unit = torch.as_tensor(unit_from_unit(source, target)[:-1], dtype=values.dtype, device=values.device)
-    points = Affine(unit)(identity_points(target.shape, values))
-    return values_at(values, points, [float(step) for step in steps_vox], nearest=nearest, outside=outside)
+    steps_vox = [float(step) for step in np.linalg.norm(source_from_target[:-1, :-1], axis=1)]
+    if not nearest and outside == "border" and runs_along(source_from_target, target.shape):
+        matrices = _matrices_along(source_from_target, steps_vox, source.shape, target.shape)
+        return in_layers(lambda layers: values[:, :, layers], matrices)
+    blurred = values if nearest else _blurred(values, steps_vox)
+    return _in_slabs(
+        target, values, lambda slab: sample(blurred, _points_of(source, slab, values), outside=outside, nearest=nearest)
+    )
+
+
+def runs_along(source_from_target: Array, shape: Sequence[int]) -> bool:
+    """Whether a lattice of `shape` has its axes along those, in this order, of the voxels to which the matrix leads."""
+    across = source_from_target[:-1, :-1] * (1 - np.eye(len(shape)))
+    return bool(np.abs(across).max() * max(shape) <= PARALLEL_WITHIN_VOX)
+
+
+def _matrices_along(
+    source_from_target: Array, steps_vox: Sequence[float], shape_in: Sequence[int], shape_out: Sequence[int]
+) -> list[Matrix]:
+    return [
+        linear_matrix(source_from_target[axis, axis] * np.arange(new) + source_from_target[axis, -1], old)
+        @ antialiasing_matrix(old, steps_vox[axis])
+        for axis, (new, old) in enumerate(zip(shape_out, shape_in, strict=True))
+    ]
 
 
 def values_at(
@@ -299,16 +326,53 @@ def values_at(
     Where its points are more than a voxel apart (by `steps_vox`, along each axis of the values) a Gaussian blur adapted to that
     comes first (not for `nearest`), so that nothing aliases.
     """
-    if not nearest:
-        blurs = [antialiasing_matrix(size, step) for size, step in zip(values.shape[2:], steps_vox, strict=True)]
-        values = apply_along_axes(values, on(blurs, values))
-    return sample(values, points, outside=outside, nearest=nearest)
+    blurred = values if nearest else _blurred(values, steps_vox)
+    return sample(blurred, points, outside=outside, nearest=nearest)
+
+
+def _blurred(values: Tensor, steps_vox: Sequence[float]) -> Tensor:
+    """Against aliasing where every `steps_vox` voxels along each axis are read."""
+    if max(steps_vox) <= 1:
+        return values
+    blurs = [antialiasing_matrix(size, step) for size, step in zip(values.shape[2:], steps_vox, strict=True)]
+    return apply_along_axes(values, on(blurs, values))
 
 
 def is_inside(source: Grid, target: Grid, like: Tensor) -> Tensor:
     """Which points of the lattice of `target` lie within `source`: boolean [1, 1, *target.shape], half a voxel around counted in."""
+    return _in_slabs(target, like, lambda slab: lies_inside(source, _points_of(source, slab, like)))
+
+
+def _points_of(source: Grid, target: Grid, like: Tensor) -> Tensor:
+    """The lattice of `target` as points of the unit cube of `source`, with dtype and device of `like`: [1, dim, *target.shape]."""
     unit = torch.as_tensor(unit_from_unit(source, target)[:-1], dtype=like.dtype, device=like.device)
-    return lies_inside(source, Affine(unit)(identity_points(target.shape, like)))
+    return Affine(unit)(identity_points(target.shape, like))
+
+
+def _in_slabs(target: Grid, like: Tensor, made: Callable[[Grid], Tensor]) -> Tensor:
+    """What is `made` of a lattice, [1, C, *target.shape]; of a large one on the CPU a slab at a time."""
+    if math.prod(target.shape) <= SLAB_VOXELS or like.device.type != "cpu":
+        return made(target)
+    whole: Tensor | None = None
+    for layers in slabs(target, SLAB_VOXELS):
+        part = made(slab_of(target, layers))
+        if whole is None:
+            whole = part.new_empty(*part.shape[:2], *target.shape)
+        whole[:, :, layers] = part
+    assert whole is not None
+    return whole
+
+
+def slabs(grid: Grid, voxels: int) -> Iterator[slice]:
+    """Layers of the first axis, so many at a time that they hold about `voxels` voxels, and two of them at least."""
+    layers = max(2, voxels // math.prod(grid.shape[1:]))
+    for start in range(0, grid.shape[0], layers):
+        yield slice(start, min(start + layers, grid.shape[0]))
+
+
+def slab_of(grid: Grid, layers: slice) -> Grid:
+    """Some layers of the first axis."""
+    return grid.cropped((layers, *(slice(0, size) for size in grid.shape[1:])))
 
 
 def lies_inside(source: Grid, points: Tensor) -> Tensor:

@@ -6,8 +6,6 @@ the same along each axis, so that a slab of voxels is two small matrix products.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,23 +13,9 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
+from .deformation import Affine, sample
 from .separable import Matrix, apply_along_axes, on
-from .space import Array, Grid, affine_matrix, displacements_mm, grid_of
-
-# By so much of a voxel, over the whole lattice, axes that run along each other may drift apart.
-PARALLEL_WITHIN_VOX = 1e-3
-
-
-def slabs(grid: Grid, voxels: int) -> Iterator[slice]:
-    """Layers of the first axis, so many at a time that they hold about `voxels` voxels, and two of them at least."""
-    layers = max(2, voxels // math.prod(grid.shape[1:]))
-    for start in range(0, grid.shape[0], layers):
-        yield slice(start, min(start + layers, grid.shape[0]))
-
-
-def slab_of(grid: Grid, layers: slice) -> Grid:
-    """Some layers of the first axis."""
-    return grid.cropped((layers, *(slice(0, size) for size in grid.shape[1:])))
+from .space import PARALLEL_WITHIN_VOX, Array, Grid, affine_matrix, displacements_mm, grid_of, runs_along
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +60,26 @@ class WorldMap:
         voxel_from_moved = voxel_from_world @ self.affine
         return _moved(voxel_from_moved @ lattice.world_from_voxel, voxel_from_moved, displacement, lattice)
 
+    def voxels_of(self, target: Grid, source: Grid, places: Tensor) -> Tensor | None:
+        """Where the transform takes `places` [1, dim, *any] in voxels of `source`, in voxels of `target`; None for transforms of another form."""
+        if self.affine is None:
+            return None
+        voxel_from_moved = np.linalg.inv(target.world_from_voxel) @ self.affine
+        moved = _through(voxel_from_moved @ source.world_from_voxel, places)
+        if self.displacement_mm is None or self.grid is None:
+            return moved
+        own = _through(np.linalg.inv(self.grid.world_from_voxel) @ source.world_from_voxel, places)
+        displacement = self._displacement_at(own)
+        linear = torch.as_tensor(voxel_from_moved[:-1, :-1]).to(displacement)
+        return moved + (linear @ displacement.flatten(2)).view_as(moved)
+
+    def _displacement_at(self, own: Tensor) -> Tensor:
+        """Of the field at places in its own voxels; as ITK has it, 0 from half a voxel beyond the field on."""
+        assert self.displacement_mm is not None
+        sizes = own.new_tensor(self.displacement_mm.shape[2:]).view(1, -1, *(1,) * (own.dim() - 2))
+        inside = ((own >= -0.5) & (own <= sizes - 0.5)).all(dim=1, keepdim=True)
+        return sample(self.displacement_mm, own / (sizes - 1).clamp_min(1)) * inside
+
     def displacement_on(self, lattice: Grid) -> Tensor | None:
         """Of the field at the voxels of `lattice`, [1, dim, *shape] in world x, y, z; None where the axes do not run along it.
 
@@ -86,8 +90,7 @@ class WorldMap:
         if self.displacement_mm is None or self.grid is None:
             return torch.zeros(1, lattice.dim, *lattice.shape, dtype=self.dtype)
         own_from_lattice = np.linalg.inv(self.grid.world_from_voxel) @ lattice.world_from_voxel
-        across = own_from_lattice[:-1, :-1] * (1 - np.eye(lattice.dim))
-        if np.abs(across).max() * max(lattice.shape) > PARALLEL_WITHIN_VOX:
+        if not runs_along(own_from_lattice, lattice.shape):
             return None
         matrices = [
             _interpolation(float(own_from_lattice[axis, axis]), float(own_from_lattice[axis, -1]), size, own)
@@ -133,6 +136,10 @@ def _separably(values: Tensor, matrices: list[Matrix]) -> Tensor:
     few = torch.einsum("ij,cj...->ci...", rows, values[0, :, layers])
     wide = apply_along_axes(few.flatten(0, 1)[None], on(rest, values))
     return wide.unflatten(1, few.shape[:2])
+
+
+def _through(matrix: Array, places: Tensor) -> Tensor:
+    return Affine(torch.as_tensor(matrix[:-1]).to(places))(places)
 
 
 def _of_itk(transform: sitk.Transform, lattice: Grid) -> Tensor:

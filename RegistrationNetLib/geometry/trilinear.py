@@ -25,6 +25,8 @@ MOST_POINTS, FEWEST_POINTS = 2**16, 2**12
 # Half as many steps between rows are 1 in the unit of `grid_sample`: a power of 2, so that the number of a row is not rounded.
 # A place between rows is, by 0.000125 voxels at most, and where there are more steps it is not looked up between rows.
 MOST_STEPS_ROUNDED, MOST_STEPS = 2**12, 2**14
+# Points whose values come with their derivatives at a time: few dozen temporaries stay in the cache.
+POINTS_WITH_SLOPES = 2**15
 _LINEAR, _BORDER = 0, 1  # torch's numbers for these options of its backward functions
 
 
@@ -70,6 +72,58 @@ def pulled_back(
         by_image = by_image.sum(0, keepdim=True)
     by_points = _gathered(torch.stack(by_lattice[:, 0, 0].unbind(-1)[::-1], dim=1).mul_(2), points) if wanted[1] else None
     return by_image if wanted[0] else None, by_points
+
+
+def with_slopes(image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Values [1, 1, P] of an image [1, 1, D, H, W] at points [1, 3, P] of the unit cube, and their derivatives by them [1, 3, P].
+
+    Outside, the values are those of the border, and the derivative across it is 0. Both come from the eight voxels around a point.
+    """
+    values, slopes = image.new_empty(1, 1, points.shape[2]), torch.empty_like(points)
+    corners = _Corners(image.flatten(), image.shape[2:])
+    for few, *found in zip(*(one[0].split(POINTS_WITH_SLOPES, dim=1) for one in (points, values, slopes)), strict=True):
+        corners.interpolate(few, found[0][0], found[1])
+    for axis, size in enumerate(image.shape[2:]):
+        place = points[:, axis]
+        slopes[:, axis] *= ((place > 0) & (place < 1)) * float(size - 1)
+    return values, slopes
+
+
+@dataclass(frozen=True, eq=False)
+class _Corners:
+    """An image's voxels `flat` [D H W], from which those around a point are taken."""
+
+    flat: Tensor
+    shape: Sequence[int]
+
+    def interpolate(self, points: Tensor, values: Tensor, slopes: Tensor) -> None:
+        """Fill `values` [P], and `slopes` [3, P] per layer, row and column, at `points` [3, P]."""
+        first, (z, y, x) = self._places(points)
+        _, height, width = self.shape
+        rows, by_column = [], []
+        for further in (0, width, height * width, height * width + width):
+            before, behind = (self.flat[further + step :].index_select(0, first) for step in (0, 1))
+            behind -= before
+            rows.append(before.addcmul_(behind, x))
+            by_column.append(behind)
+        by_row = [rows[1] - rows[0], rows[3] - rows[2]]
+        layers = [rows[0].addcmul_(by_row[0], y), rows[2].addcmul_(by_row[1], y)]
+        torch.sub(layers[1], layers[0], out=slopes[0])
+        torch.addcmul(layers[0], slopes[0], z, out=values)
+        torch.lerp(by_row[0], by_row[1], z, out=slopes[1])
+        torch.lerp(by_column[0].lerp_(by_column[1], y), by_column[2].lerp_(by_column[3], y), z, out=slopes[2])
+
+    def _places(self, points: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The first of the voxels around each point, and how far from it to the next the point lies along each axis."""
+        small = self.flat.numel() < 2**31
+        first = torch.zeros(points.shape[1], dtype=torch.int32 if small else torch.int64)
+        fractions = []
+        for place, size in zip(points, self.shape, strict=True):
+            position = (place * (size - 1)).clamp_(0, size - 1)
+            whole = position.floor().nan_to_num_().clamp_(max=size - 2)
+            first.mul_(size).add_(whole.to(first.dtype))
+            fractions.append(position.sub_(whole))
+        return first, fractions
 
 
 def lattice_of(points: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError, OutputError, ResourceError
@@ -156,14 +157,18 @@ def staged(path: Path) -> Iterator[Path]:
         yield folder / path.name
 
 
-def write_image(image: sitk.Image, path: Path) -> None:
+def write_image(image: sitk.Image, path: Path, *, digits: int | None = None) -> None:
     """`image` as `path`, compressed, whole or not at all. The suffix may be in capitals.
+
+    Args:
+        digits: float32 values are rounded to so many binary ones, since what is noise cannot be compressed; None keeps all 24.
 
     Raises:
         OutputError: it could not be written.
     """
     suffix = next((one for one in IMAGE_SUFFIXES + PICTURE_SUFFIXES if path.name.lower().endswith(one)), path.suffix)
     remedy = "Free some space, or choose another folder or format."
+    image = image if digits is None else rounded(image, digits)
     with staged(path) as temporary:
         # Writers go by the suffix, in small letters only.
         written = temporary.with_name(temporary.name[: len(temporary.name) - len(suffix)] + suffix)
@@ -175,6 +180,18 @@ def write_image(image: sitk.Image, path: Path) -> None:
         if not _is_whole(written, image):
             raise OutputError(f"Cannot write {printable(path)}: the file came out too short. {remedy}")
         written.replace(temporary)
+
+
+def rounded(image: sitk.Image, digits: int) -> sitk.Image:
+    """A float32 image with its values rounded to so many binary digits, at most 23; zero, signs and what is no number stay."""
+    values = sitk.GetArrayFromImage(image)
+    dropped = 24 - digits
+    for numbers in values.view(np.uint32):
+        numbers += np.uint32(1 << (dropped - 1))
+        numbers &= np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)
+    result = sitk.GetImageFromArray(values)
+    result.CopyInformation(image)
+    return result
 
 
 def write_transform(transform: sitk.Transform, path: Path) -> None:
@@ -227,7 +244,14 @@ def _move_all(new: Path, target: Path, old: Path) -> None:
             if (old / name).exists():
                 (old / name).replace(target / name)
             elif not (new / name).exists():
-                (target / name).unlink()
+                _remove(target / name)
         for one in made:
             shutil.rmtree(one, ignore_errors=True)
         raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()

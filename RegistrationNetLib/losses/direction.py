@@ -8,7 +8,8 @@ from typing import Protocol
 from torch import Tensor
 
 from ..geometry.deformation import Outside, jacobian_determinant, sample
-from ..geometry.layered_points import Summed, summed_over
+from ..geometry.layered_points import AddedUp, Summed, added_up_over, summed_over
+from .blockwise import BlockwiseComparison, blockwise
 from .label_overlap import LabelPair
 from .measure import Comparison, Measure
 from .overlap import dice_loss
@@ -25,6 +26,9 @@ class Moved(Protocol):
 
     def summed(self, sums: Summed) -> Tensor:
         """A number that depends on all points by sums over them, a scalar."""
+
+    def added_up(self, work: AddedUp) -> Tensor:
+        """A number that is a sum over boxes of the lattice, a scalar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,10 @@ class MovedPoints:
         """See `Moved`."""
         return summed_over(self.points, sums)
 
+    def added_up(self, work: AddedUp) -> Tensor:
+        """See `Moved`."""
+        return added_up_over(self.points, work)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -63,7 +71,7 @@ class Target:
         weight: of the comparison.
     """
 
-    comparison: Comparison
+    comparison: Comparison | BlockwiseComparison
     sampled: Tensor
     classes: Tensor | None = None
     sampled_classes: Tensor | None = None
@@ -76,15 +84,20 @@ class Target:
     def loss(self, moved: Tensor | Moved) -> Tensor:
         """The loss of the map that has `moved` the lattice of the comparison, to points [1, dim, *shape] of the unit cube, say; a scalar."""
         moved = MovedPoints(moved) if isinstance(moved, Tensor) else moved
-        warped = moved.sampled(self.sampled, self.outside)
-        if self.volume_ratio is not None:
-            warped = warped * moved.determinant() * self.volume_ratio
-        loss = self.weight * self.comparison.loss(warped)
+        loss = self.weight * self._compared(moved)
         if self.classes is not None and self.sampled_classes is not None:
             loss = loss + self.dice_weight * dice_loss(moved.sampled(self.sampled_classes, "border"), self.classes)
         if self.labels is not None:
             loss = loss + self.dice_weight * moved.summed(self.labels.sums())
         return loss
+
+    def _compared(self, moved: Moved) -> Tensor:
+        if isinstance(self.comparison, BlockwiseComparison):
+            return moved.added_up(self.comparison.with_sampled(self.sampled, self.outside))
+        warped = moved.sampled(self.sampled, self.outside)
+        if self.volume_ratio is not None:
+            warped = warped * moved.determinant() * self.volume_ratio
+        return self.comparison.loss(warped)
 
 
 @dataclass(frozen=True)
@@ -116,7 +129,11 @@ def both_targets(fixed: Side, moving: Side, options: TargetOptions) -> tuple[Tar
     """For moving_from_fixed (fixed compared with moving sampled), and for fixed_from_moving."""
 
     def one(compared: Side, sampled: Side, volume_ratio: float | None) -> Target:
-        comparison = options.measure.against(compared.values, compared.mask)
+        comparison: Comparison | BlockwiseComparison | None = None
+        if volume_ratio is None:
+            comparison = blockwise(options.measure, compared.values, compared.mask)
+        if comparison is None:
+            comparison = options.measure.against(compared.values, compared.mask)
         return Target(
             comparison,
             sampled.values,

@@ -55,6 +55,20 @@ class Measure(ABC):
     name: ClassVar[str]
     highest: ClassVar[float]
 
+    @property
+    def reach_vox(self) -> int | None:
+        """How far around a voxel the images decide what it adds to the mean; None where all of them do, and where that is not known."""
+        return None
+
+    @property
+    def every_vox(self) -> int:
+        """The mean is taken over every so many voxels along each axis, from the first one on."""
+        return 1
+
+    def places(self, mask: Tensor) -> Tensor:
+        """The weight of each place over which the mean is taken, for a `mask` [B or 1, 1, *shape]: 1 where it counts, else 0."""
+        return (mask != 0).float()
+
     def against(self, fixed: Tensor, mask: Tensor | None = None) -> Comparison:
         """Everything that depends only on `fixed` [B, C, *shape] and `mask` [B or 1, 1, *shape], worked out once.
 

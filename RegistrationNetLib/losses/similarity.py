@@ -68,14 +68,30 @@ class LNCC(Measure):
                 f"stride_vox must be a whole number of voxels, at least 1; got {self.stride_vox!r}. The published networks use 1."
             )
 
+    @property
+    def reach_vox(self) -> int:
+        """Half the window."""
+        return round(2 * self.sigma_vox)
+
+    @property
+    def every_vox(self) -> int:
+        """See `stride_vox`."""
+        return self.stride_vox
+
+    def places(self, mask: Tensor) -> Tensor:
+        """A window counts where its cell holds a counted voxel, so that a thin mask does not fall through the lattice."""
+        counted = super().places(mask)
+        if self.stride_vox == 1:
+            return counted
+        pool = F.max_pool2d if mask.dim() == 4 else F.max_pool3d
+        return pool(counted, self.stride_vox, ceil_mode=True)
+
     def _prepared(self, fixed: Tensor, weight: Tensor | None) -> Callable[[Tensor], Tensor]:
-        taps = 2 * round(2 * self.sigma_vox) + 1
+        taps = 2 * self.reach_vox + 1
         matrices = [separable.blur_matrix(size, self.sigma_vox, taps)[:: self.stride_vox] for size in fixed.shape[2:]]
         blur = _Blur(separable.on(matrices, fixed))
         if weight is not None and self.stride_vox > 1:
-            # A window counts where its cell holds a counted voxel, so that a thin mask does not fall through the lattice.
-            pool = F.max_pool2d if fixed.dim() == 4 else F.max_pool3d
-            weight = normalized_weight(pool(weight, self.stride_vox, ceil_mode=True), fixed)
+            weight = normalized_weight(self.places(weight), fixed)
         with torch.no_grad():
             moments = _local_moments(fixed, blur)
         added = self.epsilon if self.is_balanced else 0.0
@@ -225,6 +241,11 @@ class SSD(Measure):
 
     name: ClassVar[str] = "ssd"
     highest: ClassVar[float] = 0.0
+
+    @property
+    def reach_vox(self) -> int:
+        """A voxel counts by itself."""
+        return 0
 
     def _prepared(self, fixed: Tensor, weight: Tensor | None) -> Callable[[Tensor], Tensor]:
         if weight is None:

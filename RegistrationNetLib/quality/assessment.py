@@ -19,11 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..errors import GeometryError, InputError
-from ..geometry.deformation import displacement_determinant, jacobian_determinant
-from ..geometry.space import Grid, displacements_mm, grid_of, image_on, points_of_transform
-from ..geometry.transform_slabs import WorldMap, slab_of, slabs
+from ..geometry.deformation import displacement_determinant, jacobian_determinant, vector_length
+from ..geometry.space import Grid, grid_of, image_on, points_of_transform, slab_of, slabs
+from ..geometry.transform_slabs import WorldMap
 from ..io.landmarks import mapped
-from ..io.warping import warp_image
+from ..io.warping import LABELS, warp_image
 
 Array = NDArray[np.float64]
 
@@ -312,14 +312,28 @@ def there_and_back_mm(
     moving_from_fixed: sitk.Transform, fixed_from_moving: sitk.Transform, grid: Grid, moving: Grid
 ) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
     """How far each point of `grid` lies from itself after going to moving and back, and whether it reaches moving: both [*shape]."""
-    there = points_of_transform(moving_from_fixed, grid, moving)[0]
+    there_map, back_map = (WorldMap.of(one, torch.float64) for one in (moving_from_fixed, fixed_from_moving))
+    distances, inside = np.empty(grid.shape), np.empty(grid.shape, dtype=np.bool_)
+    for layers in slabs(grid, SLAB_VOXELS):
+        slab = slab_of(grid, layers)
+        there = there_map.voxels(moving, slab)
+        inside[layers] = _reaches(there, moving.shape)
+        back = back_map.voxels_of(slab, moving, there)
+        # The one added last is applied first.
+        distances[layers] = (
+            _distances_mm(sitk.CompositeTransform([fixed_from_moving, moving_from_fixed]), slab)
+            if back is None
+            else _lengths_mm(back, slab)
+        )
+    return distances, inside
+
+
+def _reaches(places: Tensor, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which `places` [1, dim, *any], in voxels, lie between the first and the last of an image of `shape`: [*any]."""
     # Rounding must not push the border out.
-    inside = ((there >= -1e-6) & (there <= 1 + 1e-6)).all(dim=0).numpy()
-    there_and_back = sitk.CompositeTransform(grid.dim)
-    # The one added last is applied first.
-    there_and_back.AddTransform(fixed_from_moving)
-    there_and_back.AddTransform(moving_from_fixed)
-    return _distances_mm(there_and_back, grid), inside
+    last = places.new_tensor([size - 1 for size in shape]).view(1, -1, *(1,) * (places.dim() - 2))
+    found: NDArray[np.bool_] = ((places >= -1e-6 * last) & (places <= (1 + 1e-6) * last)).all(dim=1)[0].numpy()
+    return found
 
 
 def displacement(transform: sitk.Transform, like: sitk.Image) -> Displacement:
@@ -342,7 +356,7 @@ def label_overlap(fixed_labels: sitk.Image, moving_labels: sitk.Image, moving_fr
         raise InputError("The label maps hold no label; overlap needs values other than 0. Check the files.")
     dice = []
     for transform in (sitk.Transform(fixed_labels.GetDimension(), sitk.sitkIdentity), moving_from_fixed):
-        warped = warp_image(moving_labels, fixed_labels, transform, labels=True)
+        warped = warp_image(moving_labels, fixed_labels, transform, LABELS)
         dice.append(_dice(fixed, _label_array(warped, "Moving labels"), labels))
     return LabelOverlap({int(label): BeforeAfter(*map(float, both)) for label, *both in zip(labels, *dice, strict=True)})
 
@@ -420,8 +434,21 @@ def _thinned(grid: Grid) -> Grid:
 
 def _distances_mm(transform: sitk.Transform, grid: Grid) -> NDArray[np.floating]:
     """How far each voxel moves, [*shape]."""
-    distances: NDArray[np.floating] = np.linalg.norm(displacements_mm(transform, grid), axis=-1)
+    world_map, distances = WorldMap.of(transform, torch.float64), np.empty(grid.shape)
+    for layers in slabs(grid, SLAB_VOXELS):
+        slab = slab_of(grid, layers)
+        distances[layers] = _lengths_mm(world_map.voxels(slab, slab), slab)
     return distances
+
+
+def _lengths_mm(places: Tensor, grid: Grid) -> NDArray[np.floating]:
+    """How far `places` [1, dim, *shape], in voxels of `grid`, lie from its voxels: [*shape]."""
+    moved = places[0].clone()
+    for axis, size in enumerate(grid.shape):
+        moved[axis] -= torch.arange(size).view(-1, *(1,) * (grid.dim - 1 - axis))
+    world = torch.as_tensor(grid.world_from_voxel[:-1, :-1]).to(moved)
+    lengths: NDArray[np.floating] = vector_length(world @ moved.flatten(1), axis=0).view(grid.shape).numpy()
+    return lengths
 
 
 def error_statistics(distances_mm: NDArray[np.floating]) -> ErrorStatistics:

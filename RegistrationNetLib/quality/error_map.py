@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+import torch
 from numpy.typing import NDArray
 
-from ..geometry.space import image_on
+from ..geometry.space import grid_of, values_on
 from .evidence import Evidence
 
 Array = NDArray[np.floating]
@@ -93,9 +94,9 @@ def trust_facts() -> Mapping[str, Any]:
     return content
 
 
-def error_model(evidence: Evidence) -> ErrorModel:
-    """The law for this evidence: there are two, with repeats and without."""
-    law = trust_facts()["error"]["without repeats" if evidence.spread_vox is None else "with repeats"]
+def error_model(evidence: Evidence, facts: Mapping[str, Any] | None = None) -> ErrorModel:
+    """The law for this evidence: there are two, with repeats and without. `facts` are those of `trust.json` if not others are given."""
+    law = (facts or trust_facts())["error"]["without repeats" if evidence.spread_vox is None else "with repeats"]
     return ErrorModel(law["coefficients"], law["bound_factor"])
 
 
@@ -113,18 +114,16 @@ class ExpectedError:
 
 def error_image(evidence: Evidence, like: sitk.Image) -> sitk.Image:
     """The expected error in mm on the grid of `like`, the fixed image; float32."""
-    expected = error_model(evidence).expected_mm(evidence).astype(np.float32)
-    resample = sitk.ResampleImageFilter()
-    resample.SetReferenceImage(like)
-    resample.SetInterpolator(sitk.sitkLinear)
-    resample.SetOutputPixelType(sitk.sitkFloat32)
-    resample.UseNearestNeighborExtrapolatorOn()
-    return resample.Execute(image_on(evidence.grid, expected))
+    expected = torch.from_numpy(error_model(evidence).expected_mm(evidence).astype(np.float32))[None, None]
+    image = sitk.GetImageFromArray(values_on(expected, evidence.grid, grid_of(like))[0, 0].numpy())
+    # The geometry of `like` itself, not that of its grid, which has rounded.
+    image.CopyInformation(like)
+    return image
 
 
-def expected_error(evidence: Evidence, voxel_mm: float) -> ExpectedError:
-    """The numbers of the map over the body; `voxel_mm` is the largest edge of fixed's voxels."""
-    model = error_model(evidence)
+def expected_error(evidence: Evidence, voxel_mm: float, facts: Mapping[str, Any] | None = None) -> ExpectedError:
+    """The numbers of the map over the body; `voxel_mm` is the largest edge of fixed's voxels, `facts` as in `error_model`."""
+    model = error_model(evidence, facts)
     values = model.expected_mm(evidence)[evidence.body]
     return ExpectedError(
         median=float(np.median(values)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .assessment import LabelOverlap, LandmarkErrors, Quality
 from .error_map import ExpectedError, trust_facts
@@ -134,9 +135,16 @@ def _by_labels(overlap: LabelOverlap) -> Verdict:
     return Verdict(colour, f"The outlined structures overlap by a Dice of {after:.2f} ({before:.2f} before)")
 
 
-def trust_marks(evidence: Evidence, expected: ExpectedError, voxel_mm: float) -> list[Mark]:
-    """The evidence, judged; what weighs most comes first. `voxel_mm` is the largest edge of fixed's voxels."""
-    limits = trust_facts()["limits"]
+def trust_marks(
+    evidence: Evidence, expected: ExpectedError, voxel_mm: float, facts: Mapping[str, Any] | None = None
+) -> list[Mark]:
+    """The evidence, judged; what weighs most comes first.
+
+    Args:
+        voxel_mm: the largest edge of fixed's voxels.
+        facts: the limits; those of `trust.json` if not others are given.
+    """
+    limits = (facts or trust_facts())["limits"]
     wrong_mm = min(WRONG_MM, WRONG_SHARE * evidence.body_mm)
     judged = [
         _volume(evidence.volume_factor, limits["volume"]),

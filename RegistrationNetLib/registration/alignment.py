@@ -16,7 +16,6 @@ import torch
 from ..choices import ALIGNMENT_STAGES as STAGES
 from ..devices import threads_for
 from ..errors import GeometryError, InputError
-from ..geometry.deformation import identity_points
 from ..geometry.space import Array
 from ..losses.measure import Measure
 from ..progress import StageReport
@@ -42,6 +41,8 @@ PULL_SHARE, MOST_SUBSETS, WEIGHED_FITS = 0.05, 200, 5
 FITS = 0.05
 # Where intensities find no pose with a lower loss than this, edges are asked too.
 FOUND = 0.5
+# Voxels that are taken into double precision at a time.
+VALUES_AT_A_TIME = 2**20
 # Measures that take it that bright in one image is bright in the other.
 OF_ONE_CONTRAST = ("lncc", "ncc", "ssd")
 
@@ -104,8 +105,12 @@ def is_exchanged(fixed: Prepared, moving: Prepared) -> bool:
 
 def _rank(image: Prepared) -> tuple[float, ...]:
     """A number of an image that neither the order of its axes nor the place of the other image changes."""
-    values = image.values.double()
-    return (float(image.values.numel()), round(float(values.mean()), 9), round(float(values.square().mean()), 9))
+    sums = torch.zeros(2, dtype=torch.float64, device=image.values.device)
+    for part in image.values.flatten().split(VALUES_AT_A_TIME):
+        values = part.double()
+        sums += torch.stack([values.sum(), values.square().sum()])
+    count = image.values.numel()
+    return (float(count), *(round(one / count, 9) for one in sums.tolist()))
 
 
 def check_direction(fixed: Prepared, moving: Prepared, start: Array) -> None:
@@ -137,17 +142,16 @@ def centre_of_mass_mm(prepared: Prepared) -> Array:
     Raises:
         InputError: all of it is at the dark end of the intensity window.
     """
-    weight = prepared.values[0, 0].cpu().double()
-    if prepared.mask is not None:
-        weight = weight * prepared.mask[0, 0].cpu()
+    weight = prepared.values[0, 0] if prepared.mask is None else prepared.values[0, 0] * prepared.mask[0, 0]
     if not bool(weight.any()):
         raise InputError(
             "An image is black within its mask; its centre of mass needs something brighter. "
             "Check the mask, or leave out the stage centre."
         )
-    lattice = identity_points(prepared.grid.shape, weight)[0]
-    unit = (lattice * weight).flatten(1).sum(1) / weight.sum()
-    return (prepared.grid.world_from_unit @ np.append(unit.numpy(), 1.0))[:-1]
+    axes = range(weight.dim())
+    lines = [weight.sum(dim=[other for other in axes if other != axis], dtype=torch.float64).cpu() for axis in axes]
+    unit = [float(torch.linspace(0, 1, len(line), dtype=torch.float64) @ line / line.sum()) for line in lines]
+    return (prepared.grid.world_from_unit @ np.append(unit, 1.0))[:-1]
 
 
 def _centred(fixed: Prepared, moving: Prepared, start: Array) -> Array:

@@ -17,6 +17,7 @@ class ConstrICON(TrainedNetwork):
 
     name = "constricon"
     gives_inverse = True
+    works_blockwise = False  # its velocities are held on lattices of the size of the images
 
     def network(self, card: Card) -> nn.Module:
         from ..models.constricon import constricon_network

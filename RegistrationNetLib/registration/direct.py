@@ -13,6 +13,7 @@ class Direct(Method):
     refinements = ("field",)
     has_network = False
     repeats = 2
+    works_blockwise = True
     across_contrasts = ("mi", "mind")
 
     def seconds(self, size: Size, settings: Settings) -> dict[str, float]:

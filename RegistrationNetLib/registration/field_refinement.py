@@ -284,16 +284,19 @@ def targets_on(
     is_own = shape == fixed.grid.shape
     matrices = on([coarsening_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
     numbers = (None, None) if labels is None else (on_lattice_of(labels[0], shape), on_lattice_of(labels[1], shape))
+    masks = [
+        image.mask if is_own or image.mask is None else coarse_mask(image.mask, matrices) for image in _differing(fixed, moving)
+    ]
     sides = [
-        Side(
-            image.values if is_own else apply_along_axes(image.values, matrices),
-            image.mask if is_own or image.mask is None else coarse_mask(image.mask, matrices),
-            labels=own,
-            label_count=count,
-        )
-        for image, own in zip((fixed, moving), numbers, strict=True)
+        Side(image.values if is_own else apply_along_axes(image.values, matrices), mask, labels=own, label_count=count)
+        for image, mask, own in zip((fixed, moving), (masks[0], masks[-1]), numbers, strict=True)
     ]
     return both_targets(sides[0], sides[1], options)
+
+
+def _differing(fixed: Prepared, moving: Prepared) -> list[Prepared]:
+    """Those of the two that have a mask of their own: one where they share it."""
+    return [fixed] if fixed.mask is moving.mask else [fixed, moving]
 
 
 def _optimize(

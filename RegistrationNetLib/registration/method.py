@@ -39,6 +39,8 @@ FIELD_SECONDS_PER_VOXEL_AND_STEP = {
 # of the inverse; and megabytes of the slabs in which the results are made.
 FIELD_BASE_MB, FIELD_BYTES_PER_VOXEL, LABEL_BYTES_PER_VOXEL, INVERSE_BYTES_PER_POINT = 350, 130, 40, 250
 FIELD_BYTES_OF_MEASURE = {"mind": 400, "mi": 200}
+# Of those measures that compare images block by block on the CPU.
+BLOCKWISE_BYTES_PER_VOXEL, BLOCKWISE = 60, ("lncc", "lncc2", "ssd")
 SLAB_BYTES_PER_VOXEL, MOST_SLAB_MB = 100, 400
 
 
@@ -135,6 +137,7 @@ class Method(ABC):
         uses_labels: labels guide the work; otherwise they only judge it.
         repeats: how often a pair is registered again to see how far the result can be trusted; together no longer than once.
         across_contrasts: the similarities from which one is chosen for two contrasts; mind among them.
+        works_blockwise: its field is found block by block where the similarity allows that, so that many voxels take little.
         diffusion_steps: so many first steps of a training from nothing have diffusion as regularity.
     """
 
@@ -145,11 +148,16 @@ class Method(ABC):
     uses_labels: ClassVar[bool] = True
     repeats: ClassVar[int] = 1
     across_contrasts: ClassVar[tuple[str, ...]] = ("mind",)
+    works_blockwise: ClassVar[bool] = False
     diffusion_steps: ClassVar[int] = 0
 
     def memory_mb(self, size: Size) -> float:
         """About what registering takes, the program included; of a graphics card where that is asked for."""
         return field_mb(size)
+
+    def held_shape(self, card: Card, refine: str, shape: Sequence[int]) -> tuple[int, ...]:  # noqa: ARG002, for networks, which have lattices
+        """Of the lattice that holds the deformation of images of `shape`."""
+        return field_shape(shape)
 
     def judged_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of the lattice on which the similarity before and after is found, for a fixed image of `shape`."""
@@ -191,7 +199,10 @@ class Method(ABC):
 
 def field_mb(size: Size) -> float:
     """What refining a field takes, and after that its inverse and the results."""
-    each = FIELD_BYTES_OF_MEASURE.get(size.measure, FIELD_BYTES_PER_VOXEL) + size.labels * LABEL_BYTES_PER_VOXEL
+    each = FIELD_BYTES_OF_MEASURE.get(size.measure, FIELD_BYTES_PER_VOXEL)
+    if size.measure in BLOCKWISE and not (size.is_whole or size.on_graphics):
+        each = BLOCKWISE_BYTES_PER_VOXEL
+    each += size.labels * LABEL_BYTES_PER_VOXEL
     return FIELD_BASE_MB + max(size.worked / 2 * each / 2**20, finishing_mb(size))
 
 

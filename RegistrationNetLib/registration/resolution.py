@@ -12,11 +12,14 @@ from ..errors import InputError
 from ..geometry.space import Grid
 from ..io.inputs import Pair
 from .delivery import lattice_of_inverse
+from .method import BLOCKWISE
 from .options import Options
 from .size import Size, coarser_shape, coarsest_mm
 
 # Images of more voxels are worked on at a resolution at which they have about so many: more cost time and gain little.
 WORKING_VOXELS = 8_000_000
+# The same where the images are compared block by block.
+BLOCKWISE_VOXELS = 22_000_000
 # An image that is hardly larger is worked on as it is: resampled to a lattice that is hardly coarser it would only be blurred.
 HARDLY_LARGER = 1.3
 # By how much coarser a lattice is tried where the memory does not allow one.
@@ -34,21 +37,46 @@ class Resolution:
     warnings: tuple[str, ...] = ()
 
 
+def resolutions_for(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> dict[str, Resolution]:
+    """As `resolution_for`, by the name of the similarity: the usual one, and each that may be chosen when the pair is aligned.
+
+    Raises:
+        InputError: a resolution was asked for that is finer than the images, or coarser than what they show.
+        ResourceError: the memory is not enough for one of them, not even for the coarsest.
+    """
+    return {name: resolution_for(pair, grids, one) for name, one in _may_be(options).items()}
+
+
+def _may_be(options: Options) -> dict[str, Options]:
+    """What holds with each similarity that may be chosen, by its name."""
+    return {options.measure.name: replace(options, across={})} | dict(options.across)
+
+
+def wanted_mb(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> float:
+    """The memory that the finest resolution takes which the pair needs, whatever is free, with whichever similarity may be chosen.
+
+    Of the images only the type of their voxels counts, and whether there are labels; the lattices are `grids`.
+
+    Raises:
+        InputError: as `resolution_for`.
+    """
+    return max(_wanted(pair, grids, one).needed_mb for one in _may_be(options).values())
+
+
 def resolution_for(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Resolution:
-    """What was asked for, else the finest resolution that the pair needs and the memory allows.
+    """What was asked for, else the finest resolution that the pair needs and the memory allows, with the similarity of `options`.
 
     Raises:
         InputError: a resolution was asked for that is finer than the images, or coarser than what they show.
         ResourceError: the memory is not enough, not even for the coarsest.
     """
     measured = _measuring(pair, grids, options)
-    asked = options.resolution_mm
+    wanted, asked = _wanted(pair, grids, options), options.resolution_mm
     if asked is not None:
-        _check(asked, grids)
-        found = measured(asked)
-        check_memory(found.needed_mb, options.device, f"Give a coarser resolution than {asked:g} mm, or leave it to the program.")
-        return found
-    wanted = measured(_wanted_mm(grids))
+        check_memory(
+            wanted.needed_mb, options.device, f"Give a coarser resolution than {asked:g} mm, or leave it to the program."
+        )
+        return wanted
     free, found = free_mb(options.device), wanted
     limit_mm = coarsest_mm([max(grid.extent_mm) for grid in grids])
     while found.needed_mb > free:
@@ -65,6 +93,15 @@ def resolution_for(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Re
     return replace(found, warnings=(told,))
 
 
+def _wanted(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Resolution:
+    """What was asked for, else the finest resolution that the pair needs, whatever the memory allows."""
+    measured = _measuring(pair, grids, options)
+    if options.resolution_mm is not None:
+        _check(options.resolution_mm, grids)
+        return measured(options.resolution_mm)
+    return measured(_wanted_mm(grids, BLOCKWISE_VOXELS if _is_blockwise(pair, options) else WORKING_VOXELS))
+
+
 def _measuring(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Callable[[float], Resolution]:
     """What a resolution takes."""
     labels = 0 if pair.labels[0] is None or not options.method.uses_labels else 1
@@ -73,25 +110,32 @@ def _measuring(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Callab
         fixed, moving = (
             grid.resized(coarser_shape(grid.shape, grid.spacing_mm, spacing_mm)) if spacing_mm else grid for grid in grids
         )
-        inverse = lattice_of_inverse(grids[1], fixed)
+        held = fixed.resized(options.method.held_shape(options.card, options.refine, fixed.shape))
+        inverse = lattice_of_inverse(grids[1], held)
         size = Size(
             fixed.shape, inverse.shape, options.card, options.refine, on_graphics=options.device.type == "cuda",
             moving=moving.shape, image_voxels=math.prod(grids[0].shape),
             pixel_bytes=pair.moving.GetSizeOfPixelComponent(), labels=labels, measure=options.measure.name,
+            is_whole=options.conserve_mass,
         )  # fmt: skip
-        # The similarity is chosen when the pair is aligned; there must be room for any that may be.
-        may_be = (replace(size, measure=name) for name in {size.measure, *options.across})
-        return Resolution(spacing_mm, size, max(map(options.method.memory_mb, may_be)))
+        return Resolution(spacing_mm, size, options.method.memory_mb(size))
 
     return measured
 
 
-def _wanted_mm(grids: tuple[Grid, Grid]) -> float:
-    """The finest spacing at which neither image has more voxels than the work is done on; 0 where they have no more as they are."""
-    if all(math.prod(grid.shape) <= HARDLY_LARGER * WORKING_VOXELS for grid in grids):
+def _is_blockwise(pair: Pair, options: Options) -> bool:
+    """Whether all of the field is found block by block; labels are not."""
+    is_field = options.method.works_blockwise and options.refine == "field" and pair.labels[0] is None
+    is_local = options.measure.name in BLOCKWISE and not options.conserve_mass
+    return is_field and is_local and options.device.type == "cpu"
+
+
+def _wanted_mm(grids: tuple[Grid, Grid], most_voxels: int) -> float:
+    """The finest spacing at which neither image has more than `most_voxels`; 0 where they have hardly more as they are."""
+    if all(math.prod(grid.shape) <= HARDLY_LARGER * most_voxels for grid in grids):
         return 0.0
     spacing_mm = min(min(grid.spacing_mm) for grid in grids)
-    while any(math.prod(coarser_shape(grid.shape, grid.spacing_mm, spacing_mm)) > WORKING_VOXELS for grid in grids):
+    while any(math.prod(coarser_shape(grid.shape, grid.spacing_mm, spacing_mm)) > most_voxels for grid in grids):
         spacing_mm *= 1.01
     return spacing_mm
 

@@ -15,8 +15,9 @@ COARSEST_SIDE_VOX = 28
 COARSEST_WORK_SIDE_VOX = 64
 # A deformation of more voxels than this is held on every second of them along each axis, which costs about a hundredth of a voxel.
 WHOLE_FIELD_VOXELS = 1_000_000
-# So many points of a field are delivered at most, besides its margin: 48 MB, in a file.
-DELIVERED_POINTS = 2_000_000
+# A field of more points than the first is delivered on a lattice so much coarser, which for a head of 1 mm is 2.5 mm where its splines
+# have a knot every 4; and of so many points at most, besides its margin: 58 MB, in a file.
+WHOLE_POINTS, COARSER_DELIVERED, DELIVERED_POINTS = 500_000, 1.25, 2_400_000
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Size:
         pixel_bytes: of a voxel of moving.
         labels: 1 where both images have labels that guide the work, else 0.
         measure: the name of the similarity.
+        is_whole: images are compared as a whole, whatever the similarity.
     """
 
     fixed: tuple[int, ...]
@@ -45,6 +47,7 @@ class Size:
     pixel_bytes: int = 4
     labels: int = 0
     measure: str = "lncc"
+    is_whole: bool = False
 
     @property
     def result_mb(self) -> float:
@@ -87,15 +90,18 @@ def field_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Of the lattice that holds the deformation of images of `shape`, with the same first and last voxels."""
     if math.prod(shape) <= WHOLE_FIELD_VOXELS:
         return tuple(shape)
-    return _halved(shape)
+    return _thinned(shape, 2)
 
 
 def delivered_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Of the lattice on which a field of `shape` is delivered, with the same first and last points."""
-    while math.prod(shape) > DELIVERED_POINTS:
-        shape = _halved(shape)
-    return tuple(shape)
+    coarser = COARSER_DELIVERED if math.prod(shape) > WHOLE_POINTS else 1.0
+    found = tuple(shape) if coarser == 1 else _thinned(shape, coarser)
+    while math.prod(found) > DELIVERED_POINTS:
+        coarser *= 1.01
+        found = _thinned(shape, coarser)
+    return found
 
 
-def _halved(shape: Sequence[int]) -> tuple[int, ...]:
-    return tuple(max(min(size, SMALLEST_SIDE_VOX), size // 2 + 1) for size in shape)
+def _thinned(shape: Sequence[int], coarser: float) -> tuple[int, ...]:
+    return tuple(max(min(size, SMALLEST_SIDE_VOX), int(size / coarser) + 1) for size in shape)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from torch import nn
@@ -83,12 +84,15 @@ def solve(
     start: Initial,
     options: Options,
     stages: Stages,
-    resolution_mm: float = 0.0,
+    resolutions_mm: Mapping[str, float] = MappingProxyType({}),
+    *,
     pairs: LandmarkPairs | None = None,
     previous: Previous | None = None,
     bodies: Sequence[Body] = (),
 ) -> Solved:
-    """The pair of `start` prepared, aligned, and solved by the method of `options`, at `resolution_mm` (0: that of the images).
+    """The pair of `start` prepared, aligned, and solved by the method of `options`.
+
+    At the resolution that the similarity has in `resolutions_mm`, by its name; 0, and without an entry, is that of the images.
 
     `pairs` of landmarks guide the alignment, and correct what the method finds; or what is `previous`, in place of both.
     `bodies` keep their shape.
@@ -99,12 +103,15 @@ def solve(
         WeightsError: the weights are missing, or not those of the network.
     """
     network = None if previous is not None else _network(options)  # first of all, as it is the first thing that may be missing
-    fixed, moving = (one.to(options.device) for one in prepared_pair(start.pair, options.preparation, resolution_mm))
+    fixed, moving = _prepared(start, options, resolutions_mm)
     pairs = None if pairs is None else start.carried(pairs)
-    given = None if previous is None else previous.solution(lattice_of_field(fixed.grid)).to(options.device)
+    asked, given = options, _given(previous, fixed, options)
     report = stages.begin("align")
     alignment = _aligned(fixed, moving, start, options, report, pairs) if given is None else given.alignment
     options, because = _looked_at(fixed, moving, alignment, options)
+    if _resolution_mm(options, resolutions_mm) != _resolution_mm(asked, resolutions_mm):
+        fixed, moving = _prepared(start, options, resolutions_mm)
+        given = _given(previous, fixed, options)
     measure = options.wide_measure
     judged = on_coarser(fixed, options.method.judged_shape(fixed.grid.shape))
     before = measure.similarity(seen_on_fixed(moving, judged.grid, start.matrix).values, judged.values, judged.mask)
@@ -125,6 +132,20 @@ def solve(
 def correction_of(options: Options, *, with_left_out: bool = True) -> CorrectionOptions:
     """How landmarks correct what a method has found."""
     return CorrectionOptions(options.judge, options.smoothness, options.method.gives_inverse, with_left_out)
+
+
+def _given(previous: Previous | None, fixed: Prepared, options: Options) -> Solution | None:
+    """The result that is gone on from, on the lattice that holds a deformation of fixed."""
+    return None if previous is None else previous.solution(lattice_of_field(fixed.grid)).to(options.device)
+
+
+def _prepared(start: Initial, options: Options, resolutions_mm: Mapping[str, float]) -> tuple[Prepared, Prepared]:
+    fixed, moving = prepared_pair(start.pair, options.preparation, _resolution_mm(options, resolutions_mm))
+    return fixed.to(options.device), moving.to(options.device)
+
+
+def _resolution_mm(options: Options, resolutions_mm: Mapping[str, float]) -> float:
+    return resolutions_mm.get(options.measure.name, 0.0)
 
 
 def _aligned(

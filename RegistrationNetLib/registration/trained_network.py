@@ -6,6 +6,7 @@ What they predict is where the refinement begins: of the field, up to the resolu
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..models.catalogue import Card
@@ -24,11 +25,15 @@ class TrainedNetwork(Method):
     """What the methods have in common that work with a network on the lattice `input_shape` of their card."""
 
     refinements = ("field", "network")
+    works_blockwise = True
 
     def memory_mb(self, size: Size) -> float:
         bytes_per_voxel = NETWORK_BYTES_PER_VOXEL_STEP if size.refine == "network" else NETWORK_BYTES_PER_VOXEL
         network = NETWORK_BASE_MB + math.prod(network_shape(size.card)) * bytes_per_voxel / 2**20
         return max(field_mb(size), network)
+
+    def held_shape(self, card: Card, refine: str, shape: Sequence[int]) -> tuple[int, ...]:
+        return super().held_shape(card, refine, shape) if refine == "field" else network_shape(card)
 
     def seconds(self, size: Size, settings: Settings) -> dict[str, float]:
         predicted = math.prod(network_shape(size.card))

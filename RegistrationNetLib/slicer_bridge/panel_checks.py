@@ -95,19 +95,21 @@ def memory_warning(node: Any, card: Card, devices: DevicePanel) -> str:
 
 
 def _needed_mb(node: Any, card: Card, *, is_on_graphics: bool) -> float:
-    """About the memory of a run as chosen, at the coarsest resolution that it takes by itself; 0 while a volume has no voxels."""
+    """About the memory of a run as chosen, or else at the coarsest resolution that it takes by itself; 0 while a volume has no voxels."""
     volumes = (node.fixedVolume, node.movingVolume)
     images = [volume.GetImageData() for volume in volumes]
     if None in images:
         return 0.0
     shapes, spacings = [image.GetDimensions() for image in images], [volume.GetSpacing() for volume in volumes]
     extents = [max(size * step for size, step in zip(*one, strict=True)) for one in zip(shapes, spacings, strict=True)]
-    coarser_mm = coarsest_mm(extents)
+    coarser_mm = node.resolution or coarsest_mm(extents)
     fixed, moving = (coarser_shape(*one, coarser_mm) for one in zip(shapes, spacings, strict=True))
-    spacing_mm = [step * old / new for step, old, new in zip(spacings[0], shapes[0], fixed, strict=True)]
+    method, own, refine = METHODS[card["method"]], card_named(card["name"]), refinement_of(node, card)
+    held = method.held_shape(own, refine, fixed)
+    spacing_mm = [step * old / new for step, old, new in zip(spacings[0], shapes[0], held, strict=True)]
     size = Size(
-        fixed, delivered_shape(inverse_shape(shapes[1], spacings[1], spacing_mm)), card_named(card["name"]),
-        refinement_of(node, card), on_graphics=is_on_graphics, moving=moving, image_voxels=math.prod(shapes[0]),
+        fixed, delivered_shape(inverse_shape(shapes[1], spacings[1], spacing_mm)), own,
+        refine, on_graphics=is_on_graphics, moving=moving, image_voxels=math.prod(shapes[0]),
         pixel_bytes=images[1].GetScalarSize(),
     )  # fmt: skip
-    return METHODS[card["method"]].memory_mb(size)
+    return method.memory_mb(size)

@@ -311,3 +311,4 @@ def _facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Device", report["device"]
     yield "Time", f"{report['seconds']['total']:.1f} s"
     yield "Peak memory", f"{report['peak_memory_mb']:.0f} MB"
+    yield "Resolution of the work", f"{' × '.join(f'{step:.3g}' for step in report['resolution_mm'])} mm"

@@ -7,7 +7,7 @@ import math
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from ..progress import ProgressCallback
 from ..registration.methods import untrained_network
 from ..registration.pipeline import Registration, register
 from ..registration.previous import Previous
+from ..registration.size import delivered_shape
 from .messages import Message
 from .packed_mask import packed
 
@@ -259,13 +260,15 @@ def _deformable(transform: sitk.CompositeTransform) -> Field:
 
 
 def _displacements(transform: sitk.CompositeTransform, grid: Grid) -> Field:
-    """A displacement field and the affine that follows it: as they are, or sampled at the lattice of `grid` with nothing after."""
-    field = _innermost(transform)
-    if transform.GetNumberOfTransforms() == 2 and isinstance(field, sitk.DisplacementFieldTransform):
-        affine = transform.GetNthTransform(0)
-        if affine.IsLinear():
-            return field.GetDisplacementField(), affine_matrix(affine)
-    return image_on(grid, displacements_mm(transform, grid), is_vector=True), np.eye(4)
+    """A displacement field and the affine that follows it: as they are, or sampled with nothing after, on the extent of `grid`."""
+    field, rest = (
+        _innermost(transform),
+        [transform.GetNthTransform(number) for number in range(transform.GetNumberOfTransforms() - 1)],
+    )
+    if isinstance(field, sitk.DisplacementFieldTransform) and all(one.IsLinear() for one in rest):
+        return field.GetDisplacementField(), reduce(np.matmul, map(affine_matrix, rest), np.eye(4))
+    lattice = grid.spanned(delivered_shape(grid.shape))
+    return image_on(lattice, displacements_mm(transform, lattice), is_vector=True), np.eye(4)
 
 
 def _write_field(field: Callable[[], Field], axes: Array, path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from RegistrationNetLib.geometry.space import Grid, affine_transform, displacements_mm, field_transform
-from RegistrationNetLib.geometry.transform_slabs import WorldMap, slab_of, slabs
+from RegistrationNetLib.geometry.space import Grid, affine_transform, displacements_mm, field_transform, slab_of, slabs
+from RegistrationNetLib.geometry.transform_slabs import WorldMap
 
 from ..strategies import rotation
 

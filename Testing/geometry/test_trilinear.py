@@ -11,7 +11,7 @@ from torch import Tensor
 
 from RegistrationNetLib.geometry import deformation
 from RegistrationNetLib.geometry import trilinear as layered_sampling
-from RegistrationNetLib.geometry.deformation import Outside, identity_points, sample
+from RegistrationNetLib.geometry.deformation import Outside, identity_points, sample, sample_with_slopes
 
 SHAPES = [(20, 21, 19), (33, 8, 5), (2, 9, 7), (9, 2, 2)]
 
@@ -76,6 +76,37 @@ def test_gradients_at_the_voxels_of_the_border_are_those_of_sampling_in_the_volu
         torch.autograd.grad((values * weight).sum(), points)[0] for values in (sample(image, points), plainly(image, points))
     )
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("outside", ["border", "zeros"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_with_their_slopes_are_those_of_sampling_in_the_volume(
+    shape: Sequence[int], outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layered_sampling, "POINTS_WITH_SLOPES", 700)
+    image = torch.randn(1, 1, *shape, dtype=torch.float64)
+    points = displaced_lattice((17, 13, 11)).requires_grad_()
+    expected = plainly(image, points, outside)
+    values, slopes = sample_with_slopes(image, points.detach(), outside)
+    torch.testing.assert_close(values, expected.detach())
+    torch.testing.assert_close(slopes, torch.autograd.grad(expected.sum(), points)[0])
+
+
+def test_slopes_at_the_voxels_of_the_border_are_those_of_sampling_in_the_volume() -> None:
+    image = torch.randn(1, 1, 17, 9, 17, dtype=torch.float64)
+    points = identity_points((17, 9, 17), image).requires_grad_()
+    (expected,) = torch.autograd.grad(plainly(image, points).sum(), points)
+    torch.testing.assert_close(sample_with_slopes(image, points.detach())[1], expected)
+
+
+def test_slopes_of_points_in_any_order_and_of_pictures_are_right_too() -> None:
+    for image, points in (
+        (torch.randn(1, 1, 175, 80, 9), torch.rand(1, 3, 1000, 3, 3)),
+        (torch.randn(1, 1, 30, 20), torch.rand(1, 2, 9, 8)),
+    ):
+        places = points.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(plainly(image, places).sum(), places)
+        torch.testing.assert_close(sample_with_slopes(image, points)[1], expected, rtol=1e-3, atol=1e-2)
 
 
 def test_a_gradient_that_comes_with_any_strides_goes_its_way() -> None:

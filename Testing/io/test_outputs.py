@@ -18,6 +18,7 @@ from RegistrationNetLib.io.outputs import (
     check_image_name,
     check_picture,
     result_bytes,
+    rounded,
     staged,
     staged_folder,
     write_image,
@@ -224,3 +225,28 @@ def test_the_space_that_results_take_is_about_what_is_estimated(tmp_path: Path) 
 def test_a_transform_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"The transform t\.unknown cannot be written"):
         write_transform(sitk.Transform(3, sitk.sitkIdentity), tmp_path / "t.unknown")
+
+
+@pytest.mark.parametrize("digits", [2, 9, 13, 23])
+def test_values_are_rounded_to_so_many_binary_digits(digits: int) -> None:
+    values = np.random.default_rng(0).normal(size=(3, 4, 50)).astype(np.float32) * np.logspace(-20, 20, 50, dtype=np.float32)
+    values[0, 0, :4] = 0, np.inf, -np.inf, np.nan
+    image = sitk.GetImageFromArray(values)
+    image.SetOrigin((1.0, 2.0, 3.0))
+    found = rounded(image, digits)
+    assert found.IsSameImageGeometryAs(image)
+    kept = sitk.GetArrayFromImage(found)
+    np.testing.assert_array_equal(kept[0, 0, :4], values[0, 0, :4])
+    np.testing.assert_allclose(kept, values, rtol=2.0**-digits)
+    assert not (kept.view(np.uint32) & np.uint32((1 << (24 - digits)) - 1)).any()
+    assert (sitk.GetArrayFromImage(image).view(np.uint32) == values.view(np.uint32)).all()
+
+
+def test_a_rounded_image_takes_less_room(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(1 + np.random.default_rng(0).normal(size=(20, 30, 40)).astype(np.float32))
+    for digits in (None, 9):
+        write_image(image, tmp_path / f"{digits}.nii.gz", digits=digits)
+    assert (tmp_path / "9.nii.gz").stat().st_size < 0.6 * (tmp_path / "None.nii.gz").stat().st_size
+    np.testing.assert_allclose(
+        sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "9.nii.gz")), sitk.GetArrayFromImage(image), rtol=2e-3
+    )

@@ -615,7 +615,7 @@ def test_choices_survive_saving_and_loading_the_scene(scene: Any, module: Any, l
     }  # fmt: skip
     values: dict[str, Any] = {
         "model": "nephi", "alignment": "rigid", "refinement": "none", "hasOwnSteps": True, "steps": 7, "similarity": "ncc",
-        "fixedModality": "ct", "movingModality": "mr", "smoothness": 2.5, "device": "cpu", "separateParts": True, "mirrored": True,
+        "fixedModality": "ct", "movingModality": "mr", "smoothness": 2.5, "resolution": 1.5, "device": "cpu", "separateParts": True, "mirrored": True,
         "conserveMass": True, "fixedMaskSegment": "Segment_1", "movingMaskSegment": "Segment_2",
     }  # fmt: skip
     assert {*nodes, *values} == set(module.RegistrationNetParameterNode.__annotations__)
@@ -652,16 +652,16 @@ def test_every_choice_of_the_parameter_node_reaches_the_registration(
     logic.startFromParameters()
     assert asked["nodes"] == (fixed, moving)
     assert asked["model"] == "direct"
-    assert not {"align", "refine", "steps", "fixedLandmarks", "fixedMask", "initial"} & set(asked)
+    assert not {"align", "refine", "steps", "resolution", "fixedLandmarks", "fixedMask", "initial"} & set(asked)
     chosen.fixedLandmarks = chosen.movingLandmarks = points
     chosen.initialTransform = linear_transform(scene, np.eye(4))
     chosen.alignment, chosen.refinement, chosen.hasOwnSteps, chosen.steps = "rigid", "field", True, 9
     chosen.similarity, chosen.fixedModality, chosen.movingModality = "mind", "ct", "mr"
-    chosen.smoothness, chosen.device, chosen.separateParts = 3.0, "cpu", True
+    chosen.smoothness, chosen.resolution, chosen.device, chosen.separateParts = 3.0, 2.5, "cpu", True
     logic.startFromParameters()
     wanted = {
         "align": ("centre", "pose", "rigid"), "refine": "field", "steps": 9, "similarity": "mind", "fixedModality": "ct", "movingModality": "mr",
-        "smoothness": 3.0, "device": "cpu", "separateParts": True, "fixedLandmarks": points, "movingLandmarks": points,
+        "smoothness": 3.0, "resolution": 2.5, "device": "cpu", "separateParts": True, "fixedLandmarks": points, "movingLandmarks": points,
         "initial": chosen.initialTransform,
     }  # fmt: skip
     assert {name: asked[name] for name in wanted} == wanted

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,17 @@ def test_the_application_handles_events_all_the_while(scene: Any, host: Any, tmp
     if "bent" in given:
         keywords = {"initial": bent_transform(scene)}
         fixed.SetAndObserveTransformNodeID(bent_transform(scene).GetID())
+    try:
+        job, still = followed(host, lambda: logic.startRegistration(fixed, moving, **keywords))
+    finally:
+        logic.close()
+    assert job.error is None
+    print(f"longest standstill {1000 * still.max():.0f} ms, whole {still.sum():.2f} s")
+    assert len(still) >= EVENTS
+
+
+def followed(host: Any, start: Callable[[], Any]) -> tuple[Any, Any]:
+    """A job from its start to its end in the application's loop, and how long each time the application did not handle events, in seconds."""
     ticks: list[float] = []
 
     def body() -> Any:
@@ -79,7 +91,7 @@ def test_the_application_handles_events_all_the_while(scene: Any, host: Any, tmp
         timer.start()
         slicer.app.processEvents()
         ticks.append(time.monotonic())
-        job = logic.startRegistration(fixed, moving, **keywords)
+        job = start()
         ticks.append(time.monotonic())
         while not job.isFinished:
             slicer.app.processEvents()
@@ -89,11 +101,4 @@ def test_the_application_handles_events_all_the_while(scene: Any, host: Any, tmp
         timer.stop()
         return job
 
-    try:
-        job = host.inLoop(body)
-    finally:
-        logic.close()
-    assert job.error is None
-    still = np.diff(ticks)
-    print(f"longest standstill {1000 * still.max():.0f} ms, whole {ticks[-1] - ticks[0]:.2f} s")
-    assert len(ticks) > EVENTS
+    return host.inLoop(body), np.diff(ticks)

@@ -25,6 +25,7 @@ REPORT = {
     "device": "cpu",
     "seconds": {"total": 1.25},
     "peak_memory_mb": 512.0,
+    "resolution_mm": [1.25, 1.25, 3.0],
     "marks": {"Folded voxels": {"colour": "green", "value": "0 %", "rule": "Tissue cannot fold."}},
 }
 SHIFT_LPS = np.array([3, -4, 0])
@@ -224,6 +225,7 @@ def test_the_table_says_what_was_measured(scene: Any, nodes: ResultNodes) -> Non
         ["Device", "cpu"],
         ["Time", "1.2 s"],
         ["Peak memory", "512 MB"],
+        ["Resolution of the work", "1.25 × 1.25 × 3 mm"],
     ]
 
 

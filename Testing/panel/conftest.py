@@ -126,7 +126,8 @@ class Panel:
 
         field = getattr(self.ui, name)
         self._reveal(field)
-        spin = field if isinstance(field, self.qt.QSpinBox) else field.findChild(self.qt.QDoubleSpinBox)
+        is_spin = isinstance(field, self.qt.QSpinBox | self.qt.QDoubleSpinBox)
+        spin = field if is_spin else field.findChild(self.qt.QDoubleSpinBox)
         line = spin.findChild(self.qt.QLineEdit)
         line.selectAll()
         QTest.keyClicks(line, text)

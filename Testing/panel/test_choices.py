@@ -54,7 +54,7 @@ SEGMENTATIONS = ["fixedMask", "movingMask", "fixedLabels", "movingLabels", "rigi
 LANDMARKS = ["fixedLandmarks", "movingLandmarks"]
 # Those that need a test of their own.
 OTHERS = {
-    "fixedSelector", "movingSelector", "modelCombo", "hasOwnStepsCheckBox", "stepsSpinBox", "smoothnessSlider",
+    "fixedSelector", "movingSelector", "modelCombo", "hasOwnStepsCheckBox", "stepsSpinBox", "smoothnessSlider", "resolutionSpinBox",
     "landmarksCombo", "toleranceSlider", "initialTransformSelector", "outputTransformSelector", "outputVolumeSelector", "presetCombo",
 }  # fmt: skip
 
@@ -136,6 +136,14 @@ def test_smoothness_reaches_the_logic(panel: Panel, asked: Any) -> None:
     before = asked()
     panel.type("smoothnessSlider", "3")
     assert asked() == {**before, "smoothness": 3.0}
+
+
+def test_the_resolution_is_left_to_the_program_unless_one_is_given(panel: Panel, asked: Any) -> None:
+    before = asked()
+    assert "resolution" not in before
+    assert panel.ui.resolutionSpinBox.text == "automatic"
+    panel.type("resolutionSpinBox", "2.5")
+    assert asked() == {**before, "resolution": 2.5}
 
 
 @pytest.mark.parametrize("option", SEGMENTATIONS)

@@ -83,13 +83,16 @@ def test_a_full_ct_is_not_warned_of_as_it_is_worked_on_at_a_coarser_resolution()
     image = SimpleNamespace(GetDimensions=lambda: (512, 512, 300), GetScalarSize=lambda: 2)
     volume = SimpleNamespace(GetImageData=lambda: image, GetSpacing=lambda: (0.8, 0.8, 1.0))
     node = SimpleNamespace(
-        fixedVolume=volume, movingVolume=volume, device="cpu", refinement=next(iter(REFINEMENTS)), hasOwnSteps=False
-    )
+        fixedVolume=volume, movingVolume=volume, device="cpu", refinement=next(iter(REFINEMENTS)), hasOwnSteps=False,
+        resolution=0.0,
+    )  # fmt: skip
     free = {"mb": 3000.0}
     devices = SimpleNamespace(meant=lambda _: "cpu", free_mb=lambda _: free["mb"], words_for=lambda _: "the processor")
     card = {"name": "direct", "method": "direct", "refine": {"default": "field"}}
     assert memory_warning(node, card, devices) == ""
-    free["mb"] = 1000.0
+    node.resolution = 0.8
+    assert "Crop the volumes" in memory_warning(node, card, devices)
+    node.resolution, free["mb"] = 0.0, 1000.0
     assert "Crop the volumes" in memory_warning(node, card, devices)
 
 

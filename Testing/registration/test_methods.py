@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from RegistrationNetLib.geometry.field_pair import Fields
 from RegistrationNetLib.models.catalogue import Card, card_named, cards
 from RegistrationNetLib.registration.method import Asked, Method, Settings, Solution, Task, field_mb
 from RegistrationNetLib.registration.methods import METHODS, method_of
-from RegistrationNetLib.registration.size import Size, inverse_shape
+from RegistrationNetLib.registration.size import Size, delivered_shape, inverse_shape
 
 from ..small_network import install
 from ..volumes import noise
@@ -59,8 +60,40 @@ def test_a_field_takes_what_the_larger_of_its_two_lattices_takes() -> None:
     assert needed("direct", (128,) * 3) < 1500
 
 
-def test_nephi_takes_a_fraction_of_it_on_large_images() -> None:
-    assert needed("nephi", LARGE, inverse=SMALL) < 0.7 * needed("direct", LARGE, inverse=SMALL)
+@pytest.mark.parametrize(
+    ("model", "refine", "held"),
+    [
+        ("direct", "field", (101,) * 3),
+        ("unigradicon", "field", (101,) * 3),
+        ("unigradicon", "none", (175,) * 3),
+        ("nephi", "network", (101,) * 3),
+    ],
+)
+def test_the_deformation_is_held_on_half_the_lattice_of_large_images_or_on_that_of_the_network(
+    model: str, refine: str, held: tuple[int, ...]
+) -> None:
+    card = card_named(model)
+    assert METHODS[card.method].held_shape(card, refine, (200,) * 3) == held
+
+
+def test_fields_of_many_points_are_delivered_on_coarser_lattices() -> None:
+    assert delivered_shape((79, 79, 79)) == (79, 79, 79)
+    assert delivered_shape((100, 100, 100)) == (81, 81, 81)
+    for shape in ((175,) * 3, (20, 600, 600), (4, 2000, 2000)):
+        found = delivered_shape(shape)
+        assert 0.9 * 2.4e6 < math.prod(found) <= 2.4e6
+        assert min(found) >= min(*shape, 8)
+
+
+def test_nephi_takes_a_fraction_of_what_whole_large_images_take() -> None:
+    whole = needed("direct", LARGE, inverse=SMALL, is_whole=True)
+    assert needed("nephi", LARGE, inverse=SMALL) < 0.7 * whole
+
+
+def test_images_that_are_compared_block_by_block_take_less() -> None:
+    whole, graphics = ({"is_whole": True}, {"on_graphics": True})
+    assert needed("direct", LARGE, inverse=SMALL) < 0.6 * needed("direct", LARGE, inverse=SMALL, **whole)
+    assert needed("direct", LARGE, inverse=SMALL, **graphics) == needed("direct", LARGE, inverse=SMALL, **whole)
 
 
 @pytest.mark.parametrize("more", [{"measure": "mind"}, {"labels": 1}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,9 @@ from RegistrationNetLib import register
 from RegistrationNetLib.errors import InputError, ResourceError
 from RegistrationNetLib.geometry.space import grid_of
 from RegistrationNetLib.registration import resolution as module
+from RegistrationNetLib.registration import size as sizes
 from RegistrationNetLib.registration.options import checked_options
-from RegistrationNetLib.registration.resolution import Resolution, resolution_for
+from RegistrationNetLib.registration.resolution import Resolution, resolution_for, resolutions_for
 
 from ..volumes import noise, pair_of
 from .test_pipeline import field_grid, plain_case, plain_result
@@ -27,11 +29,19 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 FINE, THICK = (40, 60, 64), (12, 64, 64)
 
 
-def chosen(**asked: Any) -> Resolution:
+def chosen(model: str = "direct", **asked: Any) -> Resolution:
     """For a fixed image of 1.5, 2 and 2.5 mm, and a moving one of fewer layers."""
+    return _by(resolution_for, model, **asked)
+
+
+def all_chosen(model: str = "direct", **asked: Any) -> dict[str, Resolution]:
+    return _by(resolutions_for, model, **asked)
+
+
+def _by(function: Callable[..., Any], model: str, **asked: Any) -> Any:
     pair = pair_of(noise(FINE), noise(THICK, seed=1))
-    options = checked_options("direct", modalities=("other", "other"), device="cpu", **asked)
-    return resolution_for(pair, (grid_of(pair.fixed), grid_of(pair.moving)), options)
+    options = checked_options(model, modalities=("ct", "ct"), device="cpu", **asked)
+    return function(pair, (grid_of(pair.fixed), grid_of(pair.moving)), options)
 
 
 def test_small_images_are_worked_on_as_they_are() -> None:
@@ -41,17 +51,45 @@ def test_small_images_are_worked_on_as_they_are() -> None:
 
 @pytest.mark.parametrize("voxels", [20_000, 60_000])
 def test_large_ones_are_worked_on_with_so_many_voxels(voxels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WORKING_VOXELS", voxels)
+    monkeypatch.setattr(module, "BLOCKWISE_VOXELS", voxels)
     found = chosen()
     assert 0.8 * voxels < math.prod(found.size.fixed) <= voxels
     assert found.spacing_mm > 1.5
     assert found.size.image_voxels == math.prod(FINE)
 
 
-def test_there_is_room_for_the_similarity_that_takes_most_of_those_that_may_be_chosen() -> None:
-    usual, across = chosen(similarity="lncc").needed_mb, chosen(similarity="mind").needed_mb
-    assert usual < across
-    assert chosen().needed_mb == across
+def test_each_similarity_that_may_be_chosen_has_a_resolution_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WORKING_VOXELS", 20_000)
+    found = all_chosen()
+    assert set(found) == {"lncc", "mi", "mind"}
+    assert found["lncc"].spacing_mm == 0
+    assert found["mi"].spacing_mm == found["mind"].spacing_mm > 1.5
+    for name, one in found.items():
+        assert one.size.measure == name
+        assert one.needed_mb == chosen(similarity=name).needed_mb
+
+
+@pytest.mark.parametrize("asked", [{"similarity": "mind"}, {"conserve_mass": True}, {"refine": "none", "model": "unigradicon"}])
+def test_only_images_that_are_compared_block_by_block_are_worked_on_with_many_voxels(
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WORKING_VOXELS", 20_000)
+    assert chosen().spacing_mm == 0
+    assert chosen(**asked).spacing_mm > 1.5
+
+
+def test_where_the_images_turn_out_to_differ_in_contrast_the_work_goes_on_at_the_resolution_for_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = plain_case(2)
+    monkeypatch.setattr(module, "WORKING_VOXELS", case.fixed.GetNumberOfPixels() // 2)
+    other = sitk.Cast(sitk.Abs(sitk.Cast(case.moving, sitk.sitkFloat32) - 100), sitk.sitkFloat32)
+    plain, across = (register(case.fixed, one, repeats=0) for one in (case.moving, other))
+    names = [one.facts["inputs"]["similarity"]["name"] for one in (plain, across)]
+    assert names[0] == "lncc"
+    assert names[1] in ("mi", "mind")
+    assert plain.facts["resolution_mm"] == pytest.approx(case.fixed.GetSpacing())
+    assert min(across.facts["resolution_mm"]) > 1.2 * min(case.fixed.GetSpacing())
 
 
 def test_where_the_memory_is_short_the_lattice_is_coarser_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +100,12 @@ def test_where_the_memory_is_short_the_lattice_is_coarser_and_that_is_said(monke
     assert found.size.fixed < FINE
     (told,) = found.warnings
     assert f"allows a resolution of {found.spacing_mm:.3g} mm only" in told
+
+
+def test_the_inverse_counts_with_the_lattice_that_it_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = chosen().size.inverse
+    monkeypatch.setattr(sizes, "WHOLE_FIELD_VOXELS", 1000)
+    assert math.prod(chosen().size.inverse) < 0.5 * math.prod(whole)
 
 
 def test_what_cannot_be_done_at_all_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
