@@ -113,6 +113,8 @@ def _local(distributed: Any, processes: int, pairs: int) -> Iterator[Any]:
     settings = {
         "distributed.nanny.pre-spawn-environ": environment | {"MALLOC_TRIM_THRESHOLD_": "65536"},
         "distributed.scheduler.allowed-failures": MOST_DEATHS - 1,
+        # Dask would look a hundred times a second where each process is; nobody asks.
+        "distributed.worker.profile.enabled": False,
     }
     with _imported("dask.config").set(settings):
         try:
