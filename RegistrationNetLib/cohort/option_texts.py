@@ -75,11 +75,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "similarity": _one_of("auto", *SIMILARITIES),
     "fixed_modality": _one_of(*MODALITIES),
     "moving_modality": _one_of(*MODALITIES),
-<<<<<<< HEAD
-    "landmarks": _one_of("judge", "pull"),
-=======
     "landmarks": _one_of(*LANDMARK_USES),
->>>>>>> main
     "tolerance": _positive,
     "align": _stages,
     "device": str,
