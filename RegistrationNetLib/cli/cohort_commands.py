@@ -93,7 +93,7 @@ def _print_series(result: SeriesRegistration) -> None:
 
 def run_template(options: Namespace, interruption: Interruption) -> int:
     """Build the mean of a group of images."""
-    course = Course(options.iterations, options.tolerance)
+    course = Course(options.iterations, options.tolerance_vox)
     try:
         with progress_bar(is_wanted=not options.quiet) as callback:
             template = build_template(

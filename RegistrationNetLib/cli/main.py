@@ -440,6 +440,7 @@ def _add_template(commands: Commands) -> None:
     one.add_argument("--iterations", type=whole_number, default=8, metavar="N", help="at most; default %(default)s")
     one.add_argument(
         "--tolerance",
+        dest="tolerance_vox",
         type=positive_number,
         default=0.1,
         metavar="VOXELS",

@@ -200,3 +200,43 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(number: signal.Signals
 
 def test_the_command_is_understood() -> None:
     assert parser().parse_args(["cohort", "plan.csv", "out"]).command == "cohort"
+
+
+def test_what_is_asked_of_a_template_arrives(tmp_path: Path, status_of: Status, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Namespace()
+
+    def fake(images: list[Path], out: Path, **given: object) -> Namespace:
+        asked.images, asked.out, asked.given = images, out, given
+        return Namespace(moved_mm=(Namespace(mean=0.5, p95=1.0),), has_converged=False)
+
+    monkeypatch.setattr(cohort_commands, "build_template", fake)
+    given = ("a.nii", "b.nii", tmp_path / "out", "--iterations", "3", "--tolerance", "0.2", "--steps", "5", "--processes", "2")
+    code, out, err = status_of("template", *given)
+    assert (code, err) == (0, "")
+    assert (asked.images, asked.out) == ([Path("a.nii"), Path("b.nii")], tmp_path / "out")
+    assert (asked.given["course"].iterations, asked.given["course"].tolerance_vox) == (3, 0.2)
+    assert asked.given["options"] == {"steps": 5}
+    assert asked.given["place"].processes == 2
+    assert out.splitlines()[:2] == [
+        "Iteration 1: off the mean shape by 0.500 mm mean, 1.000 mm for 95 %",
+        "The template still moves; --iterations gives it more.",
+    ]
+
+
+def test_what_is_asked_of_a_series_arrives(tmp_path: Path, status_of: Status, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Namespace()
+
+    def fake(series: Path, **given: object) -> Namespace:
+        asked.series, asked.given = series, given
+        moved = Namespace(mean=1.5, max=3.0)
+        frame = Namespace(number=0, time=2.0, displacement_mm=moved, registration=None)
+        return Namespace(frames=(frame,), drift_mm=(moved,), save=lambda out, **files: vars(asked).update(out=out, files=files))
+
+    monkeypatch.setattr(cohort_commands, "register_series", fake)
+    (tmp_path / "points.csv").write_text("x,y,z,label\n1,2,3,a\n")
+    given = ("4d.nii", tmp_path / "out", "--reference", "2", "--points", tmp_path / "points.csv", "--seed", "4")
+    code, out, err = status_of("series", *given)
+    assert (code, err) == (0, "")
+    assert (asked.series, asked.given["reference"], asked.given["seed"]) == (Path("4d.nii"), 2, 4)
+    assert (asked.out, asked.files["labels"], asked.files["points"][0]) == (tmp_path / "out", None, ("a",))
+    assert out.splitlines()[-1].startswith("Drift when a chain of neighbours comes back to the reference: 1.50 mm mean")
