@@ -21,6 +21,8 @@ TEXTS: dict[str, tuple[str, Any, str | None]] = {
     "similarity": ("mi", "mi", "best"),
     "fixed_modality": ("ct", "ct", "pet"),
     "moving_modality": ("mr", "mr", "us"),
+    "landmarks": ("pull", "pull", "push"),
+    "tolerance": ("2.5", 2.5, "near"),
     "align": ("centre+rigid", ("centre", "rigid"), "turn"),
     "device": ("cpu", "cpu", None),
     "weights": ("w.trch", "w.trch", None),
