@@ -185,7 +185,7 @@ def test_a_result_is_gone_on_from(pair: dict[str, str], tmp_path: Path, monkeypa
 
 def test_a_full_disk_is_told(pair: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="Free some disk space"):
-        registered(asked(pair, tmp_path / "missing", options={"steps": 0}), silent)
+        registered(asked(pair, tmp_path / "missing", options={**QUICK, "steps": 0}), silent)
 
 
 def test_there_is_a_service_for_every_request_that_is_work() -> None:
