@@ -187,3 +187,27 @@ def test_what_does_not_go_together_is_refused(given: dict[str, Any], message: st
 
 def test_the_reach_is_what_is_promised() -> None:
     assert REACH_MM < 60
+
+
+def test_the_repeats_follow_the_landmarks_too() -> None:
+    points = case().around(3, 0)
+    result = pulled_by(points, case().partners(points), repeats=1)
+    assert len(result.evidence.repeats_off_mm) == 1
+    assert not result.evidence.repeat_failure
+
+
+def test_what_stays_rigid_and_what_keeps_its_volume_is_told() -> None:
+    grid = grid_of(case().fixed)
+    places = np.moveaxis(np.indices(grid.shape), 0, -1) @ grid.world_from_voxel[:-1, :-1].T + grid.world_from_voxel[:-1, -1]
+    masks = {}
+    for name, centre in (("rigid", grid.centre_mm), ("keep_volume", grid.centre_mm + np.array([45.0, 0.0]))):
+        inside = (np.linalg.norm(places - centre, axis=-1) < 10).astype(np.uint8)
+        masks[name] = sitk.GetImageFromArray(inside)
+        masks[name].CopyInformation(case().fixed)
+    result = register(case().fixed, case().moving, previous=alone(), repeats=0, **masks)
+    rigid, volume = result.facts["kept_shape"]
+    assert (rigid["kind"], volume["kind"]) == ("rigid", "volume")
+    assert rigid["from_rigid_mm"] < 0.1
+    assert max(rigid["volume_change_percent"], volume["volume_change_percent"]) < 1
+    assert result.quality.jacobian.folded_percent == 0
+    assert alone().facts.get("kept_shape") is None
