@@ -9,11 +9,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .cohort.series import SeriesRegistration, register_series
     from .errors import Cancelled, InputError, RegistrationNetError
     from .registration.pipeline import Registration, register
     from .version import __version__
 
-__all__ = ["Cancelled", "InputError", "Registration", "RegistrationNetError", "__version__", "register"]
+__all__ = [
+    "Cancelled",
+    "InputError",
+    "Registration",
+    "RegistrationNetError",
+    "SeriesRegistration",
+    "__version__",
+    "register",
+    "register_series",
+]
 
 _MODULES = {
     "__version__": "version",
@@ -21,7 +31,9 @@ _MODULES = {
     "InputError": "errors",
     "RegistrationNetError": "errors",
     "Registration": "registration.pipeline",
+    "SeriesRegistration": "cohort.series",
     "register": "registration.pipeline",
+    "register_series": "cohort.series",
 }
 
 

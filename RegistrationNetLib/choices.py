@@ -9,6 +9,8 @@ SIMILARITIES = ("lncc", "lncc2", "ncc", "ssd", "mind", "mi")
 # In the order in which they are done.
 ALIGNMENT_STAGES = ("centre", "pose", "rigid", "similarity", "affine")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# How an image is read between its voxels when it is warped: the first two of images, the last two of labels.
+INTERPOLATIONS = ("linear", "bspline", "nearest", "label-gaussian")
 # What can be required of a registration, the best first.
 VERDICTS = ("fits", "look-closely")
 

@@ -5,6 +5,7 @@ Every message has four parts: what is wrong, the rule, what came, what to do. Ca
     RegistrationNetError
     ├── InputError (also a ValueError)
     │   ├── GeometryError
+    │   ├── PlanError
     │   └── WeightsError
     ├── ResourceError
     ├── DownloadError
@@ -13,6 +14,10 @@ Every message has four parts: what is wrong, the rule, what came, what to do. Ca
     ├── WorkerError
     └── Cancelled
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class RegistrationNetError(Exception):
@@ -29,6 +34,15 @@ class InputError(RegistrationNetError, ValueError):
 
 class GeometryError(InputError):
     """The geometry of an image or a transform cannot be used: singular direction, thin or too large volume, no overlap."""
+
+
+class PlanError(InputError):
+    """A plan of many registrations breaks rules; `faults` tells each in a line. Nothing was started."""
+
+    def __init__(self, source: str, faults: Sequence[str]) -> None:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__(f"{source} has {count}; a plan must have none before the work starts. {' '.join(faults)}")
+        self.source, self.faults = source, tuple(faults)
 
 
 class WeightsError(InputError):

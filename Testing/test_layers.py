@@ -20,7 +20,7 @@ PLAN: dict[str, str] = {
     "": "version errors choices progress devices memory interop",
     "geometry": "separable trilinear deformation pyramid space transform_slabs interpolation smooth_noise regularity field_pair layered_points margin",
     "losses": "measure mind mutual_information overlap similarity label_overlap blockwise direction patches",
-    "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files nifti_headers nifti_missing dicom_headers dicom_series dicom image_files image_sources label_images inputs outlying point_tables markups landmarks warping",
+    "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files nifti_headers nifti_missing dicom_headers dicom_series dicom image_files series_files image_sources label_images inputs outlying point_tables markups landmarks warping",
     "models": """
         catalogue download weights checkpoint
         layers.layout layers.coarse_input layers.linear_end layers.unet layers.matrix layers.features layers.attention layers.exponential
@@ -39,13 +39,14 @@ PLAN: dict[str, str] = {
         state processes pairs synthetic cohort_files cohort_images data augmentation learning validation configuration
         checkpoints record export run
     """,
+    "cohort": "checksums pair option_texts plan bids records thumbnail estimate machine work overview clusters run series template",
     "slicer_bridge": """
         messages packed_mask interpreter dependencies installation settings sample_data services worker client
-        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record scene_values job logic
+        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record scene_values job many logic
         presets panel_binding panel_sight panel_words panel_inputs panel_devices panel_models panel_segments panel_checks
         panel_installation panel_presets panel_cursor panel_results panel_run
     """,
-    "cli": "argument_values interruption console doctor train_commands commands main",
+    "cli": "argument_values interruption console doctor train_commands cohort_commands commands main",
 }
 # Programs: `python -m RegistrationNetLib`, `python -m RegistrationNetLib.worker`; and the package itself, whose public names load on
 # first use.
@@ -87,6 +88,7 @@ IN_SLICER = ["slicer_bridge.client", "slicer_bridge.sample_data"] + [
         "scene_views",
         "scene_transforms",
         "job",
+        "many",
         "logic",
     )
 ]

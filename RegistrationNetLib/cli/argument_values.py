@@ -41,6 +41,17 @@ def positive_number(text: str) -> float:
     return number
 
 
+def any_number(text: str) -> float:
+    """A finite number."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return number
+
+
 def alignment_stages(text: str) -> tuple[str, ...]:
     """Stages between commas; none for none."""
     names = () if text == "none" else tuple(text.split(","))
@@ -48,3 +59,16 @@ def alignment_stages(text: str) -> tuple[str, ...]:
     if unknown:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(ALIGNMENT_STAGES)}")
     return names
+
+
+def key_and_value(text: str) -> tuple[str, str]:
+    """NAME=VALUE."""
+    key, sign, value = text.partition("=")
+    if not (key and sign):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return key, value
+
+
+def frame_name(text: str) -> str | int:
+    """A frame of a series by its number, or by a name."""
+    return int(text) if text.isascii() and text.isdigit() else text

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from ..io.label_images import looks_like_labels
 from ..io.landmarks import Points, mapped, paired, read_points, write_points
 from ..io.native_paths import printable
 from ..io.outputs import (
+    IMAGE_SUFFIXES,
     check_disk_space,
     check_file_name,
     check_folder_name,
@@ -29,7 +32,7 @@ from ..io.outputs import (
     write_image,
 )
 from ..io.warning import Warn
-from ..io.warping import warp_series
+from ..io.warping import Reading, warp_series
 from ..models.catalogue import OWN_SUFFIX, Card, card_named, cards, models_folder, own_card_path, read_own_card
 from ..models.checkpoint import check
 from ..models.weights import (
@@ -48,6 +51,7 @@ from ..quality.phantom import demo_pair
 from ..quality.truth import Truth, truth_of
 from ..registration.methods import untrained_network
 from ..registration.pipeline import Registration, register
+from .cohort_commands import run_cohort_command, run_series, run_template
 from .console import painted, progress_bar, table
 from .doctor import Finding, examine
 from .interruption import Interruption
@@ -133,26 +137,74 @@ def _print_truth(truth: Truth) -> None:
 
 
 def run_warp(options: Namespace, interruption: Interruption) -> int:
-    """Carry an image onto the grid of another by a transform."""
+    """Carry images onto the grid of another by a transform: one into a file, several into a folder, all or none."""
     warn = _printed(options)
     transform = read_transform(options.transform)
-    check_image_name(options.out, dim=transform.GetDimension())
-    image, like = read_image(options.image, warn), read_image(options.like, warn)
-    check_picture(options.out, like, image.GetPixelID())
-    warped = warp_series(image, like, transform, labels=_is_labels(options, image))
-    interruption.check()
-    write_image(warped, options.out)
+    targets = _warp_targets(options, dim=transform.GetDimension())
+    like = read_image(options.like, warn)
+    with _together(options, targets) as written:
+        for source, target in targets.items():
+            image = read_image(source, warn)
+            check_picture(target, like, image.GetPixelID())
+            warped = warp_series(image, like, transform, _warp_reading(options, source, image))
+            interruption.check()
+            write_image(warped, written(target))
     interruption.too_late()
     return 0
 
 
-def _is_labels(options: Namespace, image: sitk.Image) -> bool:
+def _warp_targets(options: Namespace, *, dim: int) -> dict[str, Path]:
+    """For each image the file that it becomes."""
+    if len(options.image) == 1 and not options.out.is_dir():
+        check_image_name(options.out, dim=dim)
+        return {options.image[0]: options.out}
+    check_folder_name(options.out)
+    targets = {source: options.out / _image_name(Path(source)) for source in options.image}
+    for name, count in Counter(target.name for target in targets.values()).items():
+        if count > 1:
+            raise InputError(
+                f"{count} of the images would become {name} in {printable(options.out)}; each needs a name of its own. Warp them one by one."
+            )
+    return targets
+
+
+def _image_name(source: Path) -> str:
+    """The name of a warped image: that of its file, where its format can be written."""
+    name = source.absolute().name
+    return name if name.lower().endswith(IMAGE_SUFFIXES) and not source.is_dir() else f"{name}.nii.gz"
+
+
+def _warp_reading(options: Namespace, source: str, image: sitk.Image) -> Reading:
+    """How an image is read, by what was asked and what it is."""
+    if options.interpolation is None:
+        return Reading("nearest" if _is_labels(options, source, image) else "linear", options.fill)
+    reading = Reading(options.interpolation, options.fill)
+    if options.labels is not None and options.labels != reading.is_of_labels:
+        kind = "labels" if reading.is_of_labels else "images"
+        raise InputError(
+            f"The interpolation {options.interpolation} is for {kind}, and --{'' if options.labels else 'no-'}labels says otherwise; both must "
+            "agree. Leave one out."
+        )
+    return reading
+
+
+@contextmanager
+def _together(options: Namespace, targets: Mapping[str, Path]) -> Iterator[Callable[[Path], Path]]:
+    """Where to write what becomes a file in the end, all of them together."""
+    if list(targets.values()) == [options.out]:
+        yield lambda target: target
+        return
+    with staged_folder(options.out) as folder:
+        yield lambda target: folder / target.name
+
+
+def _is_labels(options: Namespace, source: str, image: sitk.Image) -> bool:
     """Whether the image holds labels: as it was said, else by its looks, about which the user is asked."""
     if options.labels is not None:
         return bool(options.labels)
     if looks_like_labels(image):
         raise InputError(
-            f"{printable(options.image)} looks like a label map (few whole numbers), whose values must not be mixed; "
+            f"{printable(source)} looks like a label map (few whole numbers), whose values must not be mixed; "
             "warp takes it as an image unless told. Add --labels, or --no-labels if it is an image."
         )
     return False
@@ -375,4 +427,7 @@ COMMANDS: dict[str, Command] = {
     "demo": run_demo,
     "train": run_train,
     "finetune": run_finetune,
+    "cohort": run_cohort_command,
+    "series": run_series,
+    "template": run_template,
 }

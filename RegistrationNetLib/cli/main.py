@@ -17,11 +17,20 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from ..choices import ALIGNMENT_STAGES, DEVICES, MODALITIES, REFINEMENTS, VERDICTS
+from ..choices import ALIGNMENT_STAGES, DEVICES, INTERPOLATIONS, MODALITIES, REFINEMENTS, VERDICTS
 from ..errors import Cancelled, RegistrationNetError, is_out_of_memory_text
 from ..io.warning import DataWarning
 from ..version import __version__
-from .argument_values import alignment_stages, checksum, device_name, positive_number, whole_number
+from .argument_values import (
+    alignment_stages,
+    any_number,
+    checksum,
+    device_name,
+    frame_name,
+    key_and_value,
+    positive_number,
+    whole_number,
+)
 from .interruption import Interruption
 
 
@@ -128,6 +137,9 @@ def parser() -> Parser:
     _add_demo(commands)
     _add_train(commands)
     _add_finetune(commands)
+    _add_cohort(commands)
+    _add_series(commands)
+    _add_template(commands)
     return top
 
 
@@ -151,18 +163,6 @@ def _add_register(commands: Commands) -> None:
         type=Path,
         help="receives transform.h5, inverse.h5, warped.nii.gz, jacobian.nii.gz, error_mm.nii.gz, report.json, report.html",
     )
-    one.add_argument("--model", default="direct", metavar="NAME", help="see `registrationnet models`; default %(default)s")
-    one.add_argument("--refine", choices=REFINEMENTS, help="refinement after the model; default: as its card says")
-    one.add_argument(
-        "--steps", type=whole_number, metavar="N", help="steps of the refinement, 0 for none; default: the method's own"
-    )
-    one.add_argument(
-        "--similarity", default="auto", metavar="NAME", help="default: as the modalities and contrasts of the pair ask"
-    )
-    for side in ("fixed", "moving"):
-        one.add_argument(
-            f"--{side}-modality", choices=MODALITIES, help="default: what the DICOM header says, other where it says nothing"
-        )
     for side in ("fixed", "moving"):
         one.add_argument(f"--{side}-mask", metavar="FILE", help=f"where in {side} similarity counts")
     for side in ("fixed", "moving"):
@@ -175,6 +175,28 @@ def _add_register(commands: Commands) -> None:
             help=f"points of {side} that measure the error (CSV, .fcsv, .mrk.json); both or neither",
         )
     one.add_argument("--initial", type=Path, metavar="FILE", help="transform to begin with, points of fixed to points of moving")
+    _add_options(one)
+    one.add_argument(
+        "--require", choices=VERDICTS, help="end with status 3 where the verdict is worse; the results are written all the same"
+    )
+    one.add_argument("--anonymous", action="store_true", help="name no files in the reports")
+    one.add_argument("--quiet", action="store_true", help="print nothing")
+
+
+def _add_options(one: argparse._ActionsContainer) -> None:
+    """What `register` takes beside images, points and transforms."""
+    one.add_argument("--model", default="direct", metavar="NAME", help="see `registrationnet models`; default %(default)s")
+    one.add_argument("--refine", choices=REFINEMENTS, help="refinement after the model; default: as its card says")
+    one.add_argument(
+        "--steps", type=whole_number, metavar="N", help="steps of the refinement, 0 for none; default: the method's own"
+    )
+    one.add_argument(
+        "--similarity", default="auto", metavar="NAME", help="default: as the modalities and contrasts of the pair ask"
+    )
+    for side in ("fixed", "moving"):
+        one.add_argument(
+            f"--{side}-modality", choices=MODALITIES, help="default: what the DICOM header says, other where it says nothing"
+        )
     one.add_argument(
         "--align",
         type=alignment_stages,
@@ -201,23 +223,29 @@ def _add_register(commands: Commands) -> None:
         "--repeats", type=whole_number, metavar="N",
         help="register so often again to see how far to trust it; default: as takes no longer than the registration",
     )  # fmt: skip
-    one.add_argument(
-        "--require", choices=VERDICTS, help="end with status 3 where the verdict is worse; the results are written all the same"
-    )
-    one.add_argument("--anonymous", action="store_true", help="name no files in the reports")
-    one.add_argument("--quiet", action="store_true", help="print nothing")
 
 
 def _add_warp(commands: Commands) -> None:
-    one = _add(commands, "warp", "carry an image onto the grid of another by a transform")
-    one.add_argument("image", metavar="IMAGE", help="what to warp: for transform.h5, anything that lies on moving")
-    one.add_argument("out", metavar="OUT", type=Path, help="image file; its suffix chooses the format")
+    one = _add(commands, "warp", "carry images onto the grid of another by a transform")
+    one.add_argument(
+        "image", metavar="IMAGE", nargs="+", help="what to warp: for transform.h5, anything that lies on moving; also 4-D"
+    )
+    one.add_argument(
+        "out", metavar="OUT", type=Path, help="image file, whose suffix chooses the format; or a folder, for several images"
+    )
     _add_transform(one, is_required=True)
     one.add_argument("--like", metavar="FIXED", required=True, help="the image whose grid the result has")
     one.add_argument(
         "--labels",
         action=argparse.BooleanOptionalAction,
         help="nearest neighbour and 0 outside, for label maps; asked for where it looks so",
+    )
+    one.add_argument(
+        "--interpolation", choices=INTERPOLATIONS,
+        help="between voxels; label-gaussian gives labels smooth borders; default: linear, of labels nearest",
+    )  # fmt: skip
+    one.add_argument(
+        "--fill", type=any_number, metavar="VALUE", help="value outside of the image; default: its minimum, of labels 0"
     )
 
 
@@ -318,6 +346,96 @@ def _add_finetune(commands: Commands) -> None:
     one.add_argument("--seed", type=whole_number, default=0, metavar="N")
     one.add_argument("--no-pictures", action="store_true", help="draw none; matplotlib is then not needed")
     _add_resume(one)
+
+
+def _add_cohort(commands: Commands) -> None:
+    one = _add(
+        commands, "cohort", "register many pairs, on all cores, a cluster or a queue; what is done already is not done again"
+    )
+    one.add_argument(
+        "plan", metavar="PLAN", type=Path, help="CSV file with the columns fixed,moving and options; or a BIDS folder"
+    )
+    one.add_argument(
+        "out_dir", metavar="OUT", type=Path, help="receives a folder for each pair, index.html, pairs.csv, failures.csv"
+    )
+    bids = one.add_argument_group("of a BIDS folder")
+    bids.add_argument(
+        "--rule", choices=("first-session", "template"), default="first-session",
+        help="each session to the subject's first, or each image to --template; default %(default)s",
+    )  # fmt: skip
+    bids.add_argument("--template", type=Path, metavar="FILE", help="the fixed image of all, for --rule template")
+    bids.add_argument("--suffix", default="T1w", metavar="NAME", help="which images: the end of their names; default %(default)s")
+    bids.add_argument(
+        "--select", default="", metavar="ENTITIES", help="which images: what their names have, acq-mprage_run-1 say"
+    )
+    where = _add_place(one)
+    where.add_argument(
+        "--array", type=whole_number, nargs="?", const=0, metavar="N",
+        help="register only pair N of the plan, from 1, without Dask; without N, as the queue numbers the element of a job array",
+    )  # fmt: skip
+    one.add_argument("--overview", action="store_true", help="register nothing; write the overview of what is there")
+    of_all = one.add_argument_group("for every pair that does not say otherwise")
+    _add_options(of_all)
+    one.add_argument("--anonymous", action="store_true", help="name no files in reports and tables")
+    _add_quiet(one)
+
+
+def _add_place(one: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Where many registrations are worked on."""
+    where = one.add_argument_group("where to work")
+    where.add_argument(
+        "--processes",
+        type=whole_number,
+        default=0,
+        metavar="N",
+        help="of this machine; default: one for a GPU, else one for a core",
+    )
+    where.add_argument("--scheduler", default="", metavar="ADDRESS", help="of a running Dask cluster, tcp://host:8786 say")
+    where.add_argument("--queue", default="", metavar="NAME", help="slurm, pbs, sge, lsf, …: jobs that dask-jobqueue submits")
+    where.add_argument("--jobs", type=whole_number, default=1, metavar="N", help="how many; default %(default)s")
+    where.add_argument("--cores", type=whole_number, metavar="N", help="of each job")
+    where.add_argument("--memory", metavar="SIZE", help="of each job, 16GB say")
+    where.add_argument("--walltime", metavar="TIME", help="of each job, as the queue writes it")
+    where.add_argument(
+        "--queue-option", action="append", default=[], type=key_and_value, metavar="NAME=VALUE",
+        help="what else dask-jobqueue takes, account=… or queue=… say; may be there several times",
+    )  # fmt: skip
+    return where
+
+
+def _add_series(commands: Commands) -> None:
+    one = _add(commands, "series", "register the frames of a series in time to one of them")
+    one.add_argument(
+        "series", metavar="IMAGE_4D", type=Path, help="4-D image, Slicer sequence, DICOM folder by phase, folder of images"
+    )
+    one.add_argument("out_dir", metavar="OUT", type=Path, help="receives the warped series, a folder for each frame, series.csv")
+    one.add_argument(
+        "--reference", type=frame_name, default="middle", metavar="FRAME",
+        help="first, middle, last, mean of all, or a number from 0; default %(default)s",
+    )  # fmt: skip
+    one.add_argument("--labels", metavar="FILE", help="outlined structures of the reference, carried to every frame")
+    one.add_argument("--points", type=Path, metavar="FILE", help="points of the reference, followed through the series")
+    _add_options(one)
+    _add_quiet(one)
+
+
+def _add_template(commands: Commands) -> None:
+    one = _add(commands, "template", "build the mean of a group of images, in shape and intensity")
+    one.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="two or more")
+    one.add_argument(
+        "out_dir", metavar="OUT", type=Path, help="receives template.nii.gz, and the transforms to each image and back"
+    )
+    one.add_argument("--iterations", type=whole_number, default=8, metavar="N", help="at most; default %(default)s")
+    one.add_argument(
+        "--tolerance",
+        type=positive_number,
+        default=0.1,
+        metavar="VOXELS",
+        help="stop when the template moves by less; default %(default)s",
+    )
+    _add_place(one)
+    _add_options(one.add_argument_group("for every registration"))
+    _add_quiet(one)
 
 
 def _add_resume(one: argparse.ArgumentParser) -> None:

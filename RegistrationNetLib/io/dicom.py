@@ -11,8 +11,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .dicom_headers import Header, is_dicom, read_header
-from .dicom_series import Stack, stacked
+from .dicom_headers import Header, Slice, is_dicom, read_header
+from .dicom_series import Stack, phases_of, stacked
 from .native_messages import NATIVE_ERRORS, native_reason
 from .native_paths import native_path, printable
 from .warning import Warn
@@ -57,6 +57,23 @@ def read_dicom_folder(folder: Path, warn: Warn) -> sitk.Image:
     return _volume(headers, folder, warn)
 
 
+def read_dicom_phases(folder: Path, warn: Warn) -> dict[str, sitk.Image]:
+    """The volumes in time that the DICOM files of `folder` and its subfolders hold, in order, by what tells them apart.
+
+    That is a number of the headers (temporal position, phase of the heart, trigger time), or else the series, whose titles may
+    tell a phase of breathing ("10%").
+
+    Raises:
+        InputError: there is no DICOM file, or what is not one volume at several moments.
+    """
+    headers = _headers(path for path in folder.rglob("*") if path.is_file())
+    slices = [one for header in headers for one in header.slices]
+    if not slices:
+        raise InputError(f"{printable(folder)} holds no DICOM series; a series in time is needed. Check the folder.")
+    phases = phases_of(slices, folder)
+    return {phase: _volume(headers, folder, warn, among) for phase, among in phases.items()}
+
+
 def _headers(paths: Iterable[Path]) -> list[Header]:
     found = []
     for number, path in enumerate(sorted(paths)):
@@ -69,10 +86,10 @@ def _headers(paths: Iterable[Path]) -> list[Header]:
     return found
 
 
-def _volume(headers: Sequence[Header], source: Path, warn: Warn) -> sitk.Image:
-    """The one volume of several files."""
+def _volume(headers: Sequence[Header], source: Path, warn: Warn, among: Sequence[Slice] | None = None) -> sitk.Image:
+    """The one volume of several files, or of some of their slices."""
     _refuse_mosaics(headers, source)
-    stack = stacked([one for header in headers for one in header.slices], source, warn)
+    stack = stacked([one for header in headers for one in header.slices] if among is None else among, source, warn)
     by_file = {header.file: header for header in headers}
     values = _values(stack, by_file)
     if not stack.is_straight:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,18 @@ FEWEST_SLICES = 8
 ROUNDED, UNEVEN = 0.02, 0.2
 # Of the distance between slices: what lies closer is at one place.
 SAME_PLACE = 1e-3
+# What tells the moments of a series in time apart, the first that does.
+_TIMES = (
+    "TemporalPositionIndex",
+    "TemporalPositionIdentifier",
+    "NominalPercentageOfCardiacPhase",
+    "NominalCardiacTriggerDelayTime",
+    "TriggerTime",
+    "PhaseVector",
+    "TimeSlotVector",
+    "TimeSliceVector",
+    "AcquisitionNumber",
+)
 # Of the spacing within a slice: so far the last slice may lie aside of a straight block before the block is resampled.
 ASIDE = 0.1
 
@@ -72,6 +85,52 @@ def stacked(slices: Sequence[Slice], source: Path, warn: Warn) -> Stack:
         return Stack(tuple(ordered), normal * (ordered[0].thickness_mm or 1.0))
     _refuse_doubled(ordered, heights, source)
     return Stack(tuple(ordered), _even_step(ordered, heights, source, warn))
+
+
+def phases_of(slices: Sequence[Slice], source: Path) -> dict[str, list[Slice]]:
+    """The slices of each moment in time, in order, by the number (or title) that tells it.
+
+    Args:
+        source: the folder, for messages.
+
+    Raises:
+        InputError: no attribute of the headers gives moments of equally many slices.
+    """
+    for name in _TIMES:
+        phases = _by_value([(one.kind.get(name, ""), one) for one in slices])
+        if _are_moments(phases):
+            return dict(sorted(phases.items(), key=lambda phase: float(phase[0])))
+    series = _by_value([(one.series, one) for one in slices])
+    phases = {_phase_title(group, number): group for number, group in enumerate(series.values()) if len(group) >= FEWEST_SLICES}
+    if len(phases) > 1 and len({len(group) for group in phases.values()}) == 1:
+        return dict(sorted(phases.items(), key=lambda phase: float(phase[0].removesuffix("%"))))
+    raise InputError(
+        f"{_name(source)} holds no series in time that its headers tell ({', '.join(_TIMES)}, or series of one size); each moment needs as "
+        "many slices. Put the files of one series in time into a folder of their own, or convert them to a 4-D image."
+    )
+
+
+def _by_value(pairs: Sequence[tuple[str, Slice]]) -> dict[str, list[Slice]]:
+    groups: dict[str, list[Slice]] = {}
+    for value, one in pairs:
+        groups.setdefault(value, []).append(one)
+    return groups
+
+
+def _are_moments(phases: dict[str, list[Slice]]) -> bool:
+    """Whether there are several, each a number, each with as many slices that make a volume."""
+    try:
+        numbers = {float(value) for value in phases}
+    except ValueError:
+        return False
+    sizes = {len(group) for group in phases.values()}
+    return len(numbers) == len(phases) > 1 and len(sizes) == 1 and min(sizes) >= FEWEST_SLICES
+
+
+def _phase_title(group: Sequence[Slice], number: int) -> str:
+    """The percentage that the title of a series tells, else its place."""
+    found = re.search(r"(\d+(?:\.\d+)?) ?%", group[0].title)
+    return f"{found[1]}%" if found else str(number)
 
 
 def _position(one: Slice) -> Array:

@@ -244,7 +244,14 @@ def _move_all(new: Path, target: Path, old: Path) -> None:
             if (old / name).exists():
                 (old / name).replace(target / name)
             elif not (new / name).exists():
-                (target / name).unlink()
+                _remove(target / name)
         for one in made:
             shutil.rmtree(one, ignore_errors=True)
         raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()

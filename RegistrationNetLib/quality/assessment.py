@@ -23,7 +23,7 @@ from ..geometry.deformation import displacement_determinant, jacobian_determinan
 from ..geometry.space import Grid, grid_of, image_on, points_of_transform, slab_of, slabs
 from ..geometry.transform_slabs import WorldMap
 from ..io.landmarks import mapped
-from ..io.warping import warp_image
+from ..io.warping import LABELS, warp_image
 
 Array = NDArray[np.float64]
 
@@ -295,7 +295,7 @@ def label_overlap(fixed_labels: sitk.Image, moving_labels: sitk.Image, moving_fr
         raise InputError("The label maps hold no label; overlap needs values other than 0. Check the files.")
     dice = []
     for transform in (sitk.Transform(fixed_labels.GetDimension(), sitk.sitkIdentity), moving_from_fixed):
-        warped = warp_image(moving_labels, fixed_labels, transform, labels=True)
+        warped = warp_image(moving_labels, fixed_labels, transform, LABELS)
         dice.append(_dice(fixed, _label_array(warped, "Moving labels"), labels))
     return LabelOverlap({int(label): BeforeAfter(*map(float, both)) for label, *both in zip(labels, *dice, strict=True)})
 

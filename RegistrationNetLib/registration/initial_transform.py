@@ -19,7 +19,7 @@ from ..geometry.space import Array, Grid, affine_matrix, grid_of, inverse_transf
 from ..io.image_files import read_transform
 from ..io.inputs import Pair
 from ..io.outlying import without_padding
-from ..io.warping import warp_image
+from ..io.warping import LABELS, warp_image
 
 SMALLEST_DETERMINANT = 1e-6
 
@@ -74,7 +74,7 @@ def _carried(pair: Pair, transform: sitk.Transform) -> Pair:
     moving, measured = without_padding(pair.moving)
     inside = _inside(pair, measured, transform)
     mask, labels = (
-        None if one is None else warp_image(one, pair.fixed, transform, labels=True) for one in (pair.masks[1], pair.labels[1])
+        None if one is None else warp_image(one, pair.fixed, transform, LABELS) for one in (pair.masks[1], pair.labels[1])
     )
     return replace(
         pair,
@@ -90,7 +90,7 @@ def _inside(pair: Pair, measured: sitk.Image, transform: sitk.Transform) -> sitk
     Raises:
         GeometryError: it is nowhere.
     """
-    inside = warp_image(measured, pair.fixed, transform, labels=True)
+    inside = warp_image(measured, pair.fixed, transform, LABELS)
     values = sitk.GetArrayViewFromImage(inside)
     if not values.any():
         raise GeometryError(

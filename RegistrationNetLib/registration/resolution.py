@@ -44,8 +44,23 @@ def resolutions_for(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> d
         InputError: a resolution was asked for that is finer than the images, or coarser than what they show.
         ResourceError: the memory is not enough for one of them, not even for the coarsest.
     """
-    may_be = {options.measure.name: replace(options, across={})} | dict(options.across)
-    return {name: resolution_for(pair, grids, one) for name, one in may_be.items()}
+    return {name: resolution_for(pair, grids, one) for name, one in _may_be(options).items()}
+
+
+def _may_be(options: Options) -> dict[str, Options]:
+    """What holds with each similarity that may be chosen, by its name."""
+    return {options.measure.name: replace(options, across={})} | dict(options.across)
+
+
+def wanted_mb(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> float:
+    """The memory that the finest resolution takes which the pair needs, whatever is free, with whichever similarity may be chosen.
+
+    Of the images only the type of their voxels counts, and whether there are labels; the lattices are `grids`.
+
+    Raises:
+        InputError: as `resolution_for`.
+    """
+    return max(_wanted(pair, grids, one).needed_mb for one in _may_be(options).values())
 
 
 def resolution_for(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Resolution:
@@ -56,13 +71,12 @@ def resolution_for(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Re
         ResourceError: the memory is not enough, not even for the coarsest.
     """
     measured = _measuring(pair, grids, options)
-    asked = options.resolution_mm
+    wanted, asked = _wanted(pair, grids, options), options.resolution_mm
     if asked is not None:
-        _check(asked, grids)
-        found = measured(asked)
-        check_memory(found.needed_mb, options.device, f"Give a coarser resolution than {asked:g} mm, or leave it to the program.")
-        return found
-    wanted = measured(_wanted_mm(grids, BLOCKWISE_VOXELS if _is_blockwise(pair, options) else WORKING_VOXELS))
+        check_memory(
+            wanted.needed_mb, options.device, f"Give a coarser resolution than {asked:g} mm, or leave it to the program."
+        )
+        return wanted
     free, found = free_mb(options.device), wanted
     limit_mm = coarsest_mm([max(grid.extent_mm) for grid in grids])
     while found.needed_mb > free:
@@ -77,6 +91,15 @@ def resolution_for(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Re
         f"takes {wanted.needed_mb / 1024:.1f} GB. Fine detail may fit less well."
     )
     return replace(found, warnings=(told,))
+
+
+def _wanted(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Resolution:
+    """What was asked for, else the finest resolution that the pair needs, whatever the memory allows."""
+    measured = _measuring(pair, grids, options)
+    if options.resolution_mm is not None:
+        _check(options.resolution_mm, grids)
+        return measured(options.resolution_mm)
+    return measured(_wanted_mm(grids, BLOCKWISE_VOXELS if _is_blockwise(pair, options) else WORKING_VOXELS))
 
 
 def _measuring(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Callable[[float], Resolution]:

@@ -21,6 +21,7 @@ from . import dependencies
 from .client import Client, Job
 from .interpreter import named_python
 from .job import RegistrationJob
+from .many import ManyRegistrations, volumesOfFolder
 from .scene_inputs import Inputs
 from .scene_record import RegistrationResult
 from .scene_results import REPLACEABLE, check_outputs, remove_empty_folders
@@ -61,6 +62,7 @@ class RegistrationLogic:
         self.python = ""
         self._timer, self._requirements = timer, requirements
         self._jobs: list[RegistrationJob] = []
+        self._many: list[ManyRegistrations] = []
         self._views = Views()
         self._scene = slicer.mrmlScene
         self._sceneTags = [
@@ -71,6 +73,8 @@ class RegistrationLogic:
     def close(self) -> None:
         """End the worker; registrations under way are cancelled."""
         self._timer.stop()
+        for several in self._many:
+            several.cancel()
         for job in self._jobs:
             job.cancel()
         self.client.close()
@@ -129,6 +133,42 @@ class RegistrationLogic:
         self._jobs.append(job)
         self._timer.start()
         return job
+
+    def registerMany(
+        self, pairs: Sequence[tuple[Any, Any]], onChanged: Callable[[ManyRegistrations], None] = lambda _: None, **keywords: Any
+    ) -> ManyRegistrations:
+        """Register several pairs (fixedNode, movingNode), one after the other, and wait; the application stays responsive.
+
+        Takes what `startRegistration` takes. A pair that fails does not end the others: of each there is an entry in `results` and
+        in `errors`.
+        """
+        return self.startMany(pairs, onChanged, **keywords).wait()
+
+    def startMany(
+        self, pairs: Sequence[tuple[Any, Any]], onChanged: Callable[[ManyRegistrations], None] = lambda _: None, **keywords: Any
+    ) -> ManyRegistrations:
+        """Start to register several pairs, one after the other, and return at once. `pairsOfFolder` gives those of a folder.
+
+        Args:
+            onChanged: called with what is returned when a pair has ended.
+        """
+        many = ManyRegistrations(self, pairs, keywords, onChanged)
+        self._many.append(many)
+        self._timer.start()
+        return many
+
+    def pairsOfFolder(self, fixedNode: Any, folder: int) -> list[tuple[Any, Any]]:
+        """fixedNode with each other scalar volume in a folder of the subject hierarchy, which is named by its item.
+
+        Raises:
+            InputError: there is none.
+        """
+        pairs = [(fixedNode, node) for node in volumesOfFolder(folder) if node is not fixedNode]
+        if not pairs:
+            raise InputError(
+                "The folder holds no scalar volume beside the fixed one; at least one is needed to register. Move volumes into it."
+            )
+        return pairs
 
     def startFromParameters(self, **keywords: Any) -> RegistrationJob:
         """Start what the parameter node asks for."""
@@ -230,13 +270,18 @@ class RegistrationLogic:
                 job.getOn()
         self.client.poll()
         self._jobs = [job for job in self._jobs if not job.isFinished]
-        if not self._jobs and not self.client.unfinished:
+        for many in self._many:
+            many.getOn()
+        self._many = [many for many in self._many if not many.isFinished]
+        if not (self._jobs or self._many or self.client.unfinished):
             self._timer.stop()
 
     def _onEndUndo(self, *_caller: Any) -> None:
         remove_empty_folders(self._scene)
 
     def _onSceneStartClose(self, *_caller: Any) -> None:
+        for many in self._many:
+            many.cancel()
         for job in self._jobs:
             job.cancel(Cancelled("cancelled; the scene was closed"))
 

@@ -224,6 +224,55 @@ def test_warp_of_labels_makes_no_new_label(place: Place, status_of: Status) -> N
         assert (seen == {0, 7}) == (values == "same")
 
 
+def test_warp_takes_many_images_into_a_folder(place: Place, status_of: Status) -> None:
+    series = sitk.JoinSeries([sitk.ReadImage(place / "moving.nii.gz")] * 2)
+    sitk.WriteImage(series, place / "series.nrrd")
+    arguments = ["--transform", place / "shift.h5", "--like", place / "fixed.nii.gz"]
+    several = [place / "moving.nii.gz", place / "series.nrrd"]
+    assert status_of("warp", *several, place / "out", *arguments) == (0, "", "")
+    assert {path.name for path in (place.folder / "out").iterdir()} == {"moving.nii.gz", "series.nrrd"}
+    assert status_of("warp", several[0], place / "alone.nrrd", *arguments)[0] == 0
+    alone = sitk.GetArrayFromImage(sitk.ReadImage(place / "alone.nrrd"))
+    assert (sitk.GetArrayFromImage(sitk.ReadImage(place / "out/moving.nii.gz")) == alone).all()
+    moments = sitk.GetArrayFromImage(sitk.ReadImage(place / "out/series.nrrd"))
+    assert moments.shape == (2, *alone.shape)
+    assert (moments == alone).all()
+    assert status_of("warp", several[1], place / "out", *arguments)[0] == 0
+
+
+def test_warp_of_many_images_writes_all_or_none(place: Place, status_of: Status) -> None:
+    arguments = ["--transform", place / "shift.h5", "--like", place / "fixed.nii.gz"]
+    before = place.names
+    refused(status_of("warp", place / "moving.nii.gz", place / "missing.nii.gz", place / "out", *arguments), "no file .*missing")
+    again = f"{place.folder}/../{place.folder.name}/moving.nii.gz"
+    told = "2 of the images would become moving.nii.gz"
+    refused(status_of("warp", place / "moving.nii.gz", again, place / "out", *arguments), told)
+    assert place.names == before
+
+
+def test_interpolation_and_the_value_outside_are_choices(place: Place, status_of: Status) -> None:
+    sitk.WriteTransform(sitk.TranslationTransform(3, (0.9, 0.3, 41.0)), place / "far.h5")
+    arguments = ["--transform", place / "far.h5", "--like", place / "fixed.nii.gz"]
+    found = {}
+    for flags in ([], ["--interpolation", "bspline"], ["--interpolation", "nearest"], ["--fill", "-5"]):
+        assert status_of("warp", place / "moving.nii.gz", place / "w.nrrd", *arguments, *flags) == (0, "", "")
+        found[" ".join(flags)] = sitk.GetArrayFromImage(sitk.ReadImage(place / "w.nrrd"))
+    usual = found.pop("")
+    assert all((one != usual).any() for one in found.values())
+    assert found["--fill -5"].min() == -5
+    given = ["warp", place / "moving_labels.nii.gz", place / "w.nrrd", *arguments]
+    assert status_of(*given, "--interpolation", "label-gaussian")[0] == 0
+    assert set(np.unique(sitk.GetArrayFromImage(sitk.ReadImage(place / "w.nrrd")))) <= {0, 7}
+    refused(
+        status_of(*given, "--labels", "--interpolation", "linear"),
+        "The interpolation linear is for images, and --labels says otherwise",
+    )
+    refused(
+        status_of(*given, "--no-labels", "--interpolation", "nearest"), "nearest is for labels, and --no-labels says otherwise"
+    )
+    refused(status_of(*given, "--labels", "--fill", "nan"), "--fill: 'nan' is not a number")
+
+
 def test_points_go_from_fixed_to_moving_and_keep_their_columns(place: Place, status_of: Status) -> None:
     assert status_of("points", place / "points.csv", place / "out.csv", "--transform", place / "shift.h5") == (0, "", "")
     assert (place.folder / "out.csv").read_text() == "x,y,z,label\n26.000000,24.000000,24.000000,centre\n"
@@ -689,7 +738,7 @@ def test_the_readme_shows_every_command() -> None:
 
 
 def test_help_of_every_command_is_there(status_of: Status) -> None:
-    for name in ("register", "warp", "points", "jacobian", "evaluate", "models", "doctor", "demo", "train", "finetune"):
+    for name in ("register", "warp", "points", "jacobian", "evaluate", "models", "doctor", "demo", "train", "finetune", "cohort"):
         code, out, err = status_of(name, "--help")
         assert (code, err) == (0, "")
         assert out.startswith(f"usage: registrationnet {name}")

@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from RegistrationNetLib.errors import InputError
-from RegistrationNetLib.io.warping import warp_image, warp_series
+from RegistrationNetLib.io.warping import LABELS, Reading, warp_image, warp_series
 
 WHOLE = [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64]
 
@@ -50,12 +50,12 @@ def test_outside_an_image_is_its_minimum() -> None:
 
 def test_outside_labels_is_zero_and_no_new_label_appears() -> None:
     labels = ramp(np.uint8) + 5
-    assert row(warp_image(labels, labels, shift(2.3), labels=True)) == [25, 35, 45, 55, 0, 0]
+    assert row(warp_image(labels, labels, shift(2.3), LABELS)) == [25, 35, 45, 55, 0, 0]
 
 
 def test_labels_are_exact_up_to_the_53_bits_of_a_double() -> None:
     labels = sitk.GetImageFromArray(np.full((2, 2, 2), 2**53 - 1))
-    warped = warp_image(labels, labels, shift(0), labels=True)
+    warped = warp_image(labels, labels, shift(0), LABELS)
     assert sitk.GetArrayFromImage(warped).tolist() == np.full((2, 2, 2), 2**53 - 1).tolist()
 
 
@@ -116,7 +116,7 @@ def test_names_of_segments_come_along_with_the_extent_of_the_new_grid() -> None:
     for key, value in {**told, "ITK_InputFilterName": "NrrdImageIO", "NRRD_kinds[0]": "domain"}.items():
         image.SetMetaData(key, value)
     large = sitk.Resample(image, (9, 8, 7))
-    warped = warp_series(image, large, shift(0.0), labels=True)
+    warped = warp_series(image, large, shift(0.0), LABELS)
     changed = {"Segment0_Extent": "0 8 0 7 0 6", "Segmentation_ReferenceImageExtentOffset": "0 0 0"}
     assert {key: warped.GetMetaData(key) for key in warped.GetMetaDataKeys()} == {**told, **changed}
 
@@ -126,3 +126,84 @@ def test_headers_that_speak_of_the_old_grid_do_not_come_along(key: str) -> None:
     image = ramp(np.uint8)
     image.SetMetaData(key, "1")
     assert warp_series(image, image, shift(0.0)).GetMetaDataKeys() == ()
+
+
+# what is read between voxels and outside
+
+
+def wave(dtype: type = np.float32) -> sitk.Image:
+    """A smooth wave along x."""
+    line = 100 + 80 * np.sin(np.arange(24) * 0.9)
+    return sitk.GetImageFromArray(np.broadcast_to(line, (5, 6, 24)).round(6).astype(dtype))
+
+
+def test_b_splines_follow_a_wave_closer_than_lines_do() -> None:
+    true = 100 + 80 * np.sin((np.arange(24) + 0.5) * 0.9)
+    off = {
+        kind: np.abs(row(warp_image(wave(), wave(), shift(0.5), Reading(kind))) - true)[4:-4].max()
+        for kind in ("linear", "bspline")
+    }
+    assert off["bspline"] < 1.0 < 5.0 < off["linear"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32])
+def test_b_splines_of_whole_numbers_are_rounded_and_stay_in_their_range(dtype: type) -> None:
+    edge = np.zeros((5, 6, 24), dtype=dtype)
+    edge[..., 8:16] = np.iinfo(dtype).max
+    image = sitk.GetImageFromArray(edge)
+    real = row(warp_image(sitk.Cast(image, sitk.sitkFloat64), image, shift(0.5), Reading("bspline")))
+    assert min(real) < 0, "it swings beyond the edge"
+    warped = warp_image(image, image, shift(0.5), Reading("bspline"))
+    assert warped.GetPixelID() == image.GetPixelID()
+    limits = np.iinfo(dtype)
+    assert row(warped) == pytest.approx(np.floor(np.array(real) + 0.5).clip(limits.min, limits.max), abs=1)
+    assert row(warped)[10] == pytest.approx(limits.max, rel=0.05)
+
+
+def test_b_splines_need_a_number_everywhere() -> None:
+    array = sitk.GetArrayFromImage(wave())
+    array[0, 0, 0] = np.nan
+    image = sitk.GetImageFromArray(array)
+    with pytest.raises(InputError, match="no finite number; B-splines need a value everywhere"):
+        warp_image(image, image, shift(0.5), Reading("bspline"))
+
+
+def test_gaussian_labels_are_labels_with_smoother_borders() -> None:
+    y, x = np.mgrid[:40, :40]
+    labels = np.where((x - 20) ** 2 + (y - 20) ** 2 < 100, 3, 0) + np.where(x > 32, 7, 0)
+    image = sitk.GetImageFromArray(labels.astype(np.uint8))
+    fine = sitk.Image([160, 160], sitk.sitkUInt8)
+    fine.SetSpacing([0.25, 0.25])
+    nearest, smooth = (
+        sitk.GetArrayFromImage(warp_image(image, fine, shift(0, dim=2), Reading(kind))) for kind in ("nearest", "label-gaussian")
+    )
+    assert set(np.unique(smooth)) == {0, 3, 7}
+    fine_y, fine_x = np.mgrid[:160, :160] * 0.25
+    true = (fine_x - 20) ** 2 + (fine_y - 20) ** 2 < 100
+    inner = np.s_[30:130, 30:120]
+    assert ((smooth == 3) != true)[inner].sum() < ((nearest == 3) != true)[inner].sum()
+
+
+@pytest.mark.parametrize(("kind", "usual"), [("linear", 20), ("bspline", 20), ("nearest", 0), ("label-gaussian", 0)])
+def test_the_value_outside_is_as_usual_or_as_asked(kind: str, usual: int) -> None:
+    image = ramp(np.uint8) + 20
+    assert row(warp_image(image, image, shift(30), Reading(kind)))[-1] == usual
+    assert row(warp_image(image, image, shift(30), Reading(kind, fill=9)))[-1] == 9
+
+
+def test_the_value_outside_holds_for_channels_and_series() -> None:
+    image = ramp(np.int16)
+    for several in (sitk.Compose([image, image]), sitk.JoinSeries([image, image])):
+        warped = sitk.GetArrayFromImage(warp_series(several, image, shift(30), Reading(fill=-7)))
+        assert (warped == -7).all()
+
+
+@pytest.mark.parametrize(("dtype", "fill"), [(np.uint8, -1), (np.uint8, 256), (np.int16, 0.5)])
+def test_a_value_outside_that_no_pixel_can_have_is_refused(dtype: type, fill: float) -> None:
+    with pytest.raises(InputError, match=f"The value outside is {fill:g}; pixels of .* are whole numbers from"):
+        warp_image(ramp(dtype), ramp(dtype), shift(0), Reading(fill=fill))
+
+
+def test_an_unknown_interpolation_is_refused() -> None:
+    with pytest.raises(InputError, match="no interpolation 'sinc'; there are linear, bspline, nearest, label-gaussian"):
+        Reading("sinc")

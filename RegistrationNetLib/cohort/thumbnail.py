@@ -1,0 +1,30 @@
+"""A small picture of a result for a table of many: fixed, moving warped onto it, and the error to expect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..geometry.space import grid_of
+from ..quality.colours import Bytes
+from ..quality.pictures import Plane, Result, error_tinted, sampled, window_of, windowed
+from ..quality.slices import centre_of_foreground_mm, views
+
+LONGEST_PX = 96
+QUALITY = 80
+
+
+def write_thumbnail(result: Result, path: Path) -> None:
+    """The middle axial slice of fixed, of warped, and of fixed in the colours of the expected error, beside each other."""
+    view = views(result.fixed, centre_of_foreground_mm(result.fixed), longest_px=LONGEST_PX)[0]
+    fixed = windowed(result.fixed, window_of(result.fixed), view)
+    warped = windowed(result.warped, window_of(result.moving), view)
+    error = error_tinted(fixed, sampled(result.error_mm, view), max(grid_of(result.fixed).spacing_mm))
+    Image.fromarray(np.concatenate([_grey(fixed), _grey(warped), error], axis=1)).save(path, format="jpeg", quality=QUALITY)
+
+
+def _grey(brightness: Plane) -> Bytes:
+    pixels: Bytes = np.repeat((255 * brightness).round().astype(np.uint8)[..., None], 3, axis=-1)
+    return pixels

@@ -1,0 +1,112 @@
+"""Several registrations of nodes, one after the other; one that fails does not end the others.
+
+Names are in Slicer's style, since the console is where they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import slicer
+import vtk
+
+from ..errors import Cancelled, RegistrationNetError
+from .job import RegistrationJob
+from .scene_record import RegistrationResult
+
+Pair = tuple[Any, Any]
+
+
+class Owner(Protocol):
+    """What is needed of the logic."""
+
+    def startRegistration(self, fixedNode: Any, movingNode: Any, **keywords: Any) -> RegistrationJob:
+        """Start to register movingNode to fixedNode."""
+
+    def poll(self) -> None:
+        """Let every job get on."""
+
+
+class ManyRegistrations:
+    """Registrations under way. `results` and `errors` have one entry for each pair, None where there is none (yet).
+
+    A pair is read from the scene when its turn has come, so that only one is held beside the scene. `onChanged(many)` is called
+    when a pair has ended.
+    """
+
+    def __init__(
+        self,
+        logic: Owner,
+        pairs: Sequence[Pair],
+        keywords: dict[str, Any],
+        onChanged: Callable[[ManyRegistrations], None] = lambda _: None,
+    ) -> None:
+        self.pairs = list(pairs)
+        self.results: list[RegistrationResult | None] = [None] * len(self.pairs)
+        self.errors: list[Exception | None] = [None] * len(self.pairs)
+        self._logic, self._keywords, self._onChanged = logic, keywords, onChanged
+        self._current, self._last = 0, len(self.pairs)
+        self._job: RegistrationJob | None = None
+
+    @property
+    def isFinished(self) -> bool:
+        """Whether every pair has ended, or none will begin any more."""
+        return self._current >= self._last
+
+    @property
+    def done(self) -> int:
+        """How many pairs have ended."""
+        return self._current
+
+    def getOn(self) -> None:
+        """Start the next pair when the one before has ended. Called by the logic's `poll`."""
+        if self.isFinished:
+            return
+        if self._job is None:
+            self._start()
+        elif self._job.isFinished:
+            self._end(self._job.result, self._job.error)
+
+    def cancel(self) -> None:
+        """Stop the pair that is worked on, and begin no other; what is done stays."""
+        begun = self._current + (self._job is not None)
+        for number in range(begun, len(self.pairs)):
+            self.errors[number] = Cancelled("cancelled before it began; nothing was changed")
+        self._last = begun
+        if self._job is not None:
+            self._job.cancel()
+
+    def wait(self) -> ManyRegistrations:
+        """Itself, once every pair has ended; the application stays responsive meanwhile."""
+        while not self.isFinished:
+            self._logic.poll()
+            slicer.app.processEvents()
+        return self
+
+    def _start(self) -> None:
+        fixed, moving = self.pairs[self._current]
+        try:
+            self._job = self._logic.startRegistration(fixed, moving, **self._keywords)
+        except RegistrationNetError as error:
+            self._end(None, error)
+
+    def _end(self, result: RegistrationResult | None, error: Exception | None) -> None:
+        self.results[self._current], self.errors[self._current] = result, error
+        self._current, self._job = self._current + 1, None
+        self._onChanged(self)
+
+
+def volumesOfFolder(folder: int) -> Iterator[Any]:
+    """The scalar volumes in a folder of the subject hierarchy and the folders within, in their order there; label maps are left out.
+
+    Args:
+        folder: the folder's item.
+    """
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(folder, items, True)
+    for place in range(items.GetNumberOfIds()):
+        node = hierarchy.GetItemDataNode(items.GetId(place))
+        if node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode":
+            yield node

@@ -1,0 +1,197 @@
+"""Series in time: every frame to a reference, and what is carried along."""
+
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from RegistrationNetLib import Registration, register_series
+from RegistrationNetLib.cohort import series as module
+from RegistrationNetLib.cohort.series import SeriesRegistration, as_one_field, joined
+from RegistrationNetLib.errors import Cancelled, InputError, OutputError
+from RegistrationNetLib.io.series_files import Series
+from RegistrationNetLib.progress import Progress
+
+# A pattern that moves along x by so many mm, on 32 by 32 voxels of 2 mm.
+SHIFTS_MM = (0.0, 2.0, 4.0)
+TIMES = (10.0, 20.0, 30.0)
+FAST: dict[str, Any] = {"align": ["rigid"], "steps": 5, "repeats": 0}
+
+
+def frames() -> tuple[sitk.Image, ...]:
+    pattern = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=(60, 60)).astype(np.float32))
+    pattern.SetSpacing((2.0, 2.0))
+    smooth = sitk.Cast(1000 * sitk.SmoothingRecursiveGaussian(pattern, 6.0), sitk.sitkInt16)
+    grid = sitk.Image([32, 32], sitk.sitkInt16)
+    grid.SetSpacing((2.0, 2.0))
+    places = (sitk.TranslationTransform(2, (28.0 - shift, 28.0)) for shift in SHIFTS_MM)
+    return tuple(sitk.Resample(smooth, grid, place, sitk.sitkBSpline) for place in places)
+
+
+@pytest.fixture(scope="module")
+def result() -> SeriesRegistration:
+    return register_series(Series(frames(), TIMES), reference="first", **FAST)
+
+
+@pytest.mark.slow
+def test_points_of_the_reference_follow_the_motion(result: SeriesRegistration) -> None:
+    points = np.array([[20.0, 30.0], [40.0, 36.0]])
+    followed = result.points(points)
+    assert followed.shape == (3, 2, 2)
+    for places, shift_mm in zip(followed, SHIFTS_MM, strict=True):
+        assert np.abs(places - points - (shift_mm, 0.0)).max() < 0.5
+
+
+@pytest.mark.slow
+def test_the_reference_stays_and_the_others_have_a_displacement_and_a_verdict(result: SeriesRegistration) -> None:
+    reference, *others = result.frames
+    assert result.reference_number == 0
+    assert reference.registration is None
+    assert reference.displacement_mm.max == 0
+    assert reference.moving_from_fixed.TransformPoint((3.0, 4.0)) == (3.0, 4.0)
+    assert [frame.displacement_mm.mean for frame in others] == pytest.approx([2.0, 4.0], abs=0.8)
+    told = result.report()
+    assert told["reference"] == 0
+    assert [one["time"] for one in told["frames"]] == list(TIMES)
+    assert ["verdict" in one for one in told["frames"]] == [False, True, True]
+
+
+@pytest.mark.slow
+def test_warped_frames_are_a_series_on_the_reference(result: SeriesRegistration) -> None:
+    warped = result.warped()
+    assert warped.GetSize() == (32, 32, 3)
+    assert (warped.GetOrigin()[2], warped.GetSpacing()[2]) == (10.0, 10.0)
+    values = sitk.GetArrayFromImage(warped).astype(float)[..., 3:-3]
+    before = np.abs(sitk.GetArrayFromImage(frames()[2]).astype(float)[..., 3:-3] - values[0]).mean()
+    assert np.abs(values - values[0]).mean(axis=(1, 2)).max() < 0.25 * before
+
+
+@pytest.mark.slow
+def test_labels_of_the_reference_come_to_every_frame(result: SeriesRegistration) -> None:
+    carried = sitk.GetArrayFromImage(result.labels(sitk.Cast(frames()[0] > 0, sitk.sitkUInt8) * 7))
+    assert set(np.unique(carried)) == {0, 7}
+    for labels, image in zip(carried, frames(), strict=True):
+        true = sitk.GetArrayFromImage(image > 0).astype(bool)
+        assert (true == (labels == 7))[:, 4:-4].mean() > 0.95
+
+
+@pytest.mark.slow
+def test_the_drift_is_how_far_the_loop_is_from_closing(result: SeriesRegistration) -> None:
+    (drift,) = result.drift_mm
+    assert drift.mean < 0.25 * SHIFTS_MM[-1]
+
+
+class Fake:
+    """In place of a registration: where it began, with a shift of 1 mm more."""
+
+    calls: list[tuple[sitk.Image, sitk.Image, sitk.Transform | None]]
+
+    def __init__(self) -> None:
+        self.calls = []
+
+    def __call__(self, fixed: sitk.Image, moving: sitk.Image, *, initial: sitk.Transform | None, progress: Any, **_: Any) -> Any:
+        self.calls.append((fixed, moving, initial))
+        progress(Progress("", 1.0, None))
+        shift = sitk.TranslationTransform(2, (1.0, 0.0))
+        return SimpleNamespace(moving_from_fixed=shift if initial is None else sitk.CompositeTransform([shift, initial]))
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    made = Fake()
+    monkeypatch.setattr(module, "register", made)
+    return made
+
+
+def test_each_chain_goes_away_from_the_reference_and_starts_from_the_neighbour(fake: Fake) -> None:
+    images, heard = frames(), list[Progress]()
+    result = register_series(Series(images, TIMES), reference="middle", progress=heard.append)
+    numbers = [next(place for place, image in enumerate(images) if image is moving) for _, moving, _ in fake.calls]
+    assert numbers == [2, 1, 0, 1], "the frame behind, back to the reference, the frame before, back to the reference"
+    assert all(fixed is images[1] for fixed, _, _ in fake.calls)
+    assert [initial is not None for _, _, initial in fake.calls] == [False, True, False, True]
+    assert [one.mean for one in result.drift_mm] == pytest.approx([2.0, 2.0])
+    assert [one.fraction for one in heard] == [0.25, 0.5, 0.75, 1.0]
+    fake.calls.clear()
+    result = register_series(Series(images, TIMES), reference=2)
+    assert result.reference_number == 2
+    assert [moving is image for (_, moving, _), image in zip(fake.calls, (images[1], images[0], images[2]), strict=True)] == [
+        True
+    ] * 3
+    start = fake.calls[2][2]
+    assert start is not None
+    assert start.TransformPoint((30.0, 30.0)) == pytest.approx((32.0, 30.0)), "two frames of 1 mm each"
+
+
+def test_the_mean_of_all_can_be_the_reference(fake: Fake) -> None:
+    images = frames()
+    result = register_series(Series(images, TIMES), reference="mean")
+    assert result.reference_number is None
+    assert len(fake.calls) == 4
+    mean = np.mean([sitk.GetArrayFromImage(image) for image in images], axis=0)
+    assert sitk.GetArrayFromImage(result.reference) == pytest.approx(mean)
+    images[1].SetOrigin((5.0, 0.0))
+    with pytest.raises(InputError, match="The frames of the series lie on different grids; their mean needs one grid"):
+        register_series(Series(images, TIMES), reference="mean")
+
+
+@pytest.mark.parametrize("reference", ["end", 3, -1])
+def test_a_reference_that_is_not_there_is_told(reference: str | int) -> None:
+    with pytest.raises(
+        InputError, match=f"There is no reference {reference!r}; it is one of first, middle, last, mean, or a frame"
+    ):
+        register_series(Series(frames(), TIMES), reference=reference)
+
+
+def test_a_series_can_be_stopped() -> None:
+    def enough(_: Progress) -> None:
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        register_series(Series(frames(), TIMES), progress=enough, **FAST)
+
+
+@pytest.mark.slow
+def test_everything_is_saved_or_nothing(result: SeriesRegistration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = sitk.Cast(frames()[0] > 0, sitk.sitkUInt8)
+    points = (("a", "b"), np.array([[20.0, 30.0], [40.0, 36.0]]))
+    out = tmp_path / "out"
+    result.save(out, labels=labels, points=points)
+    names = {"reference.nii.gz", "warped.nii.gz", "labels.nii.gz", "points.csv", "series.csv", "series.json"}
+    assert {path.name for path in out.iterdir()} == names | {"frame001", "frame002"}
+    assert (out / "frame002" / "transform.h5").is_file()
+    with (out / "series.csv").open() as file:
+        assert [row["verdict"] == "reference" for row in csv.DictReader(file)] == [True, False, False]
+    with (out / "points.csv").open() as file:
+        followed = list(csv.DictReader(file))
+    assert [row["label"] for row in followed] == ["a", "b"] * 3
+    assert float(followed[4]["x"]) == pytest.approx(result.points(points[1])[2, 0, 0], abs=1e-5)
+    assert json.loads((out / "series.json").read_text()) == json.loads(json.dumps(result.report()))
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+
+    def failing(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Registration, "save", failing)
+    with pytest.raises(OutputError, match="No space left on device"):
+        result.save(out)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_transform_becomes_one_field() -> None:
+    image = frames()[0]
+    turn = sitk.Euler2DTransform((20.0, 20.0), 0.1, (1.0, 2.0))
+    chain = sitk.CompositeTransform([turn, sitk.TranslationTransform(2, (0.5, -0.5))])
+    field = as_one_field(chain, image)
+    for place in ((3, 4), (10, 20)):
+        point = image.TransformIndexToPhysicalPoint(place)
+        assert field.TransformPoint(point) == pytest.approx(chain.TransformPoint(point), abs=1e-9)
+
+
+def test_times_that_do_not_rise_are_counted() -> None:
+    assert joined(frames()[:2], (3.0, 3.0)).GetSpacing()[2] == 1.0
