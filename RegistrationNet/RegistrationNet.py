@@ -28,6 +28,7 @@ from RegistrationNetLib.slicer_bridge.job import JobState, RegistrationJob
 from RegistrationNetLib.slicer_bridge.logic import RegistrationLogic
 from RegistrationNetLib.slicer_bridge.panel_binding import connected_gui
 from RegistrationNetLib.slicer_bridge.panel_checks import memory_warning, refinement_of, what_is_missing
+from RegistrationNetLib.slicer_bridge.panel_correct import CorrectPanel
 from RegistrationNetLib.slicer_bridge.panel_devices import DevicePanel
 from RegistrationNetLib.slicer_bridge.panel_inputs import modality_of, pair_in_view
 from RegistrationNetLib.slicer_bridge.panel_installation import InstallationPanel
@@ -92,6 +93,10 @@ class RegistrationNetParameterNode:
     movingLabels: Mask
     fixedLandmarks: slicer.vtkMRMLMarkupsFiducialNode
     movingLandmarks: slicer.vtkMRMLMarkupsFiducialNode
+    rigid: Mask
+    keepVolume: Mask
+    landmarks: Annotated[str, Choice(list(CHOICES["landmarks"]))] = "judge"
+    tolerance: Annotated[float, WithinRange(0.1, 10.0)] = 1.0
     initialTransform: slicer.vtkMRMLTransformNode
     outputTransform: slicer.vtkMRMLGridTransformNode
     outputVolume: slicer.vtkMRMLScalarVolumeNode
@@ -144,6 +149,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             # Its setup had failed.
             return
         self.job = None
+        self.correctPanel.close()
         self.resultPanel.exit()
         self.setParameterNode(None)
         for part in (self.modelPanel, self.devicePanel, self.segmentPanel, self.installationPanel):
@@ -155,6 +161,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def exit(self) -> None:
+        self.correctPanel.close()
         self.resultPanel.exit()
 
     def onSceneStartClose(self, *_caller: Any) -> None:
@@ -181,6 +188,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNode = node
         if node is None:
             self.segmentPanel.close()
+            self.correctPanel.close()
             self.resultPanel.show("")
             self.ui.registerButton.setEnabled(False)
             return
@@ -199,6 +207,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         except Exception as error:  # noqa: BLE001, told in the panel
             self.runPanel.tell(error)
             return
+        self.correctPanel.close()
         names = (self._parameterNode.movingVolume.GetName(), self._parameterNode.fixedVolume.GetName())
         self.resultPanel.show("")
         self.runPanel.begin(
@@ -217,6 +226,16 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         )
         mayWork = self.installationPanel.may_work
         self.resultPanel = ResultPanel(ui, logic, tell=tell, log=log, on_shown=self._onResultShown)
+        self.correctPanel = CorrectPanel(
+            ui,
+            logic,
+            tell=tell,
+            result=lambda: self.resultPanel.result,
+            on_refine=self._refineFrom,
+            on_undo=lambda: self.resultPanel.show(self.resultPanel.before),
+            on_flicker=self.resultPanel.flicker_with_before,
+            can_undo=lambda: bool(self.resultPanel.before),
+        )
         self.modelPanel = ModelPanel(
             ui, logic, tell=tell, on_chosen=lambda name: self._set("model", name), on_weights=self._update, may_work=mayWork
         )
@@ -259,9 +278,30 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if parameter != "model" or self.modelPanel.knows(value):
                 setattr(node, parameter, value)
 
+    def _refineFrom(self, fixedPoints: Any, movingPoints: Any) -> None:
+        self.runPanel.tell(None)
+        if not self.installationPanel.may_work():
+            return
+        result = self.resultPanel.result
+        self.job = self.logic.startRefinement(
+            result,
+            fixedLandmarks=fixedPoints,
+            movingLandmarks=movingPoints,
+            tolerance=self._parameterNode.tolerance,
+            device=self._parameterNode.device,
+            onChanged=self._onJob,
+        )
+        self.correctPanel.set_busy(is_busy=True)
+        self.runPanel.begin(
+            _("{moving} to {fixed}, corrected").format(moving=result.movingNode.GetName(), fixed=result.fixedNode.GetName())
+        )
+
     def _onResultShown(self, nodeId: str) -> None:
         if self._parameterNode is not None:
             self._parameterNode.parameterNode.SetNodeReferenceID(RESULT, nodeId or None)
+        if hasattr(self, "correctPanel"):
+            self.correctPanel.follow()
+            self.correctPanel.refresh()
 
     def _nameChoices(self) -> None:
         """Binding has filled the lists with the values; people see words."""
@@ -305,6 +345,8 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _enableOptions(self, node: Any) -> None:
         ui, card = self.ui, self.modelPanel.card
         ui.stepsSpinBox.setEnabled(node.hasOwnSteps)
+        ui.landmarksCombo.setEnabled(node.landmarks != "judge" or None not in (node.fixedLandmarks, node.movingLandmarks))
+        ui.toleranceSlider.setEnabled(node.landmarks == "pull")
         ui.smoothnessSlider.setEnabled(refinement_of(node, card) != "none")
         ui.mirroredCheckBox.setEnabled(node.mirrored or card["prepare"]["mirror_axis"] is not None)
         ui.conserveMassCheckBox.setEnabled(node.conserveMass or (node.fixedModality, node.movingModality) == ("ct", "ct"))
@@ -328,9 +370,11 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.runPanel.show_progress(job.progress)
             return
         self.job = None
+        self.correctPanel.set_busy(is_busy=False)
         if job.result is not None and self._parameterNode is not None:
             self.resultPanel.show(job.recordNode.GetID())
-            self.ui.warpedViewButton.click()
+            if not self.correctPanel.is_open:
+                self.ui.warpedViewButton.click()
         self._update()
         self.runPanel.end(job.error)
         if job.result is not None:

@@ -8,6 +8,8 @@ REFINEMENTS = ("none", "field", "network")
 SIMILARITIES = ("lncc", "lncc2", "ncc", "ssd", "mind", "mi")
 # In the order in which they are done.
 ALIGNMENT_STAGES = ("centre", "pose", "rigid", "similarity", "affine")
+# Landmarks measure the result, or guide it, too.
+LANDMARK_USES = ("judge", "pull")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # How an image is read between its voxels when it is warped: the first two of images, the last two of labels.
 INTERPOLATIONS = ("linear", "bspline", "nearest", "label-gaussian")
@@ -25,6 +27,8 @@ OPTIONS = (
     "similarity",
     "fixed_modality",
     "moving_modality",
+    "landmarks",
+    "tolerance",
     "align",
     "device",
     "weights",

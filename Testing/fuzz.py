@@ -230,7 +230,8 @@ def _try_transform(path: Path, _: random.Random) -> None:
 
 
 def _try_points(path: Path, _: random.Random) -> None:
-    from RegistrationNetLib.io.landmarks import paired, read_points, write_points
+    from RegistrationNetLib.io.landmark_matching import matched
+    from RegistrationNetLib.io.landmarks import read_points, write_points
 
     read = read_points(path, warn=lambda _: None)
     assert np.isfinite(read.points_mm).all()
@@ -239,8 +240,8 @@ def _try_points(path: Path, _: random.Random) -> None:
     write_points(read, out)
     again = read_points(out, dim=read.points_mm.shape[1], warn=lambda _: None)
     assert np.allclose(again.points_mm, read.points_mm, atol=1e-6, rtol=1e-9)
-    one, other = paired(read, read, lambda _: None)
-    assert np.array_equal(one, other)
+    both = matched(read, read, lambda _: None)
+    assert np.array_equal(both.fixed_mm, both.moving_mm)
 
 
 def _try_card(path: Path, _: random.Random) -> None:
@@ -365,10 +366,12 @@ def _checked_only(fixed: Any, moving: Any, **given: Any) -> Any:
     sides, both = ("fixed", "moving"), (fixed, moving)
     modalities = tuple(modality_of(one, given.pop(f"{side}_modality", None)) for one, side in zip(both, sides, strict=True))
     beside = {what: tuple(given.pop(f"{side}_{what}", None) for side in sides) for what in ("mask", "labels", "landmarks")}
-    initial = given.pop("initial", None)
-    checked_options(given.pop("model", "direct"), modalities=modalities, **given)
+    initial, labels = given.pop("initial", None), given.pop("landmark_labels", None)
+    for name in ("rigid", "keep_volume", "previous"):
+        given.pop(name, None)
+    options = checked_options(given.pop("model", "direct"), modalities=modalities, **given)
     pair = checked_pair(both, modalities=modalities, masks=beside["mask"], labels=beside["labels"], warn=lambda _: None)
-    pipeline._check_landmarks(*beside["landmarks"], pair)
+    pipeline._pairs_of(*beside["landmarks"], labels, pair, options)
     initial_of(initial, pair)
     raise Cancelled("cancelled; nothing was written")
 

@@ -15,7 +15,7 @@ from RegistrationNetLib.registration.options import checked_options
 from RegistrationNetLib.registration.pipeline import register
 
 # What `register` takes beside its options: images, points, a transform, and whom to tell of progress.
-NOT_OPTIONS = {"fixed", "moving", "initial", "progress"} | {
+NOT_OPTIONS = {"fixed", "moving", "rigid", "keep_volume", "initial", "previous", "landmark_labels", "progress"} | {
     f"{side}_{what}" for side in ("fixed", "moving") for what in ("mask", "labels", "landmarks")
 }
 OTHER = ("other", "other")
@@ -33,7 +33,22 @@ def flags() -> dict[str, argparse.Action]:
 
 
 def test_the_command_line_has_a_flag_for_each_option() -> None:
-    assert set(choices.OPTIONS) <= set(flags())
+    assert set(choices.OPTIONS) - {"tolerance"} <= set(flags())  # the flag of landmarks takes the tolerance, too
+
+
+@pytest.mark.parametrize(
+    ("given", "landmarks", "tolerance"),
+    [([], "judge", 1.0), (["--landmarks-pull"], "pull", 1.0), (["--landmarks-pull", "2.5"], "pull", 2.5)],
+)
+def test_landmarks_pull_where_the_command_line_says_so(given: list[str], landmarks: str, tolerance: float) -> None:
+    options = parser().parse_args(["register", "fixed", "moving", "out", *given])
+    assert (options.landmarks, options.tolerance) == (landmarks, tolerance)
+
+
+def test_a_tolerance_that_is_no_number_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["register", "fixed", "moving", "out", "--landmarks-pull", "near"])
+    assert "argument --landmarks-pull: 'near' is not a number above 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -46,6 +61,11 @@ def test_the_command_line_has_a_flag_for_each_option() -> None:
 )
 def test_a_flag_offers_what_the_library_takes(flag: str, values: tuple[str, ...]) -> None:
     assert tuple(flags()[flag].choices or ()) == values
+
+
+@pytest.mark.parametrize("name", choices.LANDMARK_USES)
+def test_every_use_of_landmarks_is_taken(name: str) -> None:
+    assert checked_options("direct", modalities=OTHER, landmarks=name).landmarks == name
 
 
 @pytest.mark.parametrize("name", choices.REFINEMENTS)

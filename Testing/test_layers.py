@@ -18,9 +18,9 @@ LIBRARY = Path(__file__).resolve().parents[1] / "RegistrationNetLib"
 # imports only from files named before it.
 PLAN: dict[str, str] = {
     "": "version errors choices progress devices memory interop",
-    "geometry": "separable trilinear deformation pyramid space transform_slabs interpolation smooth_noise regularity field_pair layered_points margin",
+    "geometry": "separable trilinear deformation pyramid space transform_slabs interpolation smooth_noise regularity field_pair layered_points margin point_velocity",
     "losses": "measure mind mutual_information overlap similarity label_overlap blockwise direction patches",
-    "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files nifti_headers nifti_missing dicom_headers dicom_series dicom image_files series_files image_sources label_images inputs outlying point_tables markups landmarks warping",
+    "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files nifti_headers nifti_missing dicom_headers dicom_series dicom image_files series_files image_sources label_images inputs outlying landmark_matching point_tables markups landmarks warping",
     "models": """
         catalogue download weights checkpoint
         layers.layout layers.coarse_input layers.linear_end layers.unet layers.matrix layers.features layers.attention layers.exponential
@@ -30,10 +30,10 @@ PLAN: dict[str, str] = {
     """,
     "quality": "assessment marks likeness evidence error_map worst verdict known_warp known_pair truth phantom slices colours pictures film report",
     "registration": """
-        argument_types size foreground volume prepare method aligned_pair optimizer network_pair initial_transform
-        overlap_score pose_search affine_steps alignment contrast measures
+        argument_types size foreground volume prepare method aligned_pair optimizer network_pair landmark_pairs initial_transform
+        overlap_score pose_search affine_fits affine_steps alignment contrast measures
         field_refinement deforming velocity_refinement network_refinement prediction nephi_fit nephi_pair
-        direct trained_network constricon nephi methods options solution perturbation repeats delivery resolution pipeline
+        direct trained_network constricon nephi methods options pair_judgement correction kept_shape previous solution perturbation repeats delivery resolution pipeline
     """,
     "training": """
         state processes pairs synthetic cohort_files cohort_images data augmentation learning validation configuration
@@ -42,9 +42,9 @@ PLAN: dict[str, str] = {
     "cohort": "checksums pair option_texts plan bids records thumbnail estimate machine work overview clusters run series template",
     "slicer_bridge": """
         messages packed_mask interpreter dependencies installation settings sample_data services worker client
-        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record scene_values job many logic
+        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record scene_values scene_correction job many logic
         presets panel_binding panel_sight panel_words panel_inputs panel_devices panel_models panel_segments panel_checks
-        panel_installation panel_presets panel_cursor panel_results panel_run
+        panel_installation panel_presets panel_cursor panel_results panel_correct panel_run
     """,
     "cli": "argument_values interruption console doctor train_commands cohort_commands commands main",
 }

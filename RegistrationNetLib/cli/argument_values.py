@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from typing import Any
 
 from ..choices import ALIGNMENT_STAGES, DEVICES
 
@@ -50,6 +51,19 @@ def any_number(text: str) -> float:
     if not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number")
     return number
+
+
+class Pulling(argparse.Action):
+    """`--landmarks-pull [MM]`: landmarks guide the registration, placed so exactly as the number says."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:  # noqa: ARG002
+        """Note both in the names that `register` has for them."""
+        namespace.landmarks = "pull"
+        if values is not None:
+            try:
+                namespace.tolerance = positive_number(values)
+            except argparse.ArgumentTypeError as error:
+                raise argparse.ArgumentError(self, str(error)) from error
 
 
 def alignment_stages(text: str) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from ..choices import OPTIONS
 from ..errors import InputError
 from ..io.image_files import read_image, read_transform, voxel_count
 from ..io.label_images import looks_like_labels
-from ..io.landmarks import Points, mapped, paired, read_points, write_points
+from ..io.landmark_matching import Matched, matched
+from ..io.landmarks import mapped, read_points, write_points
 from ..io.native_paths import printable
 from ..io.outputs import (
     IMAGE_SUFFIXES,
@@ -69,7 +70,7 @@ def run_register(options: Namespace, interruption: Interruption) -> int:
     warn = _printed(options)
     check_disk_space(options.out_dir, result_bytes(voxel_count(options.fixed), voxel_count(options.moving)))
     initial = read_transform(options.initial) if options.initial else None
-    landmarks = _landmarks(options, warn) or (None, None)
+    landmarks = _landmarks(options, warn)
     with progress_bar(is_wanted=not options.quiet) as callback:
         result = register(
             options.fixed,
@@ -79,9 +80,13 @@ def run_register(options: Namespace, interruption: Interruption) -> int:
             moving_mask=options.moving_mask,
             fixed_labels=options.fixed_labels,
             moving_labels=options.moving_labels,
-            fixed_landmarks=landmarks[0],
-            moving_landmarks=landmarks[1],
+            fixed_landmarks=None if landmarks is None else landmarks.fixed_mm,
+            moving_landmarks=None if landmarks is None else landmarks.moving_mm,
+            landmark_labels=None if landmarks is None else landmarks.labels,
+            rigid=options.rigid,
+            keep_volume=options.keep_volume,
             initial=initial,
+            previous=options.previous,
             progress=interruption.checked(callback),
         )
         interruption.check()
@@ -256,7 +261,8 @@ def _evaluation(options: Namespace, transform: sitk.Transform | None) -> Iterato
         yield "dice", {str(label): vars(dice) for label, dice in overlap.dice.items()}
         yield "mean_dice", vars(overlap.mean)
     if landmarks := _landmarks(options, warn):
-        errors = landmark_errors(*landmarks, transform or sitk.Transform(landmarks[0].shape[1], sitk.sitkIdentity))
+        still = sitk.Transform(landmarks.fixed_mm.shape[1], sitk.sitkIdentity)
+        errors = landmark_errors(landmarks.fixed_mm, landmarks.moving_mm, transform or still)
         yield "landmarks_mm", {"count": errors.count, "before": vars(errors.before), "after": vars(errors.after)}
     if options.like:
         if transform is None:
@@ -392,10 +398,10 @@ def _print_result(result: Registration, out_dir: Path) -> None:
     print(f"Pictures and numbers: {out_dir / 'report.html'}")
 
 
-def _landmarks(options: Namespace, warn: Warn) -> tuple[Points, Points] | None:
+def _landmarks(options: Namespace, warn: Warn) -> Matched | None:
     if not _is_pair(options, "landmarks"):
         return None
-    return paired(read_points(options.fixed_landmarks, warn=warn), read_points(options.moving_landmarks, warn=warn), warn)
+    return matched(read_points(options.fixed_landmarks, warn=warn), read_points(options.moving_landmarks, warn=warn), warn)
 
 
 def _wants_json(options: Namespace) -> bool:

@@ -22,6 +22,7 @@ from ..errors import Cancelled, RegistrationNetError, is_out_of_memory_text
 from ..io.warning import DataWarning
 from ..version import __version__
 from .argument_values import (
+    Pulling,
     alignment_stages,
     any_number,
     checksum,
@@ -174,6 +175,12 @@ def _add_register(commands: Commands) -> None:
             metavar="FILE",
             help=f"points of {side} that measure the error (CSV, .fcsv, .mrk.json); both or neither",
         )
+    one.add_argument("--rigid", metavar="FILE", help="labels of fixed that move only rigidly, each by itself: bones, implants")
+    one.add_argument("--keep-volume", metavar="FILE", help="labels of fixed that keep their volume: lesions")
+    one.add_argument(
+        "--from", dest="previous", type=Path, metavar="FILE",
+        help="transform.h5 of a result of this pair, which is corrected near landmarks that pull and stays as it is elsewhere",
+    )  # fmt: skip
     one.add_argument("--initial", type=Path, metavar="FILE", help="transform to begin with, points of fixed to points of moving")
     _add_options(one)
     one.add_argument(
@@ -185,6 +192,11 @@ def _add_register(commands: Commands) -> None:
 
 def _add_options(one: argparse._ActionsContainer) -> None:
     """What `register` takes beside images, points and transforms."""
+    one.add_argument(
+        "--landmarks-pull", dest="landmarks", action=Pulling, nargs="?", default="judge", metavar="MM",
+        help="landmarks guide the registration, too; they were placed to within MM, default 1",
+    )  # fmt: skip
+    one.set_defaults(tolerance=1.0)
     one.add_argument("--model", default="direct", metavar="NAME", help="see `registrationnet models`; default %(default)s")
     one.add_argument("--refine", choices=REFINEMENTS, help="refinement after the model; default: as its card says")
     one.add_argument(

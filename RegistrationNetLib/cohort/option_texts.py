@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..choices import ALIGNMENT_STAGES, MODALITIES, OPTIONS, REFINEMENTS, SIMILARITIES
+from ..choices import ALIGNMENT_STAGES, LANDMARK_USES, MODALITIES, OPTIONS, REFINEMENTS, SIMILARITIES
 from ..registration.pipeline import register
 
 # What `register` takes where nothing is said.
@@ -75,6 +75,8 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "similarity": _one_of("auto", *SIMILARITIES),
     "fixed_modality": _one_of(*MODALITIES),
     "moving_modality": _one_of(*MODALITIES),
+    "landmarks": _one_of(*LANDMARK_USES),
+    "tolerance": _positive,
     "align": _stages,
     "device": str,
     "weights": str,

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..geometry.space import displacements_mm, field_transform, grid_of
 from ..io.image_sources import ImageLike
-from ..io.landmarks import Points, mapped
+from ..io.landmark_matching import Points
+from ..io.landmarks import mapped
 from ..io.outputs import staged_folder, write_image
 from ..io.series_files import Series, read_series, series_of
 from ..io.warping import LABELS, warp_image

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import Cancelled, OutputError, RegistrationNetError, ResourceError
 from ..io.image_files import read_transform, voxel_count
-from ..io.landmarks import paired, read_points
+from ..io.landmark_matching import matched
+from ..io.landmarks import read_points
 from ..io.outputs import check_disk_space, result_bytes
 from ..progress import Progress
 from ..registration.pipeline import register
@@ -69,7 +70,8 @@ def _arguments(pair: CohortPair, device: str) -> dict[str, Any]:
     given: dict[str, Any] = {role: pair.files[role] for role in (*IMAGES, "weights") if role in pair.files}
     if LANDMARKS[0] in pair.files:
         fixed, moving = (read_points(pair.files[role]) for role in LANDMARKS)
-        given |= dict(zip(LANDMARKS, paired(fixed, moving), strict=True))
+        pairs = matched(fixed, moving)
+        given |= dict(zip(LANDMARKS, (pairs.fixed_mm, pairs.moving_mm), strict=True)) | {"landmark_labels": pairs.labels}
     if "initial" in pair.files:
         given["initial"] = read_transform(pair.files["initial"])
     return {**given, **pair.options, "device": device}

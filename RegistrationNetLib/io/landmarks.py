@@ -1,4 +1,4 @@
-"""Points in LPS mm from files and into files, and two lists of landmarks matched with each other.
+"""Points in LPS mm from files and into files.
 
 Whatever else stands in a file, other columns, comments and points that were never placed, is kept when mapped points are written.
 """
@@ -8,16 +8,15 @@ from __future__ import annotations
 import copy
 import csv
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from ..errors import InputError
+from .landmark_matching import Points
 from .markups import Markups, new_markups, read_markups
 from .native_paths import printable
 from .outputs import staged
@@ -26,8 +25,6 @@ from .warning import Warn, python_warning
 
 JSON, FCSV = ".json", ".fcsv"
 POINT_SUFFIXES = (".csv", ".tsv", ".txt", ".fcsv", ".json", ".pts")
-
-Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -132,51 +129,3 @@ def _markups_content(table: PointTable) -> dict[str, object]:
     for number, point in zip(numbers, table.points_mm, strict=True):
         points[number]["position"] = [sign * float(value) for sign, value in zip(source.signs, point, strict=True)]
     return content
-
-
-def paired(fixed: PointTable, moving: PointTable, warn: Warn = python_warning) -> tuple[Points, Points]:
-    """The landmarks of both, [N, dim] each, the same one at the same place: by their labels, else by their order.
-
-    Args:
-        warn: hears which landmarks one of the two lacks, and if the order differed.
-
-    Raises:
-        InputError: labels occur twice in another order, or there are no labels in common and not as many points.
-    """
-    if is_unique(fixed.labels) and is_unique(moving.labels) and (common := [one for one in fixed.labels if one in moving.labels]):
-        return _by_label(fixed, moving, common, warn)
-    has_labels = any(fixed.labels) and any(moving.labels)
-    if has_labels and fixed.labels != moving.labels and Counter(fixed.labels) == Counter(moving.labels):
-        raise InputError(
-            "Labels of the landmarks occur more than once and stand in different orders in fixed and moving; each label must be there once. "
-            "Rename them."
-        )
-    if fixed.count != moving.count:
-        raise InputError(
-            f"There are {fixed.count} landmarks of fixed and {moving.count} of moving, without labels in common; they must be as many. "
-            "Label them, or remove those that the other lacks."
-        )
-    numbers = [number for number in fixed.numbers if number in moving.numbers]
-    if not numbers:
-        raise InputError("No landmark has a place in both fixed and moving; at least one must. Place them, and save again.")
-    return (
-        fixed.points_mm[[fixed.numbers.index(number) for number in numbers]],
-        moving.points_mm[[moving.numbers.index(number) for number in numbers]],
-    )
-
-
-def is_unique(labels: Sequence[str]) -> bool:
-    """Whether every point has a label of its own."""
-    return all(labels) and len(set(labels)) == len(labels)
-
-
-def _by_label(fixed: PointTable, moving: PointTable, common: Sequence[str], warn: Warn) -> tuple[Points, Points]:
-    alone = sorted({*fixed.labels} ^ {*moving.labels})
-    if alone:
-        warn(f"Landmarks that only one of the images has were left out: {', '.join(alone)}.")
-    if [one for one in moving.labels if one in common] != list(common):
-        warn("The landmarks of moving stand in another order than those of fixed; they were matched by their labels.")
-    return (
-        fixed.points_mm[[fixed.labels.index(label) for label in common]],
-        moving.points_mm[[moving.labels.index(label) for label in common]],
-    )

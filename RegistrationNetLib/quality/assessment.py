@@ -8,7 +8,7 @@ the map folds. `marks.py` judges the numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -84,12 +84,54 @@ class LabelOverlap:
 
 
 @dataclass(frozen=True)
+class LandmarkError:
+    """Target registration error of one pair of landmarks, in mm.
+
+    Attributes:
+        label: what the pair is called.
+        before, after: as the images lie in the world, and after registration.
+        unpulled: after registration by the images alone; None where no landmark pulled.
+        left_out: after registration without this pair; None where it was not left out.
+        is_followed: False for one that was taken for misplaced.
+    """
+
+    label: str
+    before: float
+    after: float
+    unpulled: float | None = None
+    left_out: float | None = None
+    is_followed: bool = True
+
+
+@dataclass(frozen=True)
 class LandmarkErrors:
-    """Target registration error over `count` pairs of landmarks, in mm."""
+    """Target registration error over `count` pairs of landmarks, in mm.
+
+    Where landmarks pulled, `after` says only that they did, as it counts those that were followed; `left_out` is what the registration
+    misses a pair by when that pair is left out, with a group of others where there are many.
+    """
 
     count: int
     before: ErrorStatistics
     after: ErrorStatistics
+    points: tuple[LandmarkError, ...] = ()
+    is_pulling: bool = False
+    left_out: ErrorStatistics | None = None
+
+
+@dataclass(frozen=True)
+class Pull:
+    """How pairs of landmarks pulled: [N] each.
+
+    Attributes:
+        followed: which were followed.
+        missed_mm: by how much the images alone had missed each.
+        left_out_mm: by how much the result without it misses each, NaN where that was not found.
+    """
+
+    followed: NDArray[np.bool_]
+    missed_mm: Array
+    left_out_mm: Array | None
 
 
 @dataclass(frozen=True)
@@ -107,7 +149,7 @@ class Quality:
 
     def as_dict(self) -> dict[str, object]:
         """The part of `report.json` that is about quality; `labels` and `landmarks` only where there were any."""
-        content: dict[str, object] = {
+        content: dict[str, Any] = {
             "similarity": {"name": self.similarity_name, **asdict(self.similarity)},
             "jacobian": asdict(self.jacobian),
             "inverse_consistency_mm": asdict(self.inverse_consistency_mm),
@@ -118,8 +160,23 @@ class Quality:
             content["labels"] = {"dice": dice, "mean_dice": asdict(self.labels.mean)}
         if self.landmarks is not None:
             before, after = asdict(self.landmarks.before), asdict(self.landmarks.after)
-            content["landmarks"] = {"count": self.landmarks.count, "error_mm": {"before": before, "after": after}}
+            content["landmarks"] = {
+                "count": self.landmarks.count,
+                "use": "pull" if self.landmarks.is_pulling else "judge",
+                "error_mm": {"before": before, "after": after},
+                "points": [_told(point, is_pulling=self.landmarks.is_pulling) for point in self.landmarks.points],
+            }
+            if self.landmarks.left_out is not None:
+                content["landmarks"]["error_mm"]["left_out"] = asdict(self.landmarks.left_out)
         return content
+
+
+def _told(point: LandmarkError, *, is_pulling: bool) -> dict[str, object]:
+    """What the report says of one landmark."""
+    told: dict[str, object] = {"label": point.label, "before_mm": point.before, "after_mm": point.after}
+    if is_pulling:
+        told |= {"unpulled_mm": point.unpulled, "left_out_mm": point.left_out, "followed": point.is_followed}
+    return told
 
 
 def assess(
@@ -136,6 +193,8 @@ def assess(
     moving_labels: sitk.Image | None = None,
     fixed_landmarks: ArrayLike | None = None,
     moving_landmarks: ArrayLike | None = None,
+    landmark_labels: Sequence[str] | None = None,
+    pull: Pull | None = None,
 ) -> Quality:
     """Every number of one registration.
 
@@ -143,6 +202,8 @@ def assess(
         jacobian: what `jacobian_image(moving_from_fixed, fixed)` gives; it exists already, being part of the result.
         fixed_labels, moving_labels: label maps, both or neither; each on a grid of its own.
         fixed_landmarks, moving_landmarks: corresponding points [N, dim], LPS mm, both or neither.
+        landmark_labels: what each pair is called; default: its number, from 1.
+        pull: how they pulled, if they did.
 
     Raises:
         InputError: one of a pair is missing, labels are not whole numbers, landmarks do not correspond.
@@ -154,7 +215,7 @@ def assess(
     if fixed_labels is not None and moving_labels is not None:
         labels = label_overlap(fixed_labels, moving_labels, moving_from_fixed)
     if fixed_landmarks is not None and moving_landmarks is not None:
-        landmarks = landmark_errors(fixed_landmarks, moving_landmarks, moving_from_fixed)
+        landmarks = landmark_errors(fixed_landmarks, moving_landmarks, moving_from_fixed, labels=landmark_labels, pull=pull)
     return Quality(
         voxel_mm=grid_of(fixed).spacing_mm,
         similarity_name=similarity_name,
@@ -300,11 +361,22 @@ def label_overlap(fixed_labels: sitk.Image, moving_labels: sitk.Image, moving_fr
     return LabelOverlap({int(label): BeforeAfter(*map(float, both)) for label, *both in zip(labels, *dice, strict=True)})
 
 
-def landmark_errors(fixed_landmarks: ArrayLike, moving_landmarks: ArrayLike, moving_from_fixed: sitk.Transform) -> LandmarkErrors:
+def landmark_errors(
+    fixed_landmarks: ArrayLike,
+    moving_landmarks: ArrayLike,
+    moving_from_fixed: sitk.Transform,
+    *,
+    labels: Sequence[str] | None = None,
+    pull: Pull | None = None,
+) -> LandmarkErrors:
     """Target registration error: distance of each mapped fixed landmark from its moving one; points [N, dim] in LPS mm.
 
+    Args:
+        labels: what each pair is called; default: its number, from 1.
+        pull: how they pulled, if they did.
+
     Raises:
-        InputError: the two lists differ in length, are empty, of another dimension, or not finite.
+        InputError: the two lists differ in length, are empty, of another dimension, or not finite, or there are not as many labels.
     """
     fixed, moving = np.asarray(fixed_landmarks, dtype=np.float64), np.asarray(moving_landmarks, dtype=np.float64)
     rule = f"[N, {moving_from_fixed.GetDimension()}], N at least 1, finite, one moving landmark for each fixed one"
@@ -314,10 +386,29 @@ def landmark_errors(fixed_landmarks: ArrayLike, moving_landmarks: ArrayLike, mov
             f"The landmarks cannot be compared; they must be {rule}. "
             f"Fixed has {list(fixed.shape)}, moving {list(moving.shape)}. Check the two lists."
         )
-    before, after = (
-        error_statistics(np.linalg.norm(moving - points, axis=1)) for points in (fixed, mapped(fixed, moving_from_fixed))
+    names = [str(number + 1) for number in range(len(fixed))] if labels is None else list(labels)
+    if len(names) != len(fixed):
+        raise InputError(
+            f"There are {len(names)} labels for {len(fixed)} pairs of landmarks; each pair has one label. Give as many, or none."
+        )
+    before, after = (np.linalg.norm(moving - points, axis=1) for points in (fixed, mapped(fixed, moving_from_fixed)))
+    if pull is None:
+        points = tuple(LandmarkError(*one) for one in zip(names, before.tolist(), after.tolist(), strict=True))
+        return LandmarkErrors(len(fixed), error_statistics(before), error_statistics(after), points)
+    left_out = np.full(len(fixed), np.nan) if pull.left_out_mm is None else pull.left_out_mm
+    known = left_out[np.isfinite(left_out)]
+    rows = zip(
+        names, before.tolist(), after.tolist(), pull.missed_mm.tolist(), left_out.tolist(), pull.followed.tolist(), strict=True
     )
-    return LandmarkErrors(len(fixed), before, after)
+    points = tuple(
+        LandmarkError(name, start, end, missed, None if math.isnan(out) else out, is_followed)
+        for name, start, end, missed, out, is_followed in rows
+    )
+    taken = pull.followed if pull.followed.any() else np.ones(len(fixed), dtype=bool)
+    return LandmarkErrors(
+        len(fixed), error_statistics(before), error_statistics(after[taken]), points, True,
+        error_statistics(known) if known.size else None,
+    )  # fmt: skip
 
 
 def _both_or_neither(fixed: object, moving: object, what: str) -> None:

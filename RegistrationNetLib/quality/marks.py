@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -63,7 +64,9 @@ def _marks(quality: Quality, limits: Limits) -> Iterator[Mark]:
     yield _mark_inverse(quality, limits)
     if quality.labels is not None:
         yield _mark_labels(quality.labels.mean, limits)
-    if quality.landmarks is not None:
+    if quality.landmarks is not None and quality.landmarks.is_pulling:
+        yield _mark_pulling(quality.landmarks, max(quality.voxel_mm))
+    elif quality.landmarks is not None:
         yield _mark_landmarks(quality.landmarks, max(quality.voxel_mm))
 
 
@@ -151,5 +154,23 @@ def _mark_landmarks(landmarks: LandmarkErrors, voxel_edge_mm: float) -> Mark:
         "The same anatomical point must land in the same place. "
         f"Green: mean within the largest voxel edge ({voxel_edge_mm:.2g} mm) and no farther than before; "
         "amber: only one of the two; red: neither.",
+        place="landmarks",
+    )
+
+
+def _mark_pulling(landmarks: LandmarkErrors, voxel_edge_mm: float) -> Mark:
+    before, after, honest = landmarks.before.mean, landmarks.after.mean, landmarks.left_out
+    told = f"{before:.2f} mm before, {after:.2f} mm after (mean of {landmarks.count})"
+    off = math.inf if honest is None else honest.mean
+    if honest is not None:
+        told += f", {off:.2f} mm left out in turn"
+    return Mark(
+        "Distance of landmarks that pull",
+        told,
+        _colour(green=off <= voxel_edge_mm, amber=off <= before or honest is None),
+        "What pulls cannot judge: each landmark is left out in turn, and the others must bring it to its place. "
+        f"Green: mean within the largest voxel edge ({voxel_edge_mm:.2g} mm); amber: no farther than before, or a single landmark; "
+        "red: farther.",
+        f"Landmarks are missed by {off:.2g} mm when they are left out in turn" if honest is not None else "",
         place="landmarks",
     )

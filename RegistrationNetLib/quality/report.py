@@ -103,6 +103,7 @@ def html(result: Result, *, truth: Truth | None = None) -> str:
             "difference": _address(difference_legend()),
             "error": _address(error_legend(max(result.quality.voxel_mm))),
         },
+        landmarks=result.quality.landmarks,
         facts=_facts(report),
     )
 
@@ -134,6 +135,8 @@ def _facts(report: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     for image in ("fixed", "moving"):
         # The path of a patient's folder is nobody's business who is shown the page.
         sections["inputs"] = {**sections["inputs"], image: {**sections["inputs"][image], "file": _name(report, image)}}
+    if "landmarks" in sections:  # each of them has a line in a table of its own
+        sections["landmarks"] = {key: value for key, value in sections["landmarks"].items() if key != "points"}
     run = [line for key, value in report.items() if not isinstance(value, Mapping) for line in _flat(value, _words(key))]
     return {"run": run} | {_words(key): list(_flat(value)) for key, value in sections.items()}
 
@@ -147,6 +150,9 @@ def _flat(value: object, name: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flat(inner, f"{name} {_words(str(key))}".strip())
+    elif isinstance(value, list | tuple) and value and all(isinstance(one, Mapping) for one in value):
+        for number, inner in enumerate(value, start=1):
+            yield from _flat(inner, f"{name} {number}".strip())
     elif isinstance(value, list | tuple):
         yield name, ", ".join(_text(one) for one in value)
     else:

@@ -66,7 +66,8 @@ def verdict_on(evidence: Evidence, expected: ExpectedError, quality: Quality, ma
     if judged.colour == "green" and folds:
         judged = Verdict("amber", folds[0].reason)
     said = list(_truths(quality))
-    if quality.landmarks is not None and quality.landmarks.count > len(quality.voxel_mm):
+    truth = quality.landmarks
+    if truth is not None and not truth.is_pulling and truth.count > len(quality.voxel_mm):
         return said[0]
     return max((judged, *said), key=lambda one: ALARM.index(one.colour))
 
@@ -102,7 +103,9 @@ def _number(count: int) -> str:
 
 
 def _truths(quality: Quality) -> Iterator[Verdict]:
-    if quality.landmarks is not None:
+    if quality.landmarks is not None and quality.landmarks.is_pulling:
+        yield from _by_left_out(quality.landmarks, max(quality.voxel_mm))
+    elif quality.landmarks is not None:
         yield _by_landmarks(quality.landmarks, max(quality.voxel_mm))
     if quality.labels is not None:
         yield _by_labels(quality.labels)
@@ -113,6 +116,15 @@ def _by_landmarks(errors: LandmarkErrors, voxel_mm: float) -> Verdict:
     colour: Colour = "green" if off <= max(voxel_mm, RIGHT_MM) else "amber" if off <= WRONG_MM else "red"
     what = "One landmark lies" if errors.count == 1 else f"{errors.count} landmarks lie"
     return Verdict(colour, f"{what} {off:.2g} mm from the true place in the mean, {errors.after.max:.2g} mm at most")
+
+
+def _by_left_out(errors: LandmarkErrors, voxel_mm: float) -> Iterator[Verdict]:
+    """Landmarks that pulled stand where the images alone went wrong: they say what the correction is worth there, not whether all fits."""
+    if errors.left_out is None:
+        return
+    off = errors.left_out.mean
+    colour: Colour = "green" if off <= max(voxel_mm, RIGHT_MM) else "amber"
+    yield Verdict(colour, f"Landmarks that pull are missed by {off:.2g} mm in the mean when they are left out in turn")
 
 
 def _by_labels(overlap: LabelOverlap) -> Verdict:

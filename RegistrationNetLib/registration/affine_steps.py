@@ -20,6 +20,8 @@ from .overlap_score import Overlap
 
 # Loss of a growth or stretch by one unit of the natural logarithm, squared.
 STRETCH_PENALTY = 0.05
+# Loss of matrices that miss all pairs of landmarks by far.
+PULL_WEIGHT = 0.5
 
 
 def basis_of(dim: int) -> Tensor:
@@ -99,15 +101,51 @@ class Placement:
         return Placement(self.base[chosen], self.parameters[chosen], self.pivot, self.unit_mm, self.radius_mm)
 
 
-def losses(overlap: Overlap, placement: Placement) -> Array:
+@dataclass(frozen=True, eq=False)
+class PairPull:
+    """The loss of matrices that miss pairs of landmarks: the mean over the pairs of d² / (d² + s²), d being the distance missed.
+
+    Beyond s a pair hardly counts more: it was misplaced, or its organ has moved by itself.
+
+    Attributes:
+        fixed_mm, moving_mm: [N, dim], float64; none, and nothing pulls.
+        reach_mm: s.
+    """
+
+    fixed_mm: Tensor
+    moving_mm: Tensor
+    reach_mm: float
+    weight: float = PULL_WEIGHT
+
+    def loss(self, matrices: Tensor) -> Tensor:
+        """Of each of the homogeneous matrices [B, dim + 1, dim + 1]: [B]."""
+        if not len(self.fixed_mm):
+            return matrices.new_zeros(len(matrices))
+        there = self.fixed_mm @ matrices[:, :-1, :-1].transpose(1, 2) + matrices[:, None, :-1, -1]
+        squares = (there - self.moving_mm).square().sum(dim=2)
+        return self.weight * (squares / (squares + self.reach_mm**2)).mean(dim=1)
+
+
+NO_PULL = PairPull(torch.zeros(0, 1), torch.zeros(0, 1), 1.0)
+
+
+def losses(overlap: Overlap, placement: Placement, pull: PairPull = NO_PULL) -> Array:
     """Loss of each matrix, with its penalty."""
     with torch.no_grad():
-        found = (overlap.score(placement.matrices()).loss + placement.penalties()).double().numpy()
+        matrices = placement.matrices()
+        found = (overlap.score(matrices).loss + placement.penalties() + pull.loss(matrices)).double().numpy()
     return np.asarray(found)
 
 
 def improved(
-    overlap: Overlap, placement: Placement, stage: str, *, steps: int, first_step: float, tick: Callable[[], None]
+    overlap: Overlap,
+    placement: Placement,
+    stage: str,
+    *,
+    steps: int,
+    first_step: float,
+    tick: Callable[[], None],
+    pull: PairPull = NO_PULL,
 ) -> Placement:
     """Every matrix of the batch by itself after `steps` of descent within the freedoms of the stage.
 
@@ -121,7 +159,8 @@ def improved(
 
     def loss() -> Tensor:
         parameters = placement.parameters + changes * free
-        return (overlap.score(placement.matrices(parameters)).loss + placement.penalties(parameters)).sum()
+        matrices = placement.matrices(parameters)
+        return (overlap.score(matrices).loss + placement.penalties(parameters) + pull.loss(matrices)).sum()
 
     for _ in _steps(changes, loss, steps, first_step):
         tick()

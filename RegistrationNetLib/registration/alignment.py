@@ -6,6 +6,7 @@ images have voxels (`overlap_score`). Exchanged images give the inverse matrix, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,9 @@ from ..errors import GeometryError, InputError
 from ..geometry.space import Array
 from ..losses.measure import Measure
 from ..progress import StageReport
-from .affine_steps import Placement, improved, losses
+from .affine_fits import rigid_fit
+from .affine_steps import NO_PULL, PairPull, Placement, improved, losses
+from .landmark_pairs import LandmarkPairs
 from .overlap_score import SMALLEST_SHARE, Overlap, View, spacing_for
 from .pose_search import Pose, PoseSearch, batches, edges_of
 from .prepare import Prepared
@@ -32,6 +35,8 @@ SEARCH_STEPS, COARSE_STEPS, FINE_STEPS = 18, 24, 24
 EXPLORED_DEGREES, EXPLORED_SHARE, EXPLORED_FOLLOWED = 15.0, 1 / 7, 6
 # By how much of the loss that is left another pose must be better than the images as they lie, and a stage than the one before.
 CLEAR_GAIN, STAGE_GAIN = 0.1, 0.02
+# Pairs of landmarks: missed by this share of the longest edge they count half; so many subsets are tried, and so many fits follow.
+PULL_SHARE, MOST_SUBSETS, WEIGHED_FITS = 0.05, 200, 5
 # A loss so low that no other pose needs to be looked for.
 FITS = 0.05
 # Where intensities find no pose with a lower loss than this, edges are asked too.
@@ -55,12 +60,19 @@ def checked_stages(stages: Sequence[str]) -> tuple[str, ...]:
 
 
 def align(
-    fixed: Prepared, moving: Prepared, *, start: Array, stages: Sequence[str], measure: Measure, report: StageReport
+    fixed: Prepared,
+    moving: Prepared,
+    *,
+    start: Array,
+    stages: Sequence[str],
+    measure: Measure,
+    report: StageReport,
+    pairs: LandmarkPairs | None = None,
 ) -> Array:
     """Homogeneous world matrix moving_from_fixed [dim + 1, dim + 1], from `start` through the `stages`.
 
     `measure` says whether both images have one contrast ("lncc", "ncc", "ssd"); with every other one, local correlation counts by
-    its square.
+    its square. `pairs` of landmarks are one more place to begin at, and count beside the images.
 
     Raises:
         InputError: an unknown stage, or nothing to take the centre of.
@@ -70,15 +82,20 @@ def align(
     if not stages:
         return start
     if is_exchanged(fixed, moving):
-        found = align(moving, fixed, start=np.linalg.inv(start), stages=stages, measure=measure, report=report)
+        found = align(
+            moving, fixed, start=np.linalg.inv(start), stages=stages, measure=measure, report=report,
+            pairs=None if pairs is None else pairs.exchanged(),
+        )  # fmt: skip
         return np.linalg.inv(found)
     starts = [start, _centred(fixed, moving, start)] if "centre" in stages else [start]
     if stages == ("centre",):
         return starts[-1]
+    ticks, is_squared = _Ticks(report, stages, fixed.grid.dim), measure.name not in OF_ONE_CONTRAST
     with threads_for(COARSE_SIDE_VOX**fixed.grid.dim):
-        return _Aligning(fixed, moving, measure.name not in OF_ONE_CONTRAST, _Ticks(report, stages, fixed.grid.dim)).found(
-            starts, stages
-        )
+        if pairs is None:
+            return _Aligning(fixed, moving, is_squared, ticks).found(starts, stages)
+        pull = _pull(fixed, moving, pairs)
+        return _Aligning(fixed, moving, is_squared, ticks, pull).found([*starts, _through(pairs, start, pull)], stages)
 
 
 def is_exchanged(fixed: Prepared, moving: Prepared) -> bool:
@@ -144,6 +161,26 @@ def _centred(fixed: Prepared, moving: Prepared, start: Array) -> Array:
     return centred
 
 
+def _pull(fixed: Prepared, moving: Prepared, pairs: LandmarkPairs) -> PairPull:
+    reach_mm = max(PULL_SHARE * min(max(one.grid.extent_mm) for one in (fixed, moving)), 3 * pairs.tolerance_mm)
+    return PairPull(torch.from_numpy(pairs.fixed_mm), torch.from_numpy(pairs.moving_mm), reach_mm)
+
+
+def _through(pairs: LandmarkPairs, start: Array, pull: PairPull) -> Array:
+    """The rigid place, from `start`, at which most pairs lie well: by few of them at a time, so that no misplaced one has a part in it."""
+    there = pairs.fixed_mm @ start[:-1, :-1].T + start[:-1, -1]
+    count, dim = there.shape
+    least = min(count, dim)
+    some = list(itertools.islice(itertools.combinations(range(count), least), MOST_SUBSETS * 50))
+    chosen = some[:: max(1, len(some) // MOST_SUBSETS)]
+    found = [rigid_fit(there[list(one)], pairs.moving_mm[list(one)]) @ start for one in chosen]
+    best = found[int(pull.loss(torch.as_tensor(np.stack(found))).argmin())]
+    for _ in range(WEIGHED_FITS):
+        off = np.linalg.norm(pairs.fixed_mm @ best[:-1, :-1].T + best[:-1, -1] - pairs.moving_mm, axis=1)
+        best = rigid_fit(there, pairs.moving_mm, 1 / (1 + (off / pull.reach_mm) ** 2) ** 2) @ start
+    return best
+
+
 class _Ticks:
     """Counts the steps of the work and reports their share."""
 
@@ -168,10 +205,13 @@ class _Aligning:
     moving: Prepared
     is_squared: bool
     tick: _Ticks
+    pull: PairPull = NO_PULL
 
     def found(self, starts: Sequence[Array], stages: Sequence[str]) -> Array:
         placement, last = self._followed(starts, search="pose" in stages), "rigid"
         coarse, _ = self._overlap(COARSE_SIDE_VOX)
+        if self.pull is not NO_PULL:  # they say about where it is, and the images how it lies there
+            placement = improved(coarse, placement, "rigid", steps=COARSE_STEPS, first_step=0.3, tick=self.tick)
         for stage in (one for one in OPTIMIZING if one in stages):
             moved = improved(coarse, placement, stage, steps=COARSE_STEPS, first_step=0.3, tick=self.tick)
             before, after = (float(losses(coarse, one)[0]) for one in (placement, moved))
@@ -205,14 +245,16 @@ class _Aligning:
         """The best rigid place near one of the `starts`, or near what the search finds."""
         overlap, view = self._overlap(COARSE_SIDE_VOX)
         near = starts if search else [*starts, *self._explored(starts)]
-        placement = improved(overlap, self._placed(near, view), "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick)
-        found = losses(overlap, placement)
+        placement = improved(
+            overlap, self._placed(near, view), "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick, pull=self.pull
+        )
+        found = losses(overlap, placement, self.pull)
         best = placement.only([int(found.argmin())])
         if not search or found.min() < FITS:
             return best
         far = self._placed(self._searched(starts[0]), view)
-        far = improved(overlap, far, "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick)
-        farther = losses(overlap, far)
+        far = improved(overlap, far, "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick, pull=self.pull)
+        farther = losses(overlap, far, self.pull)
         if found.min() - farther.min() < CLEAR_GAIN * found.min():
             return best
         return far.only([int(farther.argmin())])
@@ -230,7 +272,7 @@ class _Aligning:
         parameters[:, :planes] *= placement.radius_mm / placement.unit_mm
         parameters[:, dim * dim :] = torch.as_tensor(np.tile(shifts, (len(starts) * len(turns), 1))) / placement.unit_mm
         explored = placement.with_parameters(parameters)
-        order = losses(overlap, explored).argsort(kind="stable")[:EXPLORED_FOLLOWED]
+        order = losses(overlap, explored, self.pull).argsort(kind="stable")[:EXPLORED_FOLLOWED]
         return list(explored.only(order.tolist()).matrices().numpy())
 
     def _searched(self, start: Array) -> list[Array]:
@@ -248,8 +290,8 @@ class _Aligning:
                 self.tick()
             candidates = [pose.matrix for pose in sorted(poses, key=lambda pose: -pose.score)[:FOLLOWED]]
             placement = self._placed(candidates, view)
-            placement = improved(overlap, placement, "rigid", steps=SEARCH_STEPS, first_step=0.5, tick=self.tick)
-            found = losses(overlap, placement)
+            placement = improved(overlap, placement, "rigid", steps=SEARCH_STEPS, first_step=0.5, tick=self.tick, pull=self.pull)
+            found = losses(overlap, placement, self.pull)
             best += zip(found.tolist(), placement.matrices().numpy(), strict=True)
             if found.min() < FOUND:
                 break

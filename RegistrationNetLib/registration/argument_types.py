@@ -84,9 +84,16 @@ RULES: Mapping[str, _Rule] = {
     "similarity": _NAME,
     "fixed_modality": _NAME_OR_NONE,
     "moving_modality": _NAME_OR_NONE,
+    "landmark_labels": _Rule("a list or tuple of texts, or None", _is_list_of_texts),
+    "landmarks": _NAME,
+    "tolerance": _Rule("a number of mm above 0", _is_above_0),
     "initial": _Rule(
         "the path of a transform file, a SimpleITK transform, or None",
         lambda value: _is_path_or_none(value) or isinstance(value, sitk.Transform),
+    ),
+    "previous": _Rule(
+        "a Registration, the path of a transform file, a SimpleITK transform, or None",
+        lambda value: _is_path_or_none(value) or isinstance(value, sitk.Transform) or hasattr(value, "moving_from_fixed"),
     ),
     "align": _Rule("a list or tuple of stages, or None", _is_list_of_texts),
     "device": _NAME,

@@ -78,7 +78,7 @@ def _deformed(
     fixed: Prepared, moving: Prepared, alignment: Array, options: FieldOptions, report: StageReport
 ) -> tuple[Fields, list[str]]:
     sides = counted_in_both(fixed, seen_on_fixed(moving, fixed.grid, alignment))
-    sides, weight = _of_objects(fixed, moving, sides, alignment)
+    sides, weight = of_objects(fixed, moving, sides, alignment)
     fields = refine_field(*sides, options, report, moving_volume=float(abs(np.linalg.det(alignment))), weight=weight)
     if options.conserve_mass or sides[0].labels is not None:
         return fields, []
@@ -120,18 +120,19 @@ def _loss(targets: tuple[Target, Target], fields: Fields, shape: list[int]) -> f
     return sum(float(target.loss(lattice + both[way : way + 1])) for way, target in enumerate(targets))
 
 
-def _of_objects(
+def of_objects(
     fixed: Prepared, moving: Prepared, sides: tuple[Prepared, Prepared], alignment: Array
 ) -> tuple[tuple[Prepared, Prepared], float]:
-    """The `sides` counted only where either image shows an object, and the share of what counted that is left.
+    """The `sides`, on one lattice of fixed, counted only where either image shows an object, and the share of what counted that is left.
 
     Nothing is to be seen in the air but noise, which would push it about, and with it what lies beside.
     """
-    objects = torch.zeros_like(fixed.values, dtype=torch.bool)
+    lattice = sides[0].grid
+    objects = torch.zeros_like(sides[0].values, dtype=torch.bool)
     spacing = spacing_for((fixed, moving), FOREGROUND_SIDE_VOX)
-    for image, placed in ((fixed, fixed.grid), (moving, fixed.grid.moved(alignment))):
+    for image, placed in ((fixed, lattice), (moving, lattice.moved(alignment))):
         view = View.of(image, spacing)
-        reach = F.max_pool2d if fixed.grid.dim == 2 else F.max_pool3d
+        reach = F.max_pool2d if lattice.dim == 2 else F.max_pool3d
         wide = reach(view.foreground.float(), 3, stride=1, padding=1)
         objects |= (values_on(wide, view.grid, placed, nearest=True) > 0.5).to(objects.device)
     counted = sides[0].mask if sides[0].mask is not None else torch.ones_like(objects)

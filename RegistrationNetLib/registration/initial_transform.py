@@ -18,8 +18,10 @@ from ..geometry.deformation import DisplacementField, identity_points
 from ..geometry.space import Array, Grid, affine_matrix, grid_of, inverse_transform_from_map, points_of_transform
 from ..io.image_files import read_transform
 from ..io.inputs import Pair
+from ..io.landmarks import mapped
 from ..io.outlying import without_padding
 from ..io.warping import LABELS, warp_image
+from .landmark_pairs import LandmarkPairs
 
 SMALLEST_DETERMINANT = 1e-6
 
@@ -32,6 +34,12 @@ class Initial:
     matrix: Array
     moving_from_carried: sitk.Transform | None = None
     carried_from_moving: sitk.Transform | None = None
+
+    def carried(self, pairs: LandmarkPairs) -> LandmarkPairs:
+        """The pairs of landmarks as the images of `pair` show them."""
+        if self.carried_from_moving is None:
+            return pairs
+        return pairs.moved(pairs.fixed_mm, mapped(pairs.moving_mm, self.carried_from_moving))
 
 
 def initial_of(source: str | os.PathLike[str] | sitk.Transform | None, pair: Pair) -> Initial:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..models.catalogue import Card
@@ -120,6 +120,11 @@ class Solution:
     inverse: Map | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def to(self, device: torch.device) -> Solution:
+        """The same on another device, of one that has no `inverse`."""
+        assert self.inverse is None
+        return replace(self, fields=self.fields.to(device))
 
 
 class Method(ABC):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ..choices import REFINEMENTS
+from ..choices import LANDMARK_USES, REFINEMENTS
 from ..devices import chosen_device
 from ..errors import InputError
 from ..losses.measure import Measure
@@ -32,6 +32,8 @@ class Options:
         weights: a file in place of the card's own; for a method that needs none, what it then begins with.
         mirrored: images are mirrored for the network, which knows the other side of the body.
         repeats: how often the pair is registered again, to see how far the result can be trusted.
+        landmarks: "judge" or "pull".
+        tolerance_mm: how exactly landmarks were placed.
         resolution_mm: of the work; None leaves it to `resolution.resolution_for`.
         across: by the name of the similarity, what holds in place of all this where the aligned images turn out to have two
             contrasts; empty: their contrast is not looked at.
@@ -50,6 +52,8 @@ class Options:
     mirrored: bool
     repeats: int
     seed: int
+    landmarks: str = "judge"
+    tolerance_mm: float = 1.0
     resolution_mm: float | None = None
     across: Mapping[str, Options] = field(default_factory=dict)
 
@@ -89,6 +93,8 @@ def checked_options(
     conserve_mass: bool = False,
     repeats: int | None = None,
     seed: int = 0,
+    landmarks: str = "judge",
+    tolerance: float = 1.0,
     resolution: float | None = None,
 ) -> Options:
     """What was asked for; what is None or "auto" is as the card says.
@@ -116,6 +122,8 @@ def checked_options(
         mirrored=mirrored,
         repeats=_repeats(method, repeats),
         seed=seed,
+        landmarks=_use_of_landmarks(landmarks),
+        tolerance_mm=tolerance,
         resolution_mm=resolution,
     )
     if similarity != "auto" or method.has_network:
@@ -156,6 +164,14 @@ def _similarities(card: Card, similarity: str, modalities: tuple[str, str]) -> t
     if "network" in card.refine and kind == "same_modality":
         return own, str(card.refine["network"]["similarity"])
     return own, own
+
+
+def _use_of_landmarks(landmarks: str) -> str:
+    if landmarks not in LANDMARK_USES:
+        raise InputError(
+            f"There is no use {landmarks!r} of landmarks; the uses are {', '.join(LANDMARK_USES)}. Choose one of them."
+        )
+    return landmarks
 
 
 def _repeats(method: Method, repeats: int | None) -> int:

@@ -23,13 +23,14 @@ from ..errors import InputError
 from ..geometry.space import affine_transform, grid_of
 from ..io.image_sources import ImageLike, modality_of
 from ..io.inputs import Pair, checked_pair
+from ..io.label_images import checked_mask
 from ..io.native_paths import printable
 from ..io.outlying import plain_pair
 from ..io.outputs import staged_folder, write_image, write_transform
 from ..io.warping import warp_image
 from ..memory import shortage_told
 from ..progress import ProgressCallback, StageReport, Stages, silent
-from ..quality.assessment import Quality, assess, jacobian_image, landmark_errors
+from ..quality.assessment import Pull, Quality, assess, jacobian_image, landmark_errors
 from ..quality.error_map import ExpectedError, error_image, expected_error
 from ..quality.evidence import Evidence
 from ..quality.marks import Mark, marks
@@ -39,10 +40,14 @@ from ..quality.verdict import Verdict, trust_marks, verdict_on
 from ..quality.worst import Place, worst_places
 from ..version import __version__
 from .argument_types import check_types
+from .correction import Corrected
 from .delivery import Delivered, delivered
 from .initial_transform import initial_of
+from .kept_shape import bodies_of, reached
+from .landmark_pairs import LandmarkPairs, checked_pairs
 from .method import Solution
 from .options import Options, checked_options
+from .previous import Previous, previous_of
 from .repeats import gathered
 from .resolution import REMEDY, resolutions_for
 from .solution import STAGE_NAMES, solve, stage_seconds
@@ -143,9 +148,15 @@ def register(
     moving_mask: ImageLike | None = None,
     fixed_labels: ImageLike | None = None,
     moving_labels: ImageLike | None = None,
+    rigid: ImageLike | None = None,
+    keep_volume: ImageLike | None = None,
     fixed_landmarks: ArrayLike | None = None,
     moving_landmarks: ArrayLike | None = None,
+    landmark_labels: Sequence[str] | None = None,
+    landmarks: str = "judge",
+    tolerance: float = 1.0,
     initial: str | os.PathLike[str] | sitk.Transform | None = None,
+    previous: Registration | Previous | str | os.PathLike[str] | sitk.Transform | None = None,
     align: Sequence[str] | None = None,
     device: str = "auto",
     weights: str | os.PathLike[str] | None = None,
@@ -172,8 +183,17 @@ def register(
         fixed_mask, moving_mask: the similarity counts where they are not 0; on another grid than their image they are resampled.
         fixed_labels, moving_labels: both or neither; they add a Dice term (not to NePhi's fit), and Dice before and after to
             the quality.
-        fixed_landmarks, moving_landmarks: both or neither, [N, dim] LPS mm; used for the quality only.
+        rigid: labels or a mask of fixed whose inside moves only rigidly (bones, implants): each label by itself, or of a mask each part
+            that hangs together. What was reached is told in the report.
+        keep_volume: the same for what may turn and be sheared, but keeps its volume everywhere (lesions).
+        fixed_landmarks, moving_landmarks: both or neither, [N, dim] LPS mm.
+        landmark_labels: what each pair of landmarks is called in the report; default: its number, from 1.
+        landmarks: "judge" measures the result by them; "pull" also guides by them the alignment, and corrects near them what was
+            found. One that most likely was misplaced is not followed, and named.
+        tolerance: how exactly landmarks were placed, in mm; nearer than that they need not be met.
         initial: transform from points of fixed to points of moving, from which the alignment starts.
+        previous: a result of this pair to go on from, or its moving_from_fixed: it is only corrected near landmarks that pull, or where
+            tissue must keep its shape, and stays as it is everywhere else. Beside transform.h5 its inverse.h5 is read, too.
         align: which of "centre", "pose" (a search over all rotations and shifts), "rigid", "similarity", "affine" to do; default:
             what the card says. A stage is kept only where it gains, and images in place stay.
         device: "auto", "cpu", "cuda" or "mps".
@@ -201,26 +221,32 @@ def register(
     options = checked_options(
         model, modalities=modalities, refine=refine, steps=steps, similarity=similarity, align=align, device=device,
         weights=weights, smoothness=smoothness, mirrored=mirrored, conserve_mass=conserve_mass, repeats=repeats, seed=seed,
-        resolution=resolution,
+        resolution=resolution, landmarks=landmarks, tolerance=tolerance,
     )  # fmt: skip
     pair = checked_pair(
         (fixed, moving), modalities=modalities, masks=(fixed_mask, moving_mask), labels=(fixed_labels, moving_labels),
         warn=warnings.append,
     )  # fmt: skip
-    _check_landmarks(fixed_landmarks, moving_landmarks, pair)
+    pairs = _pairs_of(fixed_landmarks, moving_landmarks, landmark_labels, pair, options)
     resolutions = resolutions_for(pair, (grid_of(pair.fixed), grid_of(pair.moving)), options)
-    stages.weights = stage_seconds(resolutions[options.measure.name].size, options)
+    stages.weights = stage_seconds(resolutions[options.measure.name].size, options, pairs)
+    bodies = bodies_of(
+        *(None if one is None else checked_mask(one, pair.fixed, what, warnings.append)
+          for one, what in ((rigid, "fixed mask of what is rigid"), (keep_volume, "fixed mask of what keeps its volume")))
+    )  # fmt: skip
+    begun = _begun(previous, initial, align, options, pair, has_bodies=bool(bodies))
     start = initial_of(initial, plain_pair(pair, warnings.append))
+    spacings_mm = {name: one.spacing_mm for name, one in resolutions.items()}
     # The caller's no_grad or inference_mode must not reach into the optimization.
     with shortage_told(REMEDY), PeakMemory(options.device) as memory, torch.inference_mode(False):
-        solved = solve(start, options, stages, {name: one.spacing_mm for name, one in resolutions.items()})
+        solved = solve(start, options, stages, spacings_mm, pairs=pairs, previous=begun, bodies=bodies)
         held, because = solved.options, solved.because
         chosen = resolutions[held.measure.name]
         warnings += chosen.warnings
         evidence = gathered(solved, held, held.repeats, stages.begin("repeats"))
         if evidence.repeat_failure:
             warnings.append(f"A repeat failed, and the verdict rests on the others: {evidence.repeat_failure}")
-        solution, alike, worked = solved.solution, solved.similarity, solved.fixed.grid
+        solution, alike, worked, pulled = solved.solution, solved.similarity, solved.fixed.grid, solved.corrected
         del solved  # the prepared images, which nothing needs any more
         report = stages.begin("finish")
         with memory_kept():
@@ -235,6 +261,8 @@ def register(
                 moving_labels=pair.labels[1],
                 fixed_landmarks=fixed_landmarks,
                 moving_landmarks=moving_landmarks,
+                landmark_labels=landmark_labels,
+                pull=None if pulled is None else Pull(pulled.followed, pulled.missed_mm, pulled.left_out_mm),
             )
             error_mm = error_image(evidence, pair.fixed)
             places_mm = worst_places(
@@ -253,11 +281,12 @@ def register(
         "peak_memory_mb": memory.peak_mb,
         "estimated_memory_mb": chosen.needed_mb,
         "resolution_mm": list(worked.spacing_mm[::-1]),
-        "inputs": _described(pair, (fixed, moving), held, initial is not None, because),
+        "inputs": _described(pair, (fixed, moving), held, initial is not None, because) | {"previous": previous is not None},
         **solution.notes,
+        **({"kept_shape": reached(transforms.moving_from_fixed, parts["jacobian"], bodies)} if bodies else {}),
         "delivered_spacing_mm": list(transforms.spacing_mm),
         "margin_mm": transforms.margin_mm,
-        "warnings": [*warnings, *solution.warnings],
+        "warnings": [*warnings, *solution.warnings, *_told_of_pull(pulled, pairs)],
         "versions": _versions(),
     }
     return Registration(
@@ -266,14 +295,63 @@ def register(
     )  # fmt: skip
 
 
-def _check_landmarks(fixed: ArrayLike | None, moving: ArrayLike | None, pair: Pair) -> None:
+def _pairs_of(
+    fixed: ArrayLike | None, moving: ArrayLike | None, labels: Sequence[str] | None, pair: Pair, options: Options
+) -> LandmarkPairs | None:
+    """The landmarks that are to pull; None for none. Those that only judge are checked, too."""
     if fixed is None and moving is None:
-        return
+        if options.landmarks == "pull":
+            raise InputError(
+                "Landmarks are to pull, and none came; there must be some of fixed and of moving. Give them, or leave the option out."
+            )
+        return None
     if fixed is None or moving is None:
         raise InputError(
             "Landmarks came for one image only; their error needs both. Give landmarks for fixed and moving, or for neither."
         )
-    landmark_errors(fixed, moving, sitk.Transform(pair.fixed.GetDimension(), sitk.sitkIdentity))
+    landmark_errors(fixed, moving, sitk.Transform(pair.fixed.GetDimension(), sitk.sitkIdentity), labels=labels)
+    if options.landmarks == "judge":
+        return None
+    return checked_pairs(fixed, moving, pair.images, tolerance_mm=options.tolerance_mm, labels=labels)
+
+
+def _begun(
+    previous: Registration | Previous | str | os.PathLike[str] | sitk.Transform | None,
+    initial: object,
+    align: Sequence[str] | None,
+    options: Options,
+    pair: Pair,
+    *,
+    has_bodies: bool,
+) -> Previous | None:
+    """The result to go on from."""
+    if previous is None:
+        return None
+    if initial is not None or align:
+        raise InputError(
+            "A result to go on from came with an initial transform or stages of alignment; it holds both already. Leave them out."
+        )
+    if options.landmarks != "pull" and not has_bodies:
+        raise InputError(
+            "A result to go on from came without anything to correct; landmarks that pull say where it is wrong, and masks what keeps its "
+            "shape. Give one of them."
+        )
+    if isinstance(previous, Registration | Previous):
+        return previous_of(previous.moving_from_fixed, previous.fixed_from_moving, pair.fixed.GetDimension())
+    inverse = None if isinstance(previous, sitk.Transform) else Path(previous).with_name("inverse.h5")
+    return previous_of(previous, inverse if inverse is not None and inverse.is_file() else None, pair.fixed.GetDimension())
+
+
+def _told_of_pull(pulled: Corrected | None, pairs: LandmarkPairs | None) -> list[str]:
+    """What the user should know of landmarks that were not followed."""
+    if pulled is None or pairs is None or pulled.followed.all():
+        return []
+    left = np.flatnonzero(~pulled.followed)
+    names = ", ".join(pairs.labels[place] for place in left)
+    return [
+        f"Landmarks that were not followed, as the other ones and the images contradict them: {names} (missed by "
+        f"{', '.join(f'{pulled.missed_mm[place]:.1f}' for place in left)} mm). Check their places; a second pair beside one confirms it."
+    ]
 
 
 def _seen(pair: Pair, transforms: Delivered, solution: Solution, report: StageReport) -> dict[str, Any]:
@@ -300,7 +378,7 @@ def _seconds_by_contract(seconds: Mapping[str, float]) -> dict[str, float]:
     return {
         "prepare": seconds["prepare"],
         "network": network,
-        "refine": seconds.get("refine", 0.0),
+        "refine": seconds.get("refine", 0.0) + seconds.get("correct", 0.0),
         "repeats": seconds["repeats"],
         "finish": seconds["finish"],
     }
@@ -332,6 +410,8 @@ def _described(
         "smoothness": options.smoothness,
         "mirrored": options.mirrored,
         "conserve_mass": options.conserve_mass,
+        "landmarks": options.landmarks,
+        "tolerance_mm": options.tolerance_mm,
         "repeats": options.repeats,
         "seed": options.seed,
     }

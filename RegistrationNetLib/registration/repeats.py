@@ -24,11 +24,13 @@ from ..quality.evidence import Evidence, Repeats, Seen, evidence_of, lattice_for
 from ..quality.likeness import body
 from .alignment import OF_ONE_CONTRAST, align
 from .contrast import in_the_contrast_of
+from .correction import corrected
+from .landmark_pairs import LandmarkPairs
 from .method import Solution, Task
 from .options import Options
 from .perturbation import Perturbation, random_perturbation
 from .prepare import Prepared, resized
-from .solution import Solved
+from .solution import Solved, correction_of
 
 # No repeat works on more voxels than this along the longest side, as far as the method leaves it open.
 REPEAT_SIDE_VOX = 40
@@ -131,7 +133,19 @@ def _once(solved: Solved, options: Options, number: int, tell: Callable[[Progres
         measure, begun = options.wide_measure, stages.begin("align")
         known = align(*coarser, start=start, stages=options.align, measure=measure, report=begun)
     solution = _solution(sides, known, solved, options, stages)
+    if solved.pairs is not None:
+        pairs = _seen_pairs(solved.pairs, of_fixed, of_moving)
+        pairs = pairs.exchanged() if is_reversed else pairs
+        quick = correction_of(options, with_left_out=False)
+        solution = corrected(*sides, solution, pairs, quick, lambda _: None).solution
     return _carried_back(solution, of_fixed, of_moving, is_reversed=is_reversed)
+
+
+def _seen_pairs(pairs: LandmarkPairs, of_fixed: Perturbation, of_moving: Perturbation) -> LandmarkPairs:
+    """The pairs of landmarks where the changed images show them."""
+    sides = ((of_fixed, pairs.fixed_mm), (of_moving, pairs.moving_mm))
+    fixed, moving = (one.undone_mm(torch.from_numpy(points.T.copy())[None])[0].numpy().T for one, points in sides)
+    return pairs.moved(fixed, moving)
 
 
 def _coarse(image: Prepared, options: Options) -> Prepared:

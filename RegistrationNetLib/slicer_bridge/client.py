@@ -128,6 +128,8 @@ class Client:
         volumes: Mapping[str, Volume],
         *,
         initial: Sequence[Sequence[float]] | Volume | None = None,
+        previous: Mapping[str, Volume] | None = None,
+        alignment: Sequence[Sequence[float]] | None = None,
         options: Mapping[str, Any] | None = None,
         with_parts: bool = False,
         displacement_axes: Sequence[int] = (1, 1, 1),
@@ -136,8 +138,10 @@ class Client:
         """Start a registration; the job's answer is its `Result`.
 
         Args:
-            volumes: "fixed", "moving", and what there is of "fixed_mask", "moving_mask", "fixed_labels", "moving_labels".
+            volumes: "fixed", "moving", and what there is of "fixed_mask", "moving_mask", "fixed_labels", "moving_labels", "rigid", "keep_volume".
             initial: matrix [4, 4] or displacements, points of fixed → points of moving, LPS mm.
+            previous: displacements of a result to go on from, "previous", and of its inverse, "previous_inverse", LPS mm.
+            alignment: the affine part of that result [4, 4], where it is known.
             options: what else `RegistrationNetLib.register` takes, by name.
             with_parts: the deformable part comes alone too, as "deformable".
             displacement_axes: whether displacements come along x, y, z of LPS (1) or against them (-1).
@@ -153,6 +157,9 @@ class Client:
             travelling["initial"] = initial
         elif initial is not None:
             request["initial"] = {"matrix": [list(map(float, row)) for row in initial]}
+        if previous:
+            travelling |= previous
+            request["previous"] = {"alignment": None if alignment is None else [list(map(float, row)) for row in alignment]}
         return self._submitted(Job(self, request, travelling, receive=_result, watch=watch))
 
     def devices(self, watch: Callable[[Job], None] = lambda _: None) -> Job:
@@ -340,7 +347,10 @@ class _WorkerProcess:
         folder, volumes = self.folder / str(job.request["id"]), dict(job.volumes)
         paths = {name: folder / f"{name}.nrrd" for name in volumes}
         images = {name: str(path) for name, path in paths.items()}
-        initial = {"initial": {"field": images.pop("initial")}} if "initial" in images else {}
+        told: dict[str, Any] = {"initial": {"field": images.pop("initial")}} if "initial" in images else {}
+        if "previous" in images:
+            fields = {"field": images.pop("previous"), "inverse": images.pop("previous_inverse", None)}
+            told["previous"] = {**job.request["previous"], **fields}
         self.jobs[job.request["id"]] = job
         try:
             folder.mkdir()
@@ -348,7 +358,7 @@ class _WorkerProcess:
                 write_volume(volumes[name], path)
             if job.cancel_by is not None:
                 raise Cancelled("cancelled; nothing was changed")
-            self.say({**job.request, **initial, "folder": str(folder), "images": images})
+            self.say({**job.request, **told, "folder": str(folder), "images": images})
         except Exception as error:
             del self.jobs[job.request["id"]]
             shutil.rmtree(folder, ignore_errors=True)

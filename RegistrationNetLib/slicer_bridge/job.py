@@ -18,7 +18,7 @@ from . import mrml
 from .client import Client, Job
 from .scene_inputs import Inputs
 from .scene_record import RegistrationResult, remembered
-from .scene_results import placed
+from .scene_results import alignment_of, placed
 
 # For so long at a time the scene is read; masks and bent transforms are sampled, which may take seconds.
 GATHER_SECONDS = 0.02
@@ -134,9 +134,12 @@ class RegistrationJob:
         landmarks = inputs.landmarks()
         volumes = yield from inputs.volumes()
         initial = yield from inputs.initial_on(volumes["fixed"])
+        previous = yield from inputs.previous_on(volumes["fixed"])
         self._job = self._logic.client.register(
             volumes,
             initial=initial,
+            previous=previous,
+            alignment=None if inputs.previous is None else alignment_of(inputs.previous),
             options={**options, **landmarks},
             with_parts=separateParts,
             displacement_axes=mrml.DISPLACEMENT_AXES,
@@ -170,7 +173,7 @@ class RegistrationJob:
                 self.result = RegistrationResult(
                     nodes, self._inputs.fixed, self._inputs.moving, job.answer.report, job.answer.body
                 )
-                self.recordNode = remembered(slicer.mrmlScene, self.result).node
+                self.recordNode = remembered(slicer.mrmlScene, self.result, corrects=self._inputs.previous).node
             except Exception as error:  # noqa: BLE001, a timer has nobody to raise to; who waits for the job is told
                 self.error = error
         self._settle()

@@ -108,9 +108,10 @@ class RegistrationLogic:
             separateParts: the affine and the deformable part come as transform nodes of their own too.
             outputs: nodes to write into instead of new ones, by name: "transform", "inverse", "warped", "jacobian", "table".
             onChanged: called with the job when it has got on, and when it has ended.
-            keywords: nodes (fixedMask, movingMask, fixedLabels, movingLabels, fixedLandmarks, movingLandmarks, initial,
-                and the names fixedMaskSegment, movingMaskSegment), and the options of `RegistrationNetLib.register` (model,
-                refine, steps, similarity, fixedModality, movingModality, align, device, smoothness, resolution, seed).
+            keywords: nodes (fixedMask, movingMask, fixedLabels, movingLabels, fixedLandmarks, movingLandmarks, rigid, keepVolume,
+                initial, and the names fixedMaskSegment, movingMaskSegment), and the options of `RegistrationNetLib.register` (model,
+                refine, steps, similarity, fixedModality, movingModality, landmarks, tolerance, align, device, smoothness,
+                resolution, seed).
 
         Raises:
             InputError: a node is none of what it should be. What shows only after some time, as masks and bent transforms are
@@ -169,6 +170,51 @@ class RegistrationLogic:
                 "The folder holds no scalar volume beside the fixed one; at least one is needed to register. Move volumes into it."
             )
         return pairs
+
+    def refineFrom(
+        self, result: RegistrationResult, *, fixedLandmarks: Any, movingLandmarks: Any, **keywords: Any
+    ) -> RegistrationResult:
+        """Correct a result where landmarks say that it is wrong, and wait for the new one; the application stays responsive.
+
+        Takes what `startRefinement` takes and raises what went wrong.
+        """
+        return self.startRefinement(result, fixedLandmarks=fixedLandmarks, movingLandmarks=movingLandmarks, **keywords).wait()
+
+    def startRefinement(
+        self, result: RegistrationResult, *, fixedLandmarks: Any, movingLandmarks: Any, **keywords: Any
+    ) -> RegistrationJob:
+        """Start to correct a result, also one of a loaded scene, where landmarks say that it is wrong, and return at once.
+
+        Far from the landmarks everything stays as it is. The result that is corrected stays in the scene.
+
+        Args:
+            fixedLandmarks, movingLandmarks: markups; partners by their labels where both have the same, else by order.
+            keywords: what `startRegistration` takes beside (tolerance, onChanged, …); the model and the modalities are those of the result.
+
+        Raises:
+            InputError: a node of the result is gone, or the landmarks are none.
+        """
+        lacking = [name for name in ("fixed", "moving", "transform") if getattr(result, f"{name}Node") is None]
+        if lacking:
+            raise InputError(
+                f"The {' and '.join(lacking)} of this result is gone; to go on from it takes the two volumes and the transform. "
+                "Register again."
+            )
+        inputs = result.report.get("inputs", {})
+        told = {
+            "model": result.report["model"],
+            **{f"{side}Modality": inputs[side]["modality"] for side in _SIDES if "modality" in inputs.get(side, {})},
+        }
+        return self.startRegistration(
+            result.fixedNode,
+            result.movingNode,
+            previous=result.transformNode,
+            previousInverse=result.inverseTransformNode,
+            fixedLandmarks=fixedLandmarks,
+            movingLandmarks=movingLandmarks,
+            landmarks="pull",
+            **{**told, **keywords},
+        )
 
     def startFromParameters(self, **keywords: Any) -> RegistrationJob:
         """Start what the parameter node asks for."""
@@ -287,7 +333,7 @@ class RegistrationLogic:
 
 
 _SIDES = ("fixed", "moving")
-_NODES = [f"{side}{what}" for what in ("Mask", "Labels", "Landmarks") for side in _SIDES]
+_NODES = [*(f"{side}{what}" for what in ("Mask", "Labels", "Landmarks") for side in _SIDES), "rigid", "keepVolume"]
 _OUTPUTS = {"transform": "outputTransform", "warped": "outputVolume"}
 _SEGMENTS = [f"{side}MaskSegment" for side in _SIDES]
 

@@ -15,9 +15,10 @@ import numpy as np
 import slicer
 import vtk
 from numpy.typing import NDArray
-from vtk.util.numpy_support import numpy_to_vtk
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from ..errors import GeometryError, InputError
+from ..io.landmark_matching import ListedPoints
 from ..io.nrrd import Volume
 from .scene_sampling import (
     LPS_FROM_RAS,
@@ -108,6 +109,17 @@ def labels_of(fixed: Node, moving: Node, *, like: tuple[Volume, Volume]) -> Step
     return one, two
 
 
+def numbered_on(node: Node, like: Volume) -> Steps[Volume]:
+    """The labels of a label map as they are, or the segments of a segmentation numbered in its order, on the lattice of `like`.
+
+    Raises:
+        InputError: neither label map nor segmentation.
+    """
+    is_segmentation = node.IsA("vtkMRMLSegmentationNode")
+    numbers = {name: number for number, name in enumerate(segments_of(node).values(), start=1)} if is_segmentation else None
+    return (yield from _labels_on(node, like, numbers))
+
+
 def segments_of(node: Node) -> dict[str, str]:
     """The names of the segments of a segmentation by their IDs, in its order."""
     segmentation = node.GetSegmentation()
@@ -123,22 +135,47 @@ def segment_times(node: Node) -> Iterator[int]:
             yield voxels_of_it.GetMTime()
 
 
-def points_of(node: Node, what: str) -> Array:
-    """The control points of a markups node, [N, 3] LPS mm of the world.
+def points_of(node: Node, what: str, *, without: Node = None) -> ListedPoints:
+    """The control points of a markups node, LPS mm of the world; those that were never placed, or are not selected, do not count.
+
+    Args:
+        without: a transform node that is not to count where the points lie under it: they are seen on a warped volume, and belong to
+            moving.
 
     Raises:
-        InputError: no markups, or a point that has not been placed.
+        InputError: no markups, or none that counts.
     """
     if node is None or not node.IsA("vtkMRMLMarkupsNode"):
         raise InputError(f"{what} are {_described(node)}; a list of markups points is needed. Choose one.")
-    points = []
-    for index in range(node.GetNumberOfControlPoints()):
-        if node.GetNthControlPointPositionStatus(index) != node.PositionDefined:
-            raise InputError(
-                f"Point {index + 1} of {what} ({node.GetNthControlPointLabel(index)}) has no place; every point needs one. Place or delete it."
-            )
-        points.append(node.GetNthControlPointPositionWorld(index))
-    return np.array(points, dtype=np.float64).reshape(-1, 3) @ LPS_FROM_RAS[:3, :3]
+    count = node.GetNumberOfControlPoints()
+    numbers = tuple(
+        index
+        for index in range(count)
+        if node.GetNthControlPointPositionStatus(index) == node.PositionDefined and node.GetNthControlPointSelected(index)
+    )
+    if not numbers:
+        raise InputError(f"{what} ({node.GetName()}) hold no point that is placed and selected; at least one must be. Place one.")
+    is_seen_warped = without is not None and node.GetParentTransformNode() is without
+    place = node.GetNthControlPointPosition if is_seen_warped else node.GetNthControlPointPositionWorld
+    points = np.array([place(index) for index in numbers], dtype=np.float64)
+    labels = tuple(str(node.GetNthControlPointLabel(index)) for index in numbers)
+    return ListedPoints(points @ LPS_FROM_RAS[:3, :3], labels, numbers, count)
+
+
+def grid_displacements(node: Node) -> Volume | None:
+    """The displacements that a grid transform node holds, on its own lattice, LPS mm; None where it holds them in another form."""
+    transform = node.GetTransformFromParent()
+    grid = None if transform is None or not transform.IsA("vtkOrientedGridTransform") else transform.GetDisplacementGrid()
+    if grid is None or transform.GetInverseFlag() or node.GetParentTransformNode() is not None:
+        return None
+    ras_from_index = np.eye(4) if transform.GetGridDirectionMatrix() is None else numpy_matrix(transform.GetGridDirectionMatrix())
+    spacing = np.diag([*grid.GetSpacing(), 1.0])
+    ras_from_index = ras_from_index @ spacing
+    ras_from_index[:3, 3] = grid.GetOrigin()
+    scale = transform.GetDisplacementScale()
+    values = vtk_to_numpy(grid.GetPointData().GetScalars()).reshape(*grid.GetDimensions()[::-1], 3)
+    along = np.array(DISPLACEMENT_AXES, dtype=np.float32) * np.float32(scale)
+    return Volume(values.astype(np.float32) * along, LPS_FROM_RAS @ ras_from_index)
 
 
 def transform_of(node: Node, like: Volume) -> Steps[list[list[float]] | Volume]:

@@ -30,7 +30,9 @@ def refinement_of(node: Any, card: Card) -> str:
 
 def what_is_missing(node: Any, models: ModelPanel, segments: SegmentPanel) -> str:
     """What the user must do before the run can start, "" where nothing is missing."""
-    return _about_volumes(node) or _about_model(node, models) or _about_masks(node, models.card, segments)
+    return (
+        _about_volumes(node) or _about_model(node, models) or _about_masks(node, models.card, segments) or _about_landmarks(node)
+    )
 
 
 def _about_volumes(node: Any) -> str:
@@ -71,6 +73,12 @@ def _about_masks(node: Any, card: Card, segments: SegmentPanel) -> str:
         )
     if card["prepare"]["mask"] == "required" and None in (node.fixedMask, node.movingMask):
         return _("{title} needs a mask of each volume. Choose them under Masks, labels, landmarks.").format(title=card["title"])
+    return ""
+
+
+def _about_landmarks(node: Any) -> str:
+    if node.landmarks == "pull" and None in (node.fixedLandmarks, node.movingLandmarks):
+        return _("Landmarks are to bring the volumes together. Choose those of both under Masks, labels, landmarks.")
     return ""
 
 

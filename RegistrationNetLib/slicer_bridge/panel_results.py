@@ -114,6 +114,17 @@ class ResultPanel:
         self.leave()
         self._cursor.stop()
 
+    @property
+    def before(self) -> str:
+        """The ID of the node that holds the result which the one that is shown corrects; "" for none."""
+        return "" if self._record is None or (before := self._found(self._record.corrects)) is None else before.node.GetID()
+
+    def flicker_with_before(self) -> None:
+        """Show the warped volumes of the result and of the one that it corrects in turn."""
+        self._compared = self.before
+        self.refresh()
+        self._pressed(FLICKER)
+
     def show_view(self, view: str) -> None:
         """Show the result in the slice views."""
         self._timer.stop()

@@ -15,6 +15,10 @@ _MODALITIES = {"other": _("Other"), "ct": _("CT"), "mr": _("MR")}
 CHOICES: Mapping[str, Mapping[str, str]] = {
     "fixedModality": _MODALITIES,
     "movingModality": _MODALITIES,
+    "landmarks": {
+        "judge": _("Measure the error"),
+        "pull": _("Bring the volumes together"),
+    },
     "alignment": {
         "default": _("As the network needs it"),
         "none": _("None"),
@@ -56,6 +60,7 @@ STAGES: Mapping[str, str] = {
     "align": _("Aligning the volumes"),
     "network": _("Finding the deformation"),
     "refine": _("Refining"),
+    "correct": _("Following the landmarks"),
     "repeats": _("Registering again, to see how far to trust it"),
     "finish": _("Measuring the result"),
     "download": _("Downloading"),
@@ -130,6 +135,14 @@ SENTENCES: tuple[str, ...] = (
     _(
         "The same anatomical point must land in the same place. Green: mean within the largest voxel edge ({} mm) and no farther than before; amber: only one of the two; red: neither."
     ),
+    _("Distance of landmarks that pull"),
+    _("{} mm before, {} mm after (mean of {})"),
+    _("{} mm before, {} mm after (mean of {}), {} mm left out in turn"),
+    _(
+        "What pulls cannot judge: each landmark is left out in turn, and the others must bring it to its place. Green: mean within the largest voxel edge ({} mm); amber: no farther than before, or a single landmark; red: farther."
+    ),
+    _("Landmarks are missed by {} mm when they are left out in turn"),
+    _("Landmarks that pull are missed by {} mm in the mean when they are left out in turn"),
     _("Similarity of the images ({})"),
     _("The images must not look less alike after registration than before. Red: similarity fell by more than {} %."),
     _("The images look less alike than before the registration"),

@@ -8,9 +8,10 @@ from typing import Any
 
 from ..choices import SMALLEST_SIDE_VOX
 from ..errors import InputError
+from ..io.landmark_matching import matched
 from ..io.nrrd import Volume
-from .mrml import labels_of, mask_of, points_of, segment_times, transform_of, volume_of
-from .scene_sampling import Array, Node, Steps
+from .mrml import grid_displacements, labels_of, mask_of, numbered_on, points_of, segment_times, transform_of, volume_of
+from .scene_sampling import Node, Steps, displacements
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,11 @@ class Inputs:
         fixed, moving: volumes.
         fixed_mask, moving_mask: label maps or segmentations; `…_segment` names one segment, else their union counts.
         fixed_labels, moving_labels: label maps or segmentations, both or neither.
-        fixed_landmarks, moving_landmarks: markups, point by point partners, both or neither.
+        rigid, keep_volume: label maps or segmentations of fixed, whose labels or segments keep their shape, or their volume.
+        fixed_landmarks, moving_landmarks: markups, both or neither; partners by their labels where both have the same, else by order.
+            Points that were never placed, or are not selected, do not count.
         initial: transform node; moving placed under it lies about where fixed is.
+        previous, previous_inverse: transform nodes of a result of this pair, to go on from.
 
     Raises:
         InputError: fixed and moving are one node, or what comes in pairs came alone.
@@ -39,6 +43,10 @@ class Inputs:
     fixed_landmarks: Node = None
     moving_landmarks: Node = None
     initial: Node = None
+    previous: Node = None
+    previous_inverse: Node = None
+    rigid: Node = None
+    keep_volume: Node = None
 
     def __post_init__(self) -> None:
         if self.fixed is not None and self.fixed is self.moving:
@@ -89,21 +97,46 @@ class Inputs:
         if self.fixed_labels is not None:
             labels = yield from labels_of(self.fixed_labels, self.moving_labels, like=(fixed, moving))
             found["fixed_labels"], found["moving_labels"] = labels
+        for name in ("rigid", "keep_volume"):
+            if (node := getattr(self, name)) is not None:
+                found[name] = yield from numbered_on(node, fixed)
         return found
 
     def landmarks(self) -> Mapping[str, Any]:
-        """The landmarks as options of `register`: lists of points, LPS mm.
+        """The landmarks as options of `register`: lists of points, LPS mm, and what each pair is called.
 
         Raises:
-            InputError: not markups, or a point without a place.
+            InputError: not markups, or no pairs.
         """
         if self.fixed_landmarks is None:
             return {}
-        both: dict[str, Array] = {
-            "fixed_landmarks": points_of(self.fixed_landmarks, "the fixed landmarks"),
-            "moving_landmarks": points_of(self.moving_landmarks, "the moving landmarks"),
+        fixed = points_of(self.fixed_landmarks, "the fixed landmarks")
+        moving = points_of(self.moving_landmarks, "the moving landmarks", without=self.previous)
+        pairs = matched(fixed, moving, warn=lambda _: None)
+        return {
+            "fixed_landmarks": pairs.fixed_mm.tolist(),
+            "moving_landmarks": pairs.moving_mm.tolist(),
+            "landmark_labels": list(pairs.labels),
         }
-        return {name: points.tolist() for name, points in both.items()}
+
+    def previous_on(self, fixed: Volume) -> Steps[Mapping[str, Volume]]:
+        """The result to go on from, as displacements by the names "previous" and "previous_inverse", in steps.
+
+        Raises:
+            InputError: no transform node.
+        """
+        found: dict[str, Volume] = {}
+        for name in ("previous", "previous_inverse"):
+            node = getattr(self, name)
+            if node is None or not node.IsA("vtkMRMLTransformNode"):
+                continue
+            held = grid_displacements(node)
+            # What is held in another form is asked for at the points of fixed; of an inverse that would tell nothing.
+            if held is None and name == "previous":
+                held = yield from displacements(node, fixed)
+            if held is not None:
+                found[name] = held
+        return found
 
     def initial_on(self, fixed: Volume) -> Steps[list[list[float]] | Volume | None]:
         """The initial transform, in steps: a matrix, or displacements on the lattice of fixed."""

@@ -14,6 +14,7 @@ from .scene_sampling import Node
 _KIND = "vtkMRMLScriptedModuleNode"
 _REPORT, _ROLES, _BODY = "RegistrationNet.Report", "RegistrationNet.Roles", "RegistrationNet.Body"
 _PAIR = ("fixed", "moving")
+_CORRECTS = "RegistrationNet.Corrects"
 
 
 class RegistrationResult:
@@ -49,16 +50,19 @@ class Record:
         title: what lists call it.
         result: what is left of it.
         lost: the titles of what was deleted.
+        corrects: the ID of the node that holds the result that this one corrects; "" for none.
     """
 
     node: Node
     title: str
     result: RegistrationResult
     lost: tuple[str, ...]
+    corrects: str = ""
 
 
-def remembered(scene: Node, result: RegistrationResult) -> Record:
-    """Note a result in the scene."""
+def remembered(scene: Node, result: RegistrationResult, *, corrects: Node | None = None) -> Record:
+    """Note a result in the scene; it `corrects` the one whose transform node this is."""
+    before = None if corrects is None else next((one for one in records(scene) if one.result.transformNode is corrects), None)
     nodes = {role: node for role, node in _nodes_of(result).items() if node is not None}
     # What tells results of one pair apart comes first.
     pair = f"{result.movingNode.GetName()} to {result.fixedNode.GetName()}"
@@ -71,6 +75,8 @@ def remembered(scene: Node, result: RegistrationResult) -> Record:
     record.SetAttribute(_BODY, json.dumps(result.body))
     for role, node in nodes.items():
         record.SetNodeReferenceID(role, node.GetID())
+    if before is not None:
+        record.SetNodeReferenceID(_CORRECTS, before.node.GetID())
     return _read(record)
 
 
@@ -106,7 +112,7 @@ def _read(record: Node) -> Record:
     report: Mapping[str, Any] = json.loads(record.GetAttribute(_REPORT))
     body: Mapping[str, Any] | None = json.loads(record.GetAttribute(_BODY) or "null")
     result = RegistrationResult(nodes, found.get("fixed"), found.get("moving"), report, body)
-    return Record(record, record.GetName(), result, lost)
+    return Record(record, record.GetName(), result, lost, record.GetNodeReferenceID(_CORRECTS) or "")
 
 
 def _reference(record: Node, role: str) -> Node | None:

@@ -196,6 +196,12 @@ def mark(node: Node, role: str, fixed: Node) -> None:
     node.SetNodeReferenceID(FIXED, fixed.GetID())
 
 
+def alignment_of(transform: Node) -> list[list[float]] | None:
+    """The affine part of a result's transform (LPS), as a matrix; None where it is not known."""
+    found: list[list[float]] | None = json.loads(transform.GetAttribute(ALIGNMENT) or "null")
+    return found
+
+
 def role_of(node: Node) -> str:
     """What a node is of a result: a name of `ResultNodes`, of a comparison, or "grid"; "" where it is none."""
     return str(node.GetAttribute(ROLE) or "")

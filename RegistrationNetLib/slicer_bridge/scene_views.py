@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import vtk
 from ..errors import InputError
 from ..io.nrrd import Volume
 from . import mrml, scene_display
-from .scene_results import ALIGNMENT, all_or_none, file_beside, mark, role_of
+from .scene_results import alignment_of, all_or_none, file_beside, mark, role_of
 from .scene_sampling import LPS_FROM_RAS, Node, at_once, vtk_matrix
 
 OPACITY = 0.5
@@ -159,7 +158,7 @@ def _grid(result: Any) -> Node:
 
 def _deformable_part(transform: Node) -> Any:
     """What a transform does after its affine part is undone: points of fixed to points of fixed, RAS."""
-    alignment = np.array(json.loads(transform.GetAttribute(ALIGNMENT) or "null") or np.eye(4).tolist())
+    alignment = np.array(alignment_of(transform) or np.eye(4).tolist())
     whole = vtk.vtkGeneralTransform()
     whole.PostMultiply()
     whole.Concatenate(transform.GetTransformFromParent())

@@ -30,6 +30,7 @@ from ..models.weights import download, import_file, listed_models, weights_state
 from ..progress import ProgressCallback
 from ..registration.methods import untrained_network
 from ..registration.pipeline import Registration, register
+from ..registration.previous import Previous
 from ..registration.size import delivered_shape
 from .messages import Message
 from .packed_mask import packed
@@ -44,15 +45,16 @@ SLAB, POINTS_TOGETHER = 4, 4
 # Displacements u, and the matrix A of the affine that follows them.
 Field = tuple[sitk.Image, Array]
 
-IMAGES = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_labels", "moving_labels")
-_GIVEN = (*IMAGES, "initial", "progress")
+IMAGES = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_labels", "moving_labels", "rigid", "keep_volume")
+_GIVEN = (*IMAGES, "initial", "previous", "progress")
 OPTIONS = tuple(name for name in inspect.signature(register).parameters if name not in _GIVEN)
 
 
 def registered(request: Message, progress: ProgressCallback) -> dict[str, Any]:
     """Register the images that `request` names and leave the results in its folder.
 
-    `images` {name: path}, `initial` ({"matrix"} in LPS mm or {"field": path}, points of fixed → points of moving), `options` of
+    `images` {name: path}, `initial` ({"matrix"} in LPS mm or {"field": path}, points of fixed → points of moving), `previous` ({"field":
+    path, "inverse": path or None, "alignment": matrix or None}, a result to go on from), `options` of
     `register`, `parts`: whether the deformable part is wanted alone too, `folder`, `displacement_axes`: for each of x, y, z
     whether the displacements that come back run along it (1, LPS) or against it (-1).
 
@@ -71,6 +73,7 @@ def registered(request: Message, progress: ProgressCallback) -> dict[str, Any]:
             **images,
             **options,
             initial=_initial(request.get("initial")),
+            previous=_previous(request.get("previous")),
             progress=progress,
         )
         return {
@@ -148,13 +151,51 @@ def _initial(given: Any) -> sitk.Transform | None:
     if kind == "matrix" and (matrix := _matrix(value)) is not None:
         return affine_transform(matrix)
     if kind == "field":
-        field = read_image(_path(value, "initial field"))
-        if field.GetNumberOfComponentsPerPixel() == field.GetDimension():
-            return sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
-        given = f"a field of {field.GetNumberOfComponentsPerPixel()} numbers in {field.GetDimension()} dimensions"
+        return _field_transform(_path(value, "initial field"))
     raise InputError(
         f"The initial transform of a request is a matrix (3 by 3 or 4 by 4 numbers) or a field (the path of an image of vectors); "
         f"{given!r} came. Correct the request."
+    )
+
+
+def _field_transform(path: Path, affine: Array | None = None) -> sitk.Transform:
+    """Displacements from a file, as a transform; with `affine` as this matrix after a field, which come to the same.
+
+    Raises:
+        InputError: the file holds no vectors.
+    """
+    image = read_image(path)
+    if image.GetNumberOfComponentsPerPixel() != image.GetDimension():
+        raise InputError(
+            f"A field of displacements has as many numbers per voxel as dimensions; {path.name} has "
+            f"{image.GetNumberOfComponentsPerPixel()} in {image.GetDimension()}. Correct the request."
+        )
+    if affine is None:
+        return sitk.DisplacementFieldTransform(sitk.Cast(image, sitk.sitkVectorFloat64))
+    grid, back = grid_of(image), np.linalg.inv(affine)
+    places = np.moveaxis(np.indices(grid.shape), 0, -1) @ grid.world_from_voxel[:-1, :-1].T + grid.world_from_voxel[:-1, -1]
+    before = (places + sitk.GetArrayViewFromImage(image)) @ back[:-1, :-1].T + back[:-1, -1] - places
+    chain = sitk.CompositeTransform(grid.dim)
+    chain.AddTransform(affine_transform(affine))
+    chain.AddTransform(sitk.DisplacementFieldTransform(image_on(grid, before, is_vector=True)))
+    return chain
+
+
+def _previous(given: Any) -> Previous | None:
+    """The result to go on from."""
+    if given is None:
+        return None
+    if not isinstance(given, dict) or "field" not in given or not set(given) <= {"field", "inverse", "alignment"}:
+        raise InputError(
+            f"The result to go on from is a field, with its inverse and its alignment where they are known; {given!r} came. "
+            "Correct the request."
+        )
+    alignment = None if given.get("alignment") is None else _matrix(given["alignment"])
+    back = None if alignment is None else np.asarray(np.linalg.inv(alignment))
+    inverse = given.get("inverse")
+    return Previous(
+        _field_transform(_path(given["field"], "previous field"), alignment),
+        None if inverse is None else _field_transform(_path(inverse, "previous inverse"), back),
     )
 
 

@@ -158,6 +158,10 @@ FLAGS = {
     "--smoothness": ("2.5", "smoothness", 2.5),
     "--mirrored": (None, "mirrored", True),
     "--conserve-mass": (None, "conserve_mass", True),
+    "--rigid": ("a", "rigid", "a"),
+    "--keep-volume": ("a", "keep_volume", "a"),
+    "--from": ("a", "previous", Path("a")),
+    "--landmarks-pull": ("1.5", "tolerance", 1.5),
     "--repeats": ("5", "repeats", 5),
     "--resolution": ("1.5", "resolution", 1.5),
     "--seed": ("4", "seed", 4),
@@ -196,6 +200,7 @@ def test_the_initial_transform_and_the_landmarks_reach_the_road(
     assert asked["align"] == ()
     assert np.array_equal(asked["fixed_landmarks"], [[24, 24, 24]])
     assert np.array_equal(asked["moving_landmarks"], [[26, 24, 27]])
+    assert asked["landmark_labels"] == ("centre",)
 
 
 def test_every_flag_of_register_has_a_test_above(status_of: Status) -> None:

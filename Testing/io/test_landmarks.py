@@ -8,7 +8,8 @@ import pytest
 import SimpleITK as sitk
 
 from RegistrationNetLib.errors import InputError
-from RegistrationNetLib.io.landmarks import Points, PointTable, mapped, paired, read_points, write_points
+from RegistrationNetLib.io import landmark_matching
+from RegistrationNetLib.io.landmarks import PointTable, mapped, read_points, write_points
 from RegistrationNetLib.io.warning import DataWarning
 
 SHIFT = sitk.TranslationTransform(3, (1.0, -2.0, 0.5))
@@ -243,8 +244,9 @@ def landmarks(folder: Path, text: str, name: str = "in.csv") -> PointTable:
 
 def matched(fixed: PointTable, moving: PointTable) -> tuple[list[list[float]], list[list[float]], list[str]]:
     heard: list[str] = []
-    found: tuple[Points, Points] = paired(fixed, moving, heard.append)
-    return found[0].tolist(), found[1].tolist(), heard
+    found = landmark_matching.matched(fixed, moving, heard.append)
+    assert len(found.labels) == len(found.fixed_mm)
+    return found.fixed_mm.tolist(), found.moving_mm.tolist(), heard
 
 
 def test_landmarks_are_matched_by_their_labels_in_any_order(tmp_path: Path) -> None:
@@ -267,13 +269,13 @@ def test_labels_with_nothing_in_common_leave_the_order(tmp_path: Path) -> None:
 def test_landmarks_that_cannot_be_matched_are_refused(tmp_path: Path) -> None:
     plain = landmarks(tmp_path, "x,y,z\n1,0,0\n2,0,0\n")
     with pytest.raises(InputError, match="2 landmarks of fixed and 1 of moving, without labels in common"):
-        paired(plain, landmarks(tmp_path, "x,y,z\n1,0,0\n"))
+        landmark_matching.matched(plain, landmarks(tmp_path, "x,y,z\n1,0,0\n"))
     fixed = landmarks(tmp_path, "label,x,y,z\na,1,0,0\na,2,0,0\nb,3,0,0\n")
     with pytest.raises(InputError, match="occur more than once and stand in different orders"):
-        paired(fixed, landmarks(tmp_path, "label,x,y,z\na,1,0,0\nb,2,0,0\na,3,0,0\n"))
+        landmark_matching.matched(fixed, landmarks(tmp_path, "label,x,y,z\na,1,0,0\nb,2,0,0\na,3,0,0\n"))
     with pytest.warns(DataWarning, match="never placed"):
         first = landmarks(tmp_path, "l,p,s,defined\n1,0,0,1\n0,0,0,0\n")
     with pytest.warns(DataWarning, match="never placed"):
         second = landmarks(tmp_path, "l,p,s,defined\n0,0,0,0\n1,0,0,1\n")
     with pytest.raises(InputError, match="No landmark has a place in both"):
-        paired(first, second)
+        landmark_matching.matched(first, second)

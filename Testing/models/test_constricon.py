@@ -40,7 +40,7 @@ from Testing.models.layers.published import smooth_pair
 
 from . import published_constricon as published
 
-SHAPES = [(64, 80), (65, 71), (40, 56, 40), (41, 55, 39)]
+SHAPES = [(64, 80), (65, 71), (40, 56, 40), pytest.param((41, 55, 39), marks=pytest.mark.slow)]
 PREFIXES = {"net.netPhi.net.": 16, "net.netPsi.netPhi.net.": 16}
 PREFIXES |= {"net.netPsi.netPsi.netPhi.net.": 47, "net.netPsi.netPsi.netPsi.net.": 47}
 
@@ -128,6 +128,7 @@ def test_steps_at_several_resolutions_are_those_published() -> None:
     assert_maps_are_those_of(published.ready(three, (65, 71)), deep(2).net, (65, 71))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_steps_at_several_resolutions_are_those_published_in_3_d() -> None:
     shape = (41, 55, 39)
     coarse = published.half(published.two_step(published.velocity(3), published.velocity(3)), 3)
@@ -193,7 +194,7 @@ def test_flow_of_a_perceptron_comes_back_with_the_fifth_power_of_its_steps(dim: 
 
 
 @pytest.mark.parametrize("make", [constricon_network, deep, affine_only])
-@pytest.mark.parametrize("shape", [(40, 51), (33, 24, 26)])
+@pytest.mark.parametrize("shape", [(40, 51), pytest.param((33, 24, 26), marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_exchanging_the_images_gives_the_other_map_to_the_last_bit(make: Any, shape: Sequence[int]) -> None:
     net = random(make(len(shape)), len(shape))
@@ -250,7 +251,7 @@ def test_round_trip_of_velocity_steps_halves_with_each_squaring(dim: int) -> Non
         assert 1.9 < more / less < 2.1
 
 
-@pytest.mark.parametrize("shape", [(64, 72), (40, 44, 42)])
+@pytest.mark.parametrize("shape", [(64, 72), pytest.param((40, 44, 42), marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_round_trip_of_a_random_network_is_small_and_that_of_gradicon_is_not(shape: Sequence[int]) -> None:
     """Both move points by several voxels."""
@@ -291,7 +292,7 @@ def test_exponential_of_a_quarter_turn_is_the_quarter_turn() -> None:
 
 
 @pytest.mark.parametrize("make", [constricon_network, deep, affine_only])
-@pytest.mark.parametrize("shape", [(40, 51), (33, 24, 26)])
+@pytest.mark.parametrize("shape", [(40, 51), pytest.param((33, 24, 26), marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_the_affine_part_is_the_affine_steps_alone(make: Any, shape: Sequence[int]) -> None:
     dim = len(shape)
@@ -515,7 +516,7 @@ def test_moving_goes_to_the_middle_and_fixed_by_the_inverse(make: Any) -> None:
     assert (moved - points).abs().max() > 0.02
 
 
-@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("dim", [2, pytest.param(3, marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_another_velocity_on_another_lattice_keeps_the_property(dim: int) -> None:
     shape = (40, 44, 42)[:dim]

@@ -156,7 +156,7 @@ def test_over_all_signs_the_estimate_is_the_inconsistency(dim: int) -> None:
     torch.testing.assert_close(torch.stack(estimates).mean(), exact)
 
 
-@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("dim", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_gradient_of_the_inconsistency_is_that_of_differences(dim: int) -> None:
     first, second = small_map(dim, 1), small_map(dim, 2)
     points = torch.rand(1, dim, 5).double()

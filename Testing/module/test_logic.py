@@ -15,6 +15,7 @@ import slicer
 from RegistrationNetLib.errors import Cancelled, InputError, OutputError, WorkerError
 from RegistrationNetLib.io.nrrd import Volume
 from RegistrationNetLib.slicer_bridge import dependencies, job, mrml
+from RegistrationNetLib.slicer_bridge.scene_record import records
 from RegistrationNetLib.slicer_bridge.scene_results import placed
 from RegistrationNetLib.slicer_bridge.scene_sampling import at_once, sampled
 
@@ -693,3 +694,20 @@ def test_a_user_who_declines_the_installation_gets_a_clear_error(
         logic.startRegistration(*pair_nodes(scene))
     assert asked
     assert len(content(scene)) > len(before)
+
+
+def test_a_result_is_corrected_from_the_console_and_stays_in_the_scene(scene: Any, logic: Any) -> None:
+    fixed, moving = pair_nodes(scene)
+    result = logic.register(fixed, moving, **QUICK, **ONCE)
+    on_fixed, on_moving = points_node(scene, [(0, 0, 0)], "F"), points_node(scene, [(-3, 4, 6)], "M")
+    better = logic.refineFrom(result, fixedLandmarks=on_fixed, movingLandmarks=on_moving, **ONCE)
+    (told,) = better.report["landmarks"]["points"]
+    assert (told["label"], told["followed"]) == ("F-1", True)
+    assert told["after_mm"] < 1.0 < told["unpulled_mm"]
+    assert np.linalg.norm(np.subtract(better.transformNode.GetTransformFromParent().TransformPoint(0, 0, 0), (-3, 4, 6))) < 1.0
+    assert scene.IsNodePresent(result.transformNode)
+    assert [one.corrects != "" for one in records(scene)] == [False, True]
+    scene.RemoveNode(result.transformNode)
+    gone = next(one.result for one in records(scene) if one.result.warpedNode is result.warpedNode)
+    with pytest.raises(InputError, match="The transform of this result is gone; to go on from it takes the two volumes"):
+        logic.refineFrom(gone, fixedLandmarks=on_fixed, movingLandmarks=on_moving)

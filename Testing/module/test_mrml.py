@@ -298,15 +298,20 @@ def test_beside_a_label_map_a_segmentation_has_its_label_values(scene: Any) -> N
 
 def test_markups_are_points_of_the_world(scene: Any) -> None:
     node = points_node(scene, [(1, 2, 3), (-4, 5, 6)])
-    assert np.array_equal(mrml.points_of(node, "points"), [(-1, -2, 3), (4, -5, 6)])
+    assert np.array_equal(mrml.points_of(node, "points").points_mm, [(-1, -2, 3), (4, -5, 6)])
     node.SetAndObserveTransformNodeID(linear_transform(scene, np.diag([2, 2, 2, 1.0])).GetID())
-    assert np.allclose(mrml.points_of(node, "points"), [(-2, -4, 6), (8, -10, 12)])
+    assert np.allclose(mrml.points_of(node, "points").points_mm, [(-2, -4, 6), (8, -10, 12)])
 
 
-def test_points_without_a_place_are_refused(scene: Any) -> None:
-    node = points_node(scene, [(1, 2, 3), (4, 5, 6)])
+def test_points_without_a_place_and_those_that_are_switched_off_do_not_count(scene: Any) -> None:
+    node = points_node(scene, [(1, 2, 3), (4, 5, 6), (7, 8, 9)], "F")
     node.UnsetNthControlPointPosition(1)
-    with pytest.raises(InputError, match="Point 2 of the fixed landmarks .* has no place"):
+    found = mrml.points_of(node, "the fixed landmarks")
+    assert (found.numbers, found.count, found.labels) == ((0, 2), 3, ("F-1", "F-3"))
+    node.SetNthControlPointSelected(0, False)
+    assert mrml.points_of(node, "the fixed landmarks").points_mm.tolist() == [[-7, -8, 9]]
+    node.SetNthControlPointSelected(2, False)
+    with pytest.raises(InputError, match=r"the fixed landmarks \(F\) hold no point that is placed and selected"):
         mrml.points_of(node, "the fixed landmarks")
     with pytest.raises(InputError, match="the fixed landmarks are not chosen"):
         mrml.points_of(None, "the fixed landmarks")
@@ -358,3 +363,18 @@ def test_voxels_outlive_the_array_that_they_came_in(scene: Any) -> None:
     mrml.set_voxels(node, Volume(np.full((8, 8, 8), 5, np.int16), np.eye(4)))
     [np.zeros((8, 8, 8), np.int16) for _ in range(1000)]
     assert (slicer.util.arrayFromVolume(node) == 5).all()
+
+
+def test_the_displacements_of_a_grid_transform_come_back_as_they_were_set(scene: Any) -> None:
+    matrix = np.diag([2.0, 3.0, 4.0, 1.0])
+    matrix[:3, 3] = [5.0, -6.0, 7.0]
+    values = np.random.default_rng(0).random((5, 6, 7, 3)).astype(np.float32)
+    node = scene.AddNewNodeByClass("vtkMRMLGridTransformNode", "grid")
+    mrml.set_displacements(node, Volume(values, matrix))
+    back = mrml.grid_displacements(node)
+    assert back is not None
+    assert np.allclose(back.world_from_index, matrix)
+    assert np.allclose(back.values, values * mrml.DISPLACEMENT_AXES)
+    assert mrml.grid_displacements(bent_transform(scene)) is None
+    node.SetAndObserveTransformNodeID(linear_transform(scene, np.eye(4)).GetID())
+    assert mrml.grid_displacements(node) is None

@@ -49,7 +49,9 @@ def test_everything_that_was_given_travels(scene: Any) -> None:
     ]  # fmt: skip
     volumes = at_once(inputs.volumes())
     assert set(volumes) == {"fixed", "moving", "fixed_mask", "moving_mask", "fixed_labels", "moving_labels"}
-    assert inputs.landmarks() == {"fixed_landmarks": [[0, 0, 0]], "moving_landmarks": [[3, -4, 0]]}
+    assert inputs.landmarks() == {
+        "fixed_landmarks": [[0, 0, 0]], "moving_landmarks": [[3, -4, 0]], "landmark_labels": ["points-1"],
+    }  # fmt: skip
     assert at_once(inputs.initial_on(volumes["fixed"])) is None
 
 
@@ -66,3 +68,46 @@ def test_the_initial_transform_is_a_matrix_or_a_field(scene: Any) -> None:
     )
     assert np.array_equal(matrix, np.eye(4))
     assert field.values.shape == (24, 24, 24, 3)
+
+
+def test_landmarks_are_matched_by_labels_else_by_order_and_missing_ones_do_not_count(scene: Any) -> None:
+    fixed, moving = pair_nodes(scene)
+    one, other = (
+        points_node(scene, [(0, 0, 0), (1, 0, 0), (2, 0, 0)], "F"),
+        points_node(scene, [(5, 0, 0), (6, 0, 0), (7, 0, 0)], "M"),
+    )
+    one.UnsetNthControlPointPosition(1)
+    asked = Inputs(fixed, moving, fixed_landmarks=one, moving_landmarks=other)
+    assert asked.landmarks() == {
+        "fixed_landmarks": [[0, 0, 0], [-2, 0, 0]], "moving_landmarks": [[-5, 0, 0], [-7, 0, 0]], "landmark_labels": ["F-1", "F-3"],
+    }  # fmt: skip
+    for number, label in enumerate(("tip", "horn", "base")):
+        one.SetNthControlPointLabel(number, label)
+        other.SetNthControlPointLabel(2 - number, label)
+    assert asked.landmarks() == {
+        "fixed_landmarks": [[0, 0, 0], [-2, 0, 0]], "moving_landmarks": [[-7, 0, 0], [-5, 0, 0]], "landmark_labels": ["tip", "base"],
+    }  # fmt: skip
+    other.SetNthControlPointLabel(2, "other")
+    assert asked.landmarks()["landmark_labels"] == ["base"]
+
+
+def test_more_landmarks_on_one_side_without_common_labels_are_refused(scene: Any) -> None:
+    fixed, moving = pair_nodes(scene)
+    one, other = points_node(scene, [(0, 0, 0), (1, 0, 0)], "F"), points_node(scene, [(5, 0, 0)], "M")
+    with pytest.raises(InputError, match="2 landmarks of fixed and 1 of moving, without labels in common"):
+        Inputs(fixed, moving, fixed_landmarks=one, moving_landmarks=other).landmarks()
+
+
+def test_a_result_to_go_on_from_is_its_field_else_sampled_at_fixed(scene: Any) -> None:
+    fixed, moving = pair_nodes(scene)
+    lattice = at_once(Inputs(fixed, moving).volumes())["fixed"]
+    node = scene.AddNewNodeByClass("vtkMRMLGridTransformNode", "grid")
+    mrml.set_displacements(node, Volume(np.ones((4, 5, 6, 3), np.float32), np.eye(4)))
+    found = at_once(Inputs(fixed, moving, previous=node, previous_inverse=node).previous_on(lattice))
+    assert {name: one.values.shape for name, one in found.items()} == dict.fromkeys(
+        ("previous", "previous_inverse"), (4, 5, 6, 3)
+    )
+    bent = bent_transform(scene)
+    found = at_once(Inputs(fixed, moving, previous=bent, previous_inverse=bent).previous_on(lattice))
+    assert {name: one.values.shape for name, one in found.items()} == {"previous": (24, 24, 24, 3)}
+    assert at_once(Inputs(fixed, moving).previous_on(lattice)) == {}

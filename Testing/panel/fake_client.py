@@ -25,13 +25,15 @@ class FakeClient:
         volumes: Mapping[str, Any],
         *,
         initial: Any = None,
+        previous: Any = None,
+        alignment: Any = None,
         options: Mapping[str, Any] | None = None,
         with_parts: bool = False,
         displacement_axes: Sequence[int] = (1, 1, 1),
         watch: Callable[[Job], None] = lambda _: None,
     ) -> Job:
         request = {"do": "register", "options": options, "initial": initial, "parts": with_parts, "volumes": volumes}
-        request["displacement_axes"] = list(displacement_axes)
+        request |= {"displacement_axes": list(displacement_axes), "previous": previous, "alignment": alignment}
         return self._begun(request, lambda result: result, watch)
 
     def devices(self, watch: Callable[[Job], None]) -> Job:

@@ -50,12 +50,12 @@ LISTS = [
     ("deviceCombo", "Processor", "device", "cpu"),
 ]
 BOXES = ["mirrored", "conserveMass", "separateParts"]
-SEGMENTATIONS = ["fixedMask", "movingMask", "fixedLabels", "movingLabels"]
+SEGMENTATIONS = ["fixedMask", "movingMask", "fixedLabels", "movingLabels", "rigid", "keepVolume"]
 LANDMARKS = ["fixedLandmarks", "movingLandmarks"]
 # Those that need a test of their own.
 OTHERS = {
     "fixedSelector", "movingSelector", "modelCombo", "hasOwnStepsCheckBox", "stepsSpinBox", "smoothnessSlider", "resolutionSpinBox",
-    "initialTransformSelector", "outputTransformSelector", "outputVolumeSelector", "presetCombo",
+    "landmarksCombo", "toleranceSlider", "initialTransformSelector", "outputTransformSelector", "outputVolumeSelector", "presetCombo",
 }  # fmt: skip
 
 
@@ -90,6 +90,7 @@ def test_the_panel_offers_every_value_that_the_library_takes(panel: Panel) -> No
     assert set(words["refinement"]) == {"default", *choices.REFINEMENTS} == set(REFINEMENTS)
     assert set(words["similarity"]) == {"auto", *choices.SIMILARITIES}
     assert set(words["fixedModality"]) == set(words["movingModality"]) == set(choices.MODALITIES)
+    assert set(words["landmarks"]) == set(choices.LANDMARK_USES)
     assert list(words["alignment"]) == list(ALIGNMENTS) == ["default", "none", *choices.ALIGNMENT_STAGES]
     # Each stage includes those before it.
     assert [ALIGNMENTS[name] for name in choices.ALIGNMENT_STAGES] == [choices.ALIGNMENT_STAGES[:count] for count in range(1, 6)]
@@ -214,3 +215,21 @@ def test_a_network_reaches_the_logic(panel: Panel, asked: Any, monkeypatch: pyte
     monkeypatch.setattr(type(panel.widget.modelPanel), "is_ready", property(lambda _: True))
     panel.choose("modelCombo", "uniGradICON")
     assert asked() == {**before, "model": "unigradicon"}
+
+
+def test_landmarks_that_pull_reach_the_logic_with_their_tolerance(scene: Any, panel: Panel, asked: Any) -> None:
+    assert not panel.ui.landmarksCombo.isEnabled()
+    for side in ("fixed", "moving"):
+        points_node(scene, [(0, 0, 0)], f"points of {side}")
+        panel.choose(f"{side}LandmarksSelector", f"points of {side}")
+    before = asked()
+    assert not panel.ui.toleranceSlider.isEnabled()
+    panel.choose("landmarksCombo", "Bring the volumes together")
+    panel.type("toleranceSlider", "3")
+    assert asked() == {**before, "landmarks": "pull", "tolerance": 3.0}
+
+
+def test_landmarks_that_are_to_pull_and_are_not_there_are_asked_for(panel: Panel, asked: Any) -> None:
+    panel.parameters.landmarks = "pull"
+    assert panel.ui.progressLabel.text.startswith("Landmarks are to bring the volumes together. Choose those of both")
+    assert not panel.ui.registerButton.isEnabled()

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from RegistrationNetLib.errors import OutputError
 from RegistrationNetLib.quality.assessment import BeforeAfter, ErrorStatistics, assess
 from RegistrationNetLib.quality.marks import marks
-from RegistrationNetLib.quality.report import html, write_html
+from RegistrationNetLib.quality.report import _flat, html, write_html
 from RegistrationNetLib.quality.truth import Truth
 from RegistrationNetLib.quality.verdict import Verdict, trust_marks
 from Testing.quality.made_evidence import FITTING, evidence
@@ -189,3 +189,9 @@ def test_the_page_is_written_as_one_file(tmp_path):
 def test_a_page_that_cannot_be_written_is_an_output_error(tmp_path):
     with pytest.raises(OutputError, match="report cannot be written to"):
         write_html(made(), tmp_path / "missing" / "report.html")
+
+
+def test_a_list_of_things_is_told_thing_by_thing() -> None:
+    assert list(_flat([{"kind": "rigid", "off_mm": 0.25}, {"kind": "volume"}], "kept shape")) == [
+        ("kept shape 1 kind", "rigid"), ("kept shape 1 off mm", "0.25"), ("kept shape 2 kind", "volume"),
+    ]  # fmt: skip

@@ -14,6 +14,7 @@ from RegistrationNetLib.geometry.space import Grid, affine_transform, grid_of, i
 from RegistrationNetLib.losses.similarity import LNCC, MINDSSC, Measure, MutualInformation, SquaredLNCC
 from RegistrationNetLib.quality.phantom import Head, head_phantom
 from RegistrationNetLib.registration.alignment import STAGES, align, centre_of_mass_mm, checked_stages
+from RegistrationNetLib.registration.landmark_pairs import LandmarkPairs
 from RegistrationNetLib.registration.prepare import Prepared, prepared
 
 from ..strategies import rotation
@@ -61,7 +62,12 @@ def error_mm(found: Matrix, truth: Matrix) -> float:
 
 
 def aligned(
-    truth: Matrix, *stages: str, measure: Measure = WIDE, start: Matrix | None = None, contrast: sitk.Image | None = None
+    truth: Matrix,
+    *stages: str,
+    measure: Measure = WIDE,
+    start: Matrix | None = None,
+    contrast: sitk.Image | None = None,
+    pairs: LandmarkPairs | None = None,
 ) -> Matrix:
     """What the stages find for the head and the head moved by `truth`, in the contrast of the image `contrast`."""
     dim = truth.shape[0] - 1
@@ -69,7 +75,7 @@ def aligned(
     moving = carried_to(truth, contrast or fixed, grid_of(fixed))
     start = np.eye(dim + 1) if start is None else start
     pair = prepared(fixed, QUANTILES), prepared(moving, QUANTILES)
-    return align(*pair, start=start, stages=stages, measure=measure, report=silent)
+    return align(*pair, start=start, stages=stages, measure=measure, report=silent, pairs=pairs)
 
 
 FAR = {
@@ -188,6 +194,18 @@ def test_the_affine_stage_keeps_the_orientation() -> None:
     found = aligned(FAR_2D[0], "affine")
     assert np.linalg.det(found[:2, :2]) > 0.5
     assert np.array_equal(found[-1], [0, 0, 1])
+
+
+@pytest.mark.parametrize("misplaced", [False, True])
+def test_pairs_of_landmarks_find_a_pose_that_is_too_far_for_the_images(misplaced: bool) -> None:
+    truth = rigid((130,), (40.0, -50.0))
+    fixed_mm = np.array([[-50.0, 10.0], [45.0, 30.0], [10.0, -60.0], [-20.0, 55.0], [30.0, -10.0]])
+    moving_mm = fixed_mm @ truth[:2, :2].T + truth[:2, 2]
+    if misplaced:
+        moving_mm[1] += [60.0, 20.0]
+    pairs = LandmarkPairs(fixed_mm, moving_mm, tuple("abcde"), 2.0)
+    assert error_mm(aligned(truth, "rigid"), truth) > 20
+    assert error_mm(aligned(truth, "rigid", pairs=pairs), truth) < VOXEL_MM / 2
 
 
 @pytest.mark.parametrize("dim", [2, 3])

@@ -23,6 +23,10 @@ SLIPS = [
     ("fixed_modality", 1, "fixed_modality must be a name"),
     ("moving_modality", ("ct",), "moving_modality must be a name"),
     ("initial", np.eye(4), "initial must be the path of a transform file.*got a ndarray.*SetMatrix"),
+    ("landmark_labels", "tip", "landmark_labels must be a list or tuple of texts, or None"),
+    ("landmarks", None, "landmarks must be a name"),
+    ("tolerance", 0, "tolerance must be a number of mm above 0"),
+    ("previous", 3, "previous must be a Registration, the path of a transform file, a SimpleITK transform, or None"),
     ("align", "rigid", r'align must be a list or tuple of stages, or None; got .rigid.*align=\["rigid"\]'),
     ("align", [1], "align must be a list or tuple of stages"),
     ("device", 0, "device must be a name"),
@@ -59,7 +63,7 @@ def test_what_is_meant_is_taken(given: dict[str, object]) -> None:
 
 
 def test_every_option_has_a_rule() -> None:
-    checked_elsewhere = {"fixed", "moving"} | {
+    checked_elsewhere = {"fixed", "moving", "rigid", "keep_volume"} | {
         f"{side}_{what}" for side in ("fixed", "moving") for what in ("mask", "labels", "landmarks")
     }
     assert set(inspect.signature(register).parameters) - checked_elsewhere == set(RULES)

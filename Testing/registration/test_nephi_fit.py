@@ -197,7 +197,9 @@ def test_the_weight_of_mass_undoes_what_breathing_in_dilutes() -> None:
     assert residual(True) < residual(False)
 
 
-@pytest.mark.parametrize("masked", ["fixed", pytest.param("moving", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "masked", [pytest.param("fixed", marks=pytest.mark.slow), pytest.param("moving", marks=pytest.mark.slow)]
+)
 def test_what_lies_outside_the_mask_is_ignored(masked: str) -> None:
     shape, grid = (40, 40), plain_grid((40, 40))
     images = {

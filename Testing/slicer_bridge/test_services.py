@@ -11,6 +11,7 @@ import torch
 from RegistrationNetLib.errors import InputError, OutputError, WeightsError
 from RegistrationNetLib.models.catalogue import card_named
 from RegistrationNetLib.progress import silent
+from RegistrationNetLib.registration import correction
 from RegistrationNetLib.slicer_bridge import services
 from RegistrationNetLib.slicer_bridge.messages import WORK
 from RegistrationNetLib.slicer_bridge.packed_mask import unpacked
@@ -147,6 +148,8 @@ def test_masks_labels_and_landmarks_reach_the_road(pair: dict[str, str], tmp_pat
         ({"initial": {"matrix": [[1, 0], [0, "x"]]}}, "The initial transform of a request is a matrix"),
         ({"initial": {"matrix": [[10**400] * 4] * 4}}, "The initial transform of a request is a matrix"),
         ({"initial": {"field": None}}, "The initial field of a request is a path; None came"),
+        ({"previous": "left"}, "The result to go on from is a field, with its inverse and its alignment .*; 'left' came"),
+        ({"previous": {"field": None}}, "The previous field of a request is a path; None came"),
     ],
 )
 def test_a_bad_request_is_refused(pair: dict[str, str], tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -155,13 +158,34 @@ def test_a_bad_request_is_refused(pair: dict[str, str], tmp_path: Path, change: 
 
 
 def test_an_initial_field_must_hold_vectors(pair: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a field of 1 numbers in 3 dimensions"):
+    with pytest.raises(InputError, match="has as many numbers per voxel as dimensions; .* has 1 in 3"):
         registered(asked(pair, tmp_path, initial={"field": pair["fixed"]}), silent)
+
+
+def test_a_result_is_gone_on_from(pair: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came back before, as displacements, and the affine part of them."""
+    monkeypatch.setattr(correction, "STEPS", 0)
+    shift = {"matrix": [[1, 0.1, 0, 4], [0, 1, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1]]}
+    (tmp_path / "first").mkdir()
+    first = registered(asked(pair, tmp_path / "first", options={"steps": 0, "align": []}, initial=shift), silent)
+    files = {name: str(path) for name, path in first["files"].items()}
+    points = {"fixed_landmarks": [[0.0, 0.0, 5.0]], "moving_landmarks": [[5.0, 1.0, 6.0]], "landmarks": "pull"}
+    for previous in (
+        {"field": files["moving_from_fixed"], "inverse": files["fixed_from_moving"], "alignment": first["alignment"]},
+        {"field": files["moving_from_fixed"]},
+    ):
+        answer = registered(asked(pair, tmp_path, options={**points, "repeats": 0}, previous=previous), silent)
+        assert answer["report"]["inputs"]["previous"]
+        (told,) = answer["report"]["landmarks"]["points"]
+        assert told["unpulled_mm"] == pytest.approx(np.linalg.norm([1.0, 4.0, -1.0]), abs=0.05)
+        assert told["after_mm"] < 0.7
+        if "alignment" in previous:
+            assert np.allclose(answer["alignment"], shift["matrix"], atol=1e-6)
 
 
 def test_a_full_disk_is_told(pair: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="Free some disk space"):
-        registered(asked(pair, tmp_path / "missing", options={"steps": 0}), silent)
+        registered(asked(pair, tmp_path / "missing", options={**QUICK, "steps": 0}), silent)
 
 
 def test_there_is_a_service_for_every_request_that_is_work() -> None:

@@ -1,0 +1,92 @@
+"""A result to go on from, as a solution: an affine in millimetres after a deformation of fixed, with its inverse."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..geometry.deformation import DisplacementField, identity_points, invert
+from ..geometry.field_pair import Fields, affine_of
+from ..geometry.space import INVERSION_TOLERANCE, Array, Grid, affine_matrix, affine_transform
+from ..geometry.transform_slabs import WorldMap
+from ..io.image_files import read_transform
+from .method import Solution
+
+Source = str | os.PathLike[str] | sitk.Transform
+
+
+@dataclass(frozen=True)
+class Previous:
+    """What is gone on from: points of fixed to points of moving, and its inverse where that is known."""
+
+    moving_from_fixed: sitk.Transform
+    fixed_from_moving: sitk.Transform | None = None
+
+    def solution(self, grid: Grid) -> Solution:
+        """The same as a deformation on the lattice of `grid`, and the affine that follows it."""
+        alignment = _affine_of(self.moving_from_fixed, grid)
+        lattice = identity_points(grid.shape, torch.zeros(()))
+        forward = _points(self.moving_from_fixed, grid, grid.moved(alignment)) - lattice
+        if self.fixed_from_moving is not None:
+            # At points of fixed, as ITK knows no sheared lattice. The transform added last is applied first.
+            back = sitk.CompositeTransform([self.fixed_from_moving, affine_transform(alignment)])
+            back.FlattenTransform()
+            backward = _points(back, grid, grid) - lattice
+            return Solution(alignment, Fields(grid, DisplacementField(forward), DisplacementField(backward)))
+        found = invert(
+            DisplacementField(forward), grid.shape, like=forward, scale=grid.extent_mm,
+            tolerance=INVERSION_TOLERANCE * max(grid.extent_mm),
+        )  # fmt: skip
+        return Solution(alignment, Fields(grid, DisplacementField(forward), found.field))
+
+
+def previous_of(source: Source, inverse: Source | None, dim: int) -> Previous:
+    """The result to go on from, in a file or at hand.
+
+    Raises:
+        InputError: unreadable, or of another dimension than the images.
+    """
+    there, back = (None if one is None else read_transform(one) for one in (source, inverse))
+    assert there is not None
+    for transform in (there, back):
+        if transform is not None and transform.GetDimension() != dim:
+            raise InputError(
+                f"The transform to go on from has {transform.GetDimension()} dimensions and the images {dim}; both need the same. "
+                "Give another transform."
+            )
+    return Previous(there, back)
+
+
+def _affine_of(transform: sitk.Transform, grid: Grid) -> Array:
+    """The affine part: as it is where one follows a field, else the one nearest to the transform over the lattice of fixed."""
+    if transform.IsLinear():
+        return affine_matrix(transform)
+    held = WorldMap.of(transform)
+    if held.affine is not None:
+        return held.affine
+    coarse = grid.spanned([min(size, 9) for size in grid.shape])
+    points = _points(transform, coarse, coarse).double()
+    lattice = identity_points(coarse.shape, points)
+    homogeneous = torch.cat([lattice[0].flatten(1), torch.ones_like(lattice[0, :1].flatten(1))])
+    unit = np.eye(grid.dim + 1)
+    unit[:-1] = torch.linalg.lstsq(homogeneous.T, points[0].flatten(1).T).solution.T.numpy()
+    return np.asarray(coarse.world_from_unit @ unit @ coarse.unit_from_world)
+
+
+def _points(transform: sitk.Transform, lattice: Grid, target: Grid) -> Tensor:
+    """Where the transform takes the lattice, in the unit cube of `target`: [1, dim, *shape], float32.
+
+    Raises:
+        InputError: to no finite place.
+    """
+    voxels = WorldMap.of(transform, torch.float64).voxels(target, lattice)
+    if not bool(torch.isfinite(voxels).all()):
+        raise InputError("The transform to go on from maps points to no finite place; it must. Give another transform.")
+    unit = np.diag([*(1 / (size - 1) for size in target.shape), 1.0])
+    return affine_of(unit, voxels)(voxels).float()

@@ -1,0 +1,189 @@
+"""A result corrected near landmarks: right there, as it was elsewhere, without folds, and with an inverse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from RegistrationNetLib import Registration, register
+from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.geometry.space import displacements_mm, grid_of
+from RegistrationNetLib.io.landmarks import mapped
+from RegistrationNetLib.registration import correction
+from RegistrationNetLib.registration.correction import REACH_MM
+
+from ..benchmarks.pushed_pairs import PushedPair, pushed_pair
+
+pytestmark = pytest.mark.usefixtures("one_thread", "few_steps")
+
+QUICK: dict[str, Any] = {"align": ("centre",), "repeats": 0}
+
+
+@pytest.fixture(scope="module")
+def few_steps() -> Iterator[None]:
+    """Enough to follow, where there is nothing to be seen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(correction, "STEPS", 6)
+        yield
+
+
+@lru_cache
+def case() -> PushedPair:
+    """A slice of a head; in three dimensions the same code is run once, below."""
+    return pushed_pair("blank", 3, shape=(110, 100), spacing_mm=2.0)
+
+
+@lru_cache
+def alone() -> Registration:
+    return register(case().fixed, case().moving, **QUICK)
+
+
+def pulled_by(points: np.ndarray, partners: np.ndarray, **given: Any) -> Registration:
+    return register(
+        case().fixed, case().moving, fixed_landmarks=points, moving_landmarks=partners, landmarks="pull", **{**QUICK, **given}
+    )
+
+
+@lru_cache
+def corrected() -> Registration:
+    points = case().around(3, 0)
+    return register(
+        case().fixed, case().moving, previous=alone(), fixed_landmarks=points, moving_landmarks=case().partners(points),
+        landmarks="pull", repeats=0,
+    )  # fmt: skip
+
+
+def errors(result: Registration) -> tuple[float, float]:
+    """Mean error within 15 mm of the place that failed, and beyond the reach of the correction."""
+    off, away = case().errors_mm(result.moving_from_fixed)
+    return float(off[away < 15].mean()), float(off[away > 60 + 15].mean())
+
+
+def test_three_pairs_put_right_what_the_images_do_not_show() -> None:
+    before, after = errors(alone()), errors(corrected())
+    assert before[0] > 10
+    assert after[0] < 2.5
+    assert after[1] == pytest.approx(before[1], rel=0.02)
+    assert corrected().quality.jacobian.folded_percent == 0
+    assert corrected().quality.inverse_consistency_mm.p95 < 1.0
+
+
+def test_nothing_moves_beyond_the_reach_of_the_points() -> None:
+    grid = grid_of(case().fixed)
+    moved = np.linalg.norm(
+        displacements_mm(corrected().moving_from_fixed, grid) - displacements_mm(alone().moving_from_fixed, grid), axis=-1
+    )
+    places = np.moveaxis(np.indices(grid.shape), 0, -1) @ grid.world_from_voxel[:-1, :-1].T + grid.world_from_voxel[:-1, -1]
+    points = case().around(3, 0)
+    away = np.linalg.norm(places[..., None, :] - points, axis=-1).min(axis=-1)
+    assert moved[away < 10].max() > 10
+    assert moved[away > 60].max() < 0.05
+
+
+def test_the_report_tells_each_point_before_and_after_and_left_out() -> None:
+    told = corrected().report()["landmarks"]
+    assert told["use"] == "pull"
+    assert [one["label"] for one in told["points"]] == ["1", "2", "3"]
+    for one in told["points"]:
+        assert one["followed"]
+        assert one["after_mm"] < 1.5
+        assert one["after_mm"] < one["left_out_mm"] < one["unpulled_mm"]
+    assert told["error_mm"]["left_out"]["mean"] == pytest.approx(np.mean([one["left_out_mm"] for one in told["points"]]))
+    assert corrected().facts["inputs"]["previous"] is True
+    assert any(
+        mark.measure == "Distance of landmarks that pull" and "left out in turn" in mark.value_text for mark in corrected().marks
+    )
+    assert corrected().facts["seconds"]["refine"] > 0
+
+
+def test_one_misplaced_pair_among_twenty_costs_little_and_is_named() -> None:
+    places = case().elsewhere(21, 1)
+    partners = case().partners(places)
+    right = pulled_by(places[:20], partners[:20])
+    partners[20] += [-16.0, 12.0]
+    one_wrong = pulled_by(places, partners, landmark_labels=[f"p{number}" for number in range(21)])
+    cost = case().errors_mm(one_wrong.moving_from_fixed)[0].mean() - case().errors_mm(right.moving_from_fixed)[0].mean()
+    assert cost < 0.3
+    assert any("not followed" in told and "p20" in told for told in one_wrong.facts["warnings"])
+    assert not one_wrong.report()["landmarks"]["points"][20]["followed"]
+
+
+def test_a_single_pair_pulls_and_has_nothing_to_be_left_out_from() -> None:
+    points = case().around(3, 0)[:1]
+    result = register(
+        case().fixed, case().moving, previous=alone(), fixed_landmarks=points, moving_landmarks=case().partners(points),
+        landmarks="pull", repeats=0,
+    )  # fmt: skip
+    (told,) = result.report()["landmarks"]["points"]
+    assert told["after_mm"] < 1.0 < told["unpulled_mm"]
+    assert told["left_out_mm"] is None
+
+
+def test_pairs_in_place_change_next_to_nothing() -> None:
+    points = case().elsewhere(4, 2)
+    partners = mapped(points, alone().moving_from_fixed)
+    result = register(
+        case().fixed,
+        case().moving,
+        previous=alone(),
+        fixed_landmarks=points,
+        moving_landmarks=partners,
+        landmarks="pull",
+        repeats=0,
+    )
+    before, after = (case().errors_mm(one.moving_from_fixed)[0] for one in (alone(), result))
+    assert after.mean() < 1.05 * before.mean()
+
+
+def test_the_tolerance_says_how_exactly_points_are_met() -> None:
+    """Two that contradict each other by 6 mm are met within 1 mm, or between them within 8."""
+    points = case().around(3, 0)[:1] + np.array([[0.0, 0.0], [4.0, 0.0]])
+    partners = case().partners(points[:1]) + np.array([[0.0, 0.0], [4.0, 6.0]])
+    strict, loose = (
+        register(
+            case().fixed, case().moving, previous=alone(), fixed_landmarks=points, moving_landmarks=partners, landmarks="pull",
+            repeats=0, tolerance=tolerance,
+        )
+        for tolerance in (1.0, 8.0)
+    )  # fmt: skip
+    assert strict.quality.landmarks is not None
+    assert loose.quality.landmarks is not None
+    assert strict.quality.landmarks.after.mean < 0.8 * loose.quality.landmarks.after.mean
+
+
+def test_a_file_can_be_gone_on_from_and_its_inverse_lies_beside_it(tmp_path: Any) -> None:
+    alone().save(tmp_path / "out")
+    points = case().around(3, 0)
+    result = register(
+        case().fixed, case().moving, previous=tmp_path / "out" / "transform.h5", fixed_landmarks=points,
+        moving_landmarks=case().partners(points), landmarks="pull", repeats=0,
+    )  # fmt: skip
+    assert errors(result)[0] == pytest.approx(errors(corrected())[0], abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"align": ("rigid",)}, "came with an initial transform or stages of alignment"),
+        ({"initial": sitk.TranslationTransform(2, (1.0, 0))}, "came with an initial transform or stages of alignment"),
+        ({"landmarks": "judge"}, "came without anything to correct"),
+        ({"previous": sitk.TranslationTransform(3, (1.0, 0, 0))}, "to go on from has 3 dimensions and the images 2"),
+        ({"fixed_landmarks": None, "moving_landmarks": None}, "Landmarks are to pull, and none came"),
+        ({"landmark_labels": ["one", "two"]}, "There are 2 labels for 3 pairs of landmarks"),
+        ({"landmarks": "push"}, "There is no use 'push' of landmarks; the uses are judge, pull"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(given: dict[str, Any], message: str) -> None:
+    points = case().around(3, 0)
+    usual = {"previous": alone(), "fixed_landmarks": points, "moving_landmarks": case().partners(points), "landmarks": "pull"}
+    with pytest.raises(InputError, match=message):
+        register(case().fixed, case().moving, **{**usual, **given})
+
+
+def test_the_reach_is_what_is_promised() -> None:
+    assert REACH_MM < 60
