@@ -68,7 +68,7 @@ def test_memory_is_reserved_until_the_block_ends(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.glob("*.json")) == []
 
 
-@pytest.mark.parametrize("left", ["", json.dumps(asdict(claim(1e9, pid=2**22 + 1)))])
+@pytest.mark.parametrize("left", ["", json.dumps(asdict(claim(1e9, pid=2**22 + 1)))], ids=["nothing", "a claim"])
 def test_what_a_killed_process_has_said_does_not_count(left: str, tmp_path: Path) -> None:
     (tmp_path / "1-1.json").write_text(left)
     with memory_reserved(1e6, never, tmp_path):
