@@ -51,8 +51,8 @@ class Size:
 
     @property
     def result_mb(self) -> float:
-        """What is held of the result at the end: warped image, determinant and expected error."""
-        return self.fixed_voxels * (self.pixel_bytes + 8) / 2**20
+        """What is held of the result at the end: warped image, determinant and expected error, and what the last one is made from."""
+        return self.fixed_voxels * (self.pixel_bytes + 12) / 2**20
 
     @property
     def fixed_voxels(self) -> int:
