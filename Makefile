@@ -8,7 +8,7 @@ INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.
 TEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist loadfile --durations=25
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test check bench claims gpu clean
+.PHONY: demo test check check-format check-lint check-types check-tests bench claims gpu clean
 
 demo: $(VENV)/.library
 	$(VENV)/bin/registrationnet demo demo-output
@@ -16,10 +16,19 @@ demo: $(VENV)/.library
 test: $(VENV)/.test
 	$(TEST)
 
-check: $(VENV)/.check
+# What .pre-commit-config.yaml runs is these four.
+check: check-format check-lint check-types check-tests
+
+check-format: $(VENV)/.check
 	$(RUN) -m ruff format --check --quiet .
+
+check-lint: $(VENV)/.check
 	$(RUN) -m ruff check --quiet .
+
+check-types: $(VENV)/.check
 	$(RUN) -m mypy
+
+check-tests: $(VENV)/.check
 	$(TEST) --cov --cov-report=term
 
 bench: $(VENV)/.bench

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 
 from RegistrationNetLib.slicer_bridge.dependencies import TORCH, requirements
 from RegistrationNetLib.version import __version__
+
+from . import addresses
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "RegistrationNetLib"
@@ -51,9 +54,10 @@ def test_the_wheel_holds_the_package_and_its_resources_and_nothing_else(wheel: P
         "Resources/Colors/JacobianDeterminant.ctbl",
         "quality/report_template.html",
         "quality/trust.json",
+        "py.typed",
     ],
 )
-def test_the_wheel_holds_cards_colours_and_the_page(wheel: Path, name: str) -> None:
+def test_the_wheel_holds_cards_colours_the_page_and_the_mark_of_types(wheel: Path, name: str) -> None:
     assert f"RegistrationNetLib/{name}" in zipfile.ZipFile(wheel).namelist()
 
 
@@ -66,6 +70,46 @@ def test_the_wheel_says_who_it_is(wheel: Path) -> None:
     assert "\nRequires-Python: >=3.10\n" in metadata
     assert "registrationnet = RegistrationNetLib.cli.main:main" in archive.read(f"{folder}/entry_points.txt").decode()
     assert archive.read(f"{folder}/licenses/LICENSE.txt") == (ROOT / "LICENSE.txt").read_bytes()
+
+
+def test_the_wheel_says_whom_to_ask_and_where(wheel: Path) -> None:
+    metadata = zipfile.ZipFile(wheel).read(f"registrationnet-{__version__}.dist-info/METADATA").decode()
+    repository, authors = addresses.set_in_project()
+    assert f"\nAuthor: {authors}\n" in metadata
+    assert f"\nProject-URL: Repository, {repository}\n" in metadata
+    assert "\nClassifier: Typing :: Typed\n" in metadata
+
+
+def test_every_link_and_picture_of_the_readme_leads_somewhere_from_the_package_index(wheel: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = zipfile.ZipFile(wheel).read(f"registrationnet-{__version__}.dist-info/METADATA").decode().split("\n\n", 1)[1]
+    repository, _ = addresses.set_in_project()
+    page, picture = f"{repository}/blob/main/", f"{repository.replace('github.com', 'raw.githubusercontent.com')}/main/"
+    inside = [(mark, file) for mark, file in re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", readme) if "://" not in file]
+    assert {mark for mark, _ in inside} == {"!", ""}
+    for mark, file in inside:
+        assert (ROOT / file).exists(), file
+        assert f"({picture if mark else page}{file})" in shown
+    assert not re.search(r"\]\((?!https?://)", shown)
+
+
+def test_the_source_archive_holds_what_its_tests_read(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    read = {
+        "hatch_build.py",
+        "RegistrationNet/Resources/requirements.txt",
+        "Makefile",
+        ".pre-commit-config.yaml",
+        *addresses.FILES,
+    }
+    for folder in ("Testing", "docs", "Resources", "RegistrationNetLib"):
+        read |= {path.relative_to(ROOT).as_posix() for path in files_under(ROOT / folder)}
+    assert read <= held
+    assert not {name for name in held if name.startswith((".git/", ".venv/")) or name == ".git" or "__pycache__" in name}
 
 
 def test_the_wheel_works_away_from_the_source_tree(wheel: Path, tmp_path: Path) -> None:

@@ -14,7 +14,18 @@ METAPHORS = re.compile(
 )
 FILES = [
     *(path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*")) if path.suffix in ENDINGS),
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml")),
+    *(
+        ROOT / name
+        for name in (
+            "README.md",
+            "CHANGELOG.md",
+            "CONTRIBUTING.md",
+            "SECURITY.md",
+            "Makefile",
+            "pyproject.toml",
+            "hatch_build.py",
+        )
+    ),
 ]
 
 
