@@ -28,7 +28,7 @@ FILES = (
     ".github/ISSUE_TEMPLATE/config.yml",
     "RegistrationNet/RegistrationNet.py",
 )
-ADDRESS = re.compile(r"(https://(?:github\.com|raw\.githubusercontent\.com)/)[\w.-]+/[\w.-]*RegistrationNet(?=[/\")\s]|$)", re.M)
+ADDRESS = re.compile(r"(https://(?:github\.com|raw\.githubusercontent\.com)/)[\w.-]+/[\w.-]*RegistrationNet\b")
 # How each file writes the authors' name.
 NAME = re.compile(
     r'(set\(EXTENSION_CONTRIBUTORS "|parent\.contributors = \["|^  - name: "|^authors = \[\{ name = ")[^"]+(")', re.M

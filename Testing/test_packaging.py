@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "RegistrationNetLib"
 IN_WHEEL = ("Models", "Colors")
 
-pytest.importorskip("hatchling")
+sdist = pytest.importorskip("hatchling.builders.sdist")
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +92,8 @@ def test_every_link_and_picture_of_the_readme_leads_somewhere_from_the_package_i
     assert not re.search(r"\]\((?!https?://)", shown)
 
 
-def test_the_source_archive_holds_what_its_tests_read(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (built,) = tmp_path.glob("*.tar.gz")
-    with tarfile.open(built) as archive:
-        held = {name.partition("/")[2] for name in archive.getnames()}
+def test_the_source_archive_holds_what_its_tests_read() -> None:
+    held = {file.distribution_path for file in sdist.SdistBuilder(str(ROOT)).recurse_included_files()}
     read = {
         "hatch_build.py",
         "RegistrationNet/Resources/requirements.txt",
@@ -175,7 +170,7 @@ def test_slicer_installs_what_the_library_needs_but_torch_and_what_it_has() -> N
 
 def test_the_version_is_written_once() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert 'dynamic = ["version"]' in pyproject
+    assert re.search(r'^dynamic = \[.*"version".*\]', pyproject, re.MULTILINE)
     assert not re.search(r"^version *=", pyproject, re.MULTILINE)
 
 
