@@ -93,7 +93,7 @@ def test_every_link_and_picture_of_the_readme_leads_somewhere_from_the_package_i
 
 
 def test_the_source_archive_holds_what_its_tests_read() -> None:
-    held = {file.distribution_path for file in sdist.SdistBuilder(str(ROOT)).recurse_included_files()}
+    held = {Path(file.distribution_path).as_posix() for file in sdist.SdistBuilder(str(ROOT)).recurse_included_files()}
     read = {
         "hatch_build.py",
         "RegistrationNet/Resources/requirements.txt",
