@@ -39,10 +39,16 @@ class GeometryError(InputError):
 class PlanError(InputError):
     """A plan of many registrations breaks rules; `faults` tells each in a line. Nothing was started."""
 
-    def __init__(self, source: str, faults: Sequence[str]) -> None:
+    source: str = ""
+    faults: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, source: str, faults: Sequence[str]) -> PlanError:
+        """The error of the plan that was read from `source`."""
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        super().__init__(f"{source} has {count}; a plan must have none before the work starts. {' '.join(faults)}")
-        self.source, self.faults = source, tuple(faults)
+        error = cls(f"{source} has {count}; a plan must have none before the work starts. {' '.join(faults)}")
+        error.source, error.faults = source, tuple(faults)
+        return error
 
 
 class WeightsError(InputError):

@@ -58,7 +58,7 @@ def listed_plan(file: Path, defaults: Mapping[str, Any], *, is_here: bool = True
     header, rows = _read(file)
     faults = list(_faults_of_header(header))
     if faults:
-        raise PlanError(printable(file), faults)
+        raise PlanError.of(printable(file), faults)
     pairs = []
     for line, texts in rows:
         pair, found = _pair_of_row(file, header, line, texts, defaults)
@@ -84,7 +84,7 @@ def checked_plan(plan: Plan, faults: Sequence[str] = (), *, is_here: bool = True
     if not (plan.pairs or found):
         found = ["there is no pair in it; add lines below the names of the columns."]
     if found:
-        raise PlanError(plan.source, found)
+        raise PlanError.of(plan.source, found)
     return plan
 
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -671,11 +671,11 @@ def test_ctrl_c_while_the_results_are_written_leaves_nothing(
 ) -> None:
     written: list[Path] = []
 
-    def interrupting(image: sitk.Image, path: Path) -> None:
+    def interrupting(image: sitk.Image, path: Path, **given: Any) -> None:
         written.append(path)
         if len(written) == at:
             signal.raise_signal(signal.SIGINT)
-        write_image(image, path)
+        write_image(image, path, **given)
 
     monkeypatch.setattr(registration, "write_image", interrupting)
     before = place.names

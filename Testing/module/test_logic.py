@@ -103,7 +103,9 @@ def test_a_known_warp_is_found_and_landmarks_fall_on_their_partners(scene: Any, 
     fixed, moving, fixed_points, moving_points = bent_pair(scene)
 
     def apart_mm() -> Any:
-        return np.linalg.norm(mrml.points_of(fixed_points, "points") - mrml.points_of(moving_points, "points"), axis=1)
+        return np.linalg.norm(
+            mrml.points_of(fixed_points, "points").points_mm - mrml.points_of(moving_points, "points").points_mm, axis=1
+        )
 
     before = apart_mm()
     result = logic.register(fixed, moving, fixedLandmarks=fixed_points, movingLandmarks=moving_points, align=[], **ONCE)
@@ -488,7 +490,7 @@ def transformable(scene: Any) -> dict[str, Any]:
 def seen_centre(node: Any) -> Any:
     flip = np.array([-1, -1, 1])
     if node.IsA("vtkMRMLMarkupsNode"):
-        return mrml.points_of(node, "points")[0] * flip
+        return mrml.points_of(node, "points").points_mm[0] * flip
     if node.IsA("vtkMRMLSegmentationNode"):
         like = ball((0, 0, 0))
         indices = np.argwhere(at_once(mrml.mask_of(node, like)).values)[:, ::-1].mean(axis=0)
@@ -611,12 +613,12 @@ def test_choices_survive_saving_and_loading_the_scene(scene: Any, module: Any, l
         "fixedVolume": fixed, "movingVolume": moving, "fixedMask": outline, "movingMask": outline, "fixedLabels": outline,
         "movingLabels": outline, "fixedLandmarks": points, "movingLandmarks": points,
         "initialTransform": linear_transform(scene, np.eye(4), "start"), "outputVolume": moving,
-        "outputTransform": scene.AddNewNodeByClass("vtkMRMLGridTransformNode", "found"),
+        "outputTransform": scene.AddNewNodeByClass("vtkMRMLGridTransformNode", "found"), "rigid": outline, "keepVolume": outline,
     }  # fmt: skip
     values: dict[str, Any] = {
         "model": "nephi", "alignment": "rigid", "refinement": "none", "hasOwnSteps": True, "steps": 7, "similarity": "ncc",
         "fixedModality": "ct", "movingModality": "mr", "smoothness": 2.5, "resolution": 1.5, "device": "cpu", "separateParts": True, "mirrored": True,
-        "conserveMass": True, "fixedMaskSegment": "Segment_1", "movingMaskSegment": "Segment_2",
+        "conserveMass": True, "fixedMaskSegment": "Segment_1", "movingMaskSegment": "Segment_2", "landmarks": "pull", "tolerance": 2.5,
     }  # fmt: skip
     assert {*nodes, *values} == set(module.RegistrationNetParameterNode.__annotations__)
     for name, value in (nodes | values).items():

@@ -95,12 +95,12 @@ def test_moving_under_the_transform_lies_on_fixed(scene: Any, pair: tuple[Any, A
 
 def test_points_of_moving_under_the_transform_fall_on_those_of_fixed(scene: Any, nodes: ResultNodes) -> None:
     points = hardened(scene, points_node(scene, [(-3, 4, 0), (7, 4, 5)]), nodes.transform)
-    assert np.allclose(mrml.points_of(points, "points"), [(0, 0, 0), (-10, 0, 5)], atol=1e-2)
+    assert np.allclose(mrml.points_of(points, "points").points_mm, [(0, 0, 0), (-10, 0, 5)], atol=1e-2)
 
 
 def test_the_inverse_takes_fixed_onto_moving(scene: Any, nodes: ResultNodes) -> None:
     points = hardened(scene, points_node(scene, [(0, 0, 0)]), nodes.inverse)
-    assert np.allclose(mrml.points_of(points, "points"), [SHIFT_LPS], atol=1e-2)
+    assert np.allclose(mrml.points_of(points, "points").points_mm, [SHIFT_LPS], atol=1e-2)
 
 
 def test_the_parts_chained_are_the_whole(scene: Any, nodes: ResultNodes) -> None:
