@@ -190,15 +190,22 @@ def test_a_refinement_that_fails_is_told_and_leaves_everything(registered: Panel
     assert panel.ui.refineFromButton.isEnabled()
 
 
+def composite_of(scene: Any, view: str) -> Any:
+    """What the slice view shows: that of the layout where one is open, else a new one."""
+    kind = "vtkMRMLSliceCompositeNode"
+    for number in range(scene.GetNumberOfNodesByClass(kind)):
+        if scene.GetNthNodeByClass(number, kind).GetLayoutName() == view:
+            return scene.GetNthNodeByClass(number, kind)
+    composite = scene.AddNewNodeByClass(kind)
+    composite.SetLayoutName(view)
+    return composite
+
+
 def test_fixed_and_warped_stand_side_by_side_and_the_views_come_back(scene: Any, registered: Panel) -> None:
     panel = registered
     layout = scene.AddNode(slicer.vtkMRMLLayoutNode())
     layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
-    made = {}
-    for name in ("Red", "Yellow"):
-        composite = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
-        composite.SetLayoutName(name)
-        made[name] = composite
+    made = {name: composite_of(scene, name) for name in ("Red", "Yellow")}
     panel.click("correctButton")
     result = panel.widget.resultPanel.result
     assert layout.GetViewArrangement() == layout.SlicerLayoutSideBySideView
