@@ -206,6 +206,8 @@ def test_fixed_and_warped_stand_side_by_side_and_the_views_come_back(scene: Any,
     layout = scene.AddNode(slicer.vtkMRMLLayoutNode())
     layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
     made = {name: composite_of(scene, name) for name in ("Red", "Yellow")}
+    for one in made.values():
+        one.SetLinkedControl(0)
     panel.click("correctButton")
     result = panel.widget.resultPanel.result
     assert layout.GetViewArrangement() == layout.SlicerLayoutSideBySideView
