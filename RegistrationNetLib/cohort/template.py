@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..geometry.deformation import DisplacementField
-from ..geometry.space import displacements_mm, grid_of, inverse_transform_from_map
+from ..geometry.space import Grid, displacements_mm, grid_of, inverse_transform_from_map
 from ..io.image_files import read_image, read_transform
 from ..io.inputs import checked_image
 from ..io.native_paths import printable
@@ -118,9 +118,10 @@ def build_template(
     given = without_defaults(options or {})
     names, moved = _names(images), list[ErrorStatistics]()
     current = _begun(names, out / ITERATIONS_FOLDER, given)
+    grids = [grid_of(current), *(grid_of(checked_image(path, str(path))) for path in names.values())]
     for number in range(course.iterations):
         folder = out / ITERATIONS_FOLDER / f"{number:02d}"
-        plan = _plan(names, current, folder, {**given, **_resolution(course.coarseness(number), current, names)})
+        plan = _plan(names, current, folder, {**given, **_resolution(course.coarseness(number), grids)})
         is_same = _registered(plan, folder, place, _part(progress, number, course.iterations))
         mean, shift_mm = _means(plan, folder, current, given)
         moved.append(error_statistics(np.linalg.norm(shift_mm, axis=-1)))
@@ -201,13 +202,12 @@ def _image_like(image: sitk.Image, values: NDArray[Any]) -> sitk.Image:
     return result
 
 
-def _resolution(coarseness: int, template: sitk.Image, names: Mapping[str, Path]) -> dict[str, float]:
-    """The spacing of the work; nothing where it is that of the images."""
+def _resolution(coarseness: int, grids: Sequence[Grid]) -> dict[str, float]:
+    """The spacing of the work, for the template, whose grid is the first, and the images; nothing where it is that of the images."""
     if coarseness == 1:
         return {}
-    grids = [grid_of(template), *(grid_of(read_image(path)) for path in names.values())]
     widest_mm = COARSEST_SHARE * min(max(grid.extent_mm) for grid in grids)
-    asked_mm = min(coarseness * max(template.GetSpacing()), widest_mm)
+    asked_mm = min(coarseness * max(grids[0].spacing_mm), widest_mm)
     return {"resolution": round(asked_mm, 6)} if asked_mm > min(min(grid.spacing_mm) for grid in grids) else {}
 
 
