@@ -14,8 +14,10 @@ from RegistrationNetLib import Registration, register_series
 from RegistrationNetLib.cohort import series as module
 from RegistrationNetLib.cohort.series import SeriesRegistration, as_one_field, joined
 from RegistrationNetLib.errors import Cancelled, InputError, OutputError
+from RegistrationNetLib.geometry.space import displacements_mm, grid_of
 from RegistrationNetLib.io.series_files import Series
 from RegistrationNetLib.progress import Progress
+from RegistrationNetLib.quality.phantom import head_phantom
 
 # A pattern that moves along x by so many mm, on 32 by 32 voxels of 2 mm.
 SHIFTS_MM = (0.0, 2.0, 4.0)
@@ -54,7 +56,7 @@ def test_the_reference_stays_and_the_others_have_a_displacement_and_a_verdict(re
     assert reference.registration is None
     assert reference.displacement_mm.max == 0
     assert reference.moving_from_fixed.TransformPoint((3.0, 4.0)) == (3.0, 4.0)
-    assert [frame.displacement_mm.mean for frame in others] == pytest.approx([2.0, 4.0], abs=0.8)
+    assert others[0].displacement_mm.mean == pytest.approx(2.0, abs=0.1)
     told = result.report()
     assert told["reference"] == 0
     assert [one["time"] for one in told["frames"]] == list(TIMES)
@@ -81,9 +83,20 @@ def test_labels_of_the_reference_come_to_every_frame(result: SeriesRegistration)
 
 
 @pytest.mark.slow
-def test_the_drift_is_how_far_the_loop_is_from_closing(result: SeriesRegistration) -> None:
-    (drift,) = result.drift_mm
-    assert drift.mean < 0.25 * SHIFTS_MM[-1]
+def test_a_head_is_followed_and_the_loop_closes() -> None:
+    """Where tissue comes in at the border of the image, as in the pattern, nothing is to be followed there."""
+    head = head_phantom((64, 64), (3.0, 3.0), 0)
+    moved = tuple(
+        sitk.Resample(head.image, head.image, sitk.TranslationTransform(2, (-shift, 0.0)), sitk.sitkBSpline)
+        for shift in SHIFTS_MM
+    )
+    found = register_series(Series(moved, TIMES), reference="first", **FAST)
+    inside = sitk.GetArrayViewFromImage(head.labels) > 0
+    for frame, shift_mm in zip(found.frames, SHIFTS_MM, strict=True):
+        off = displacements_mm(frame.moving_from_fixed, grid_of(head.image))[inside] - (shift_mm, 0.0)
+        assert np.linalg.norm(off, axis=1).mean() < 0.4
+    (drift,) = found.drift_mm
+    assert drift.mean < 0.1 * SHIFTS_MM[-1]
 
 
 class Fake:
