@@ -105,7 +105,7 @@ def corrected(
     options: CorrectionOptions,
     report: StageReport,
 ) -> Corrected:
-    """The solution of a pair of images, corrected so that it takes each of the `pairs` to its place.
+    """The solution of a pair of images, corrected so that it takes each of the `pairs` to its place; as it is where it does so already.
 
     Raises:
         RefinementError: the loss is not finite.
@@ -117,6 +117,10 @@ def corrected(
     taken = followed(pairs.fixed_mm, asked, look)
     chosen = pairs.only(np.flatnonzero(taken))
     groups = _groups(len(chosen)) if options.with_left_out else []
+    if not len(chosen) or missed[taken].max() <= pairs.tolerance_mm:
+        # The images have it as exactly as the pairs were placed, whichever of them is left out.
+        report(1.0)
+        return Corrected(solution, taken, missed, np.where(taken, missed, np.nan) if groups else None, len(groups))
     share = 1.0 / (1 + 0.25 * len(groups))
     problem = _Problem(fixed, moving, solution, options)
     found, corrected_base = problem.solved(base, chosen, MOST_VOXELS, STEPS, lambda done: report(share * done))

@@ -211,3 +211,17 @@ def test_what_stays_rigid_and_what_keeps_its_volume_is_told() -> None:
     assert max(rigid["volume_change_percent"], volume["volume_change_percent"]) < 1
     assert result.quality.jacobian.folded_percent == 0
     assert alone().facts.get("kept_shape") is None
+
+
+def test_pairs_that_the_images_have_already_change_nothing() -> None:
+    points = case().around(3, 0)
+    partners = np.array([alone().moving_from_fixed.TransformPoint(one) for one in points.tolist()]) + 0.3
+    left = register(
+        case().fixed, case().moving, previous=alone(), fixed_landmarks=points, moving_landmarks=partners, landmarks="pull",
+        tolerance=1.0, repeats=0,
+    )  # fmt: skip
+    lattice = grid_of(case().fixed)
+    moved = displacements_mm(left.moving_from_fixed, lattice) - displacements_mm(alone().moving_from_fixed, lattice)
+    assert np.abs(moved).max() < 0.01
+    told = left.report()["landmarks"]["points"]
+    assert [one["left_out_mm"] for one in told] == pytest.approx([one["unpulled_mm"] for one in told])
