@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from RegistrationNetLib.errors import ResourceError
-from RegistrationNetLib.losses.direction import Side, both_targets
+from RegistrationNetLib.losses.direction import Side, both_directions
 from RegistrationNetLib.memory import (
     FULL,
     HALF,
@@ -20,7 +20,7 @@ from RegistrationNetLib.memory import (
     sparingly,
 )
 from RegistrationNetLib.models.composition import both_ways, mapped_lattice
-from RegistrationNetLib.models.training_loss import loss_of_targets
+from RegistrationNetLib.models.training_loss import loss_of_directions
 from RegistrationNetLib.registration.network_refinement import network_options
 
 from .models.layers.published import smooth_pair
@@ -107,11 +107,11 @@ def test_the_gradient_in_half_precision_leads_the_same_way(name: str) -> None:
     network = random_network(card, displacement=0.004).requires_grad_(True)
     moving, fixed = smooth_pair(PAIRS[name])
     options = network_options(card, "lncc")
-    targets = both_targets(Side(fixed), Side(moving), options.targets(1.0))
+    directions = both_directions(Side(fixed), Side(moving), options.directions(1.0))
 
     def gradient() -> torch.Tensor:
         maps = both_ways(network, moving, fixed)
-        loss = loss_of_targets(options.loss, maps, targets, torch.Generator().manual_seed(0)).total
+        loss = loss_of_directions(options.loss, maps, directions, torch.Generator().manual_seed(0)).total
         with full_precision(CPU):
             found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
         return torch.cat([one.flatten() for one in found if one is not None])

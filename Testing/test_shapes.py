@@ -156,7 +156,7 @@ GEOMETRY: dict[str, Edge] = {
         "1 1 *shape",
     ),
     "displacements": (
-        lambda one, two: field_pair.Fields(
+        lambda one, two: field_pair.FieldPair(
             grid("shape", one.shape[1]), DisplacementField(one), DisplacementField(two)
         ).displacements(),
         ("1 dim *shape", "1 dim *shape"),
@@ -164,7 +164,7 @@ GEOMETRY: dict[str, Edge] = {
     ),
     "field_pair, on": (
         lambda one, two: (
-            field_pair.Fields(grid("shape", one.shape[1]), DisplacementField(one), DisplacementField(two))
+            field_pair.FieldPair(grid("shape", one.shape[1]), DisplacementField(one), DisplacementField(two))
             .on(grid("out", one.shape[1]))
             .fixed_from_moving.displacement
         ),
@@ -184,8 +184,8 @@ LOSSES: dict[str, Edge] = {
     ),
     "dice_loss": (overlap.dice_loss, (IMAGE, IMAGE), SCALAR),
     "direction": (
-        lambda fixed, moving, points: direction.both_targets(
-            direction.Side(fixed), direction.Side(moving), direction.TargetOptions(NCC())
+        lambda fixed, moving, points: direction.both_directions(
+            direction.Side(fixed), direction.Side(moving), direction.DirectionOptions(NCC())
         )[0].loss(points),
         ("1 c *shape", "1 c *out", "1 dim *shape"),
         SCALAR,

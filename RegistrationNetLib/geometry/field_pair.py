@@ -13,7 +13,7 @@ from .space import Array, Grid
 
 
 @dataclass(frozen=True)
-class Fields:
+class FieldPair:
     """Maps of the unit cube of `grid`, each a field [1, dim, *grid.shape]; nearly inverse to each other."""
 
     grid: Grid
@@ -24,14 +24,14 @@ class Fields:
         """Both, moving_from_fixed first: [2, dim, *shape]."""
         return torch.cat([self.moving_from_fixed.displacement, self.fixed_from_moving.displacement])
 
-    def to(self, device: torch.device) -> Fields:
+    def to(self, device: torch.device) -> FieldPair:
         """The same on another device."""
         forward, backward = (
             DisplacementField(one.displacement.to(device)) for one in (self.moving_from_fixed, self.fixed_from_moving)
         )
-        return Fields(self.grid, forward, backward)
+        return FieldPair(self.grid, forward, backward)
 
-    def on(self, grid: Grid) -> Fields:
+    def on(self, grid: Grid) -> FieldPair:
         """The same maps of the world on another lattice; beyond the own one, displacements go on as at its border."""
         if grid is self.grid:
             return self
@@ -41,7 +41,7 @@ class Fields:
             field_on(grid, (affine_of(target_from_own, one.displacement), one, affine_of(own_from_target, one.displacement)))
             for one in (self.moving_from_fixed, self.fixed_from_moving)
         )
-        return Fields(grid, forward, backward)
+        return FieldPair(grid, forward, backward)
 
 
 def affine_of(matrix: Array, like: Tensor) -> Affine:

@@ -55,7 +55,7 @@ class MovedPoints:
 
 
 @dataclass(frozen=True)
-class Target:
+class Direction:
     """What the loss of one direction needs beside the map.
 
     Attributes:
@@ -115,8 +115,8 @@ class Side:
 
 
 @dataclass(frozen=True)
-class TargetOptions:
-    """What the targets of both directions share, with the meanings of `Target`; `moving_volume` is that of moving's cube over fixed's."""
+class DirectionOptions:
+    """What both directions share, with the meanings of `Direction`; `moving_volume` is that of moving's cube over fixed's."""
 
     measure: Measure
     dice_weight: float = 1.0
@@ -125,16 +125,16 @@ class TargetOptions:
     weight: float = 1.0
 
 
-def both_targets(fixed: Side, moving: Side, options: TargetOptions) -> tuple[Target, Target]:
+def both_directions(fixed: Side, moving: Side, options: DirectionOptions) -> tuple[Direction, Direction]:
     """For moving_from_fixed (fixed compared with moving sampled), and for fixed_from_moving."""
 
-    def one(compared: Side, sampled: Side, volume_ratio: float | None) -> Target:
+    def one(compared: Side, sampled: Side, volume_ratio: float | None) -> Direction:
         comparison: Comparison | BlockwiseComparison | None = None
         if volume_ratio is None:
             comparison = blockwise(options.measure, compared.values, compared.mask)
         if comparison is None:
             comparison = options.measure.against(compared.values, compared.mask)
-        return Target(
+        return Direction(
             comparison,
             sampled.values,
             compared.classes,

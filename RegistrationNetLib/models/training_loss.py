@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..geometry.deformation import Outside
-from ..losses.direction import Side, Target, TargetOptions, both_targets
+from ..losses.direction import Direction, DirectionOptions, Side, both_directions
 from ..losses.similarity import Measure
 from .composition import BothWays, mapped_lattice
 
@@ -44,11 +44,11 @@ class Loss(Protocol):
         """How far `maps` are from regular, 0 being best; `generator` (default torch's own) gives its random points."""
 
 
-def loss_of_targets(
-    loss: Loss, maps: BothWays, targets: tuple[Target, Target], generator: torch.Generator | None = None
+def loss_of_directions(
+    loss: Loss, maps: BothWays, directions: tuple[Direction, Direction], generator: torch.Generator | None = None
 ) -> LossTerms:
-    """`loss` where the similarity is that of `targets`, which may bring masks, labels and more."""
-    to_fixed, to_moving = targets
+    """`loss` where the similarity is that of `directions`, which may bring masks, labels and more."""
+    to_fixed, to_moving = directions
     fixed, moving = to_moving.sampled, to_fixed.sampled
     similarity = to_fixed.loss(mapped_lattice(maps.moving_from_fixed, fixed.shape[2:], fixed)) + to_moving.loss(
         mapped_lattice(maps.fixed_from_moving, moving.shape[2:], moving)
@@ -67,8 +67,8 @@ class ImageLoss:
         self: Loss, maps: BothWays, moving: Tensor, fixed: Tensor, *, generator: torch.Generator | None = None
     ) -> LossTerms:
         """The loss of `maps` for the images, [B, C, *shape] each; `generator` (default torch's own) gives the random points, if any."""
-        targets = both_targets(Side(fixed), Side(moving), TargetOptions(self.similarity, outside=self.outside))
-        return loss_of_targets(self, maps, targets, generator)
+        directions = both_directions(Side(fixed), Side(moving), DirectionOptions(self.similarity, outside=self.outside))
+        return loss_of_directions(self, maps, directions, generator)
 
 
 def check_weight(weight: float) -> None:

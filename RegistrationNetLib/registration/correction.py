@@ -20,13 +20,13 @@ from torch import Tensor
 
 from ..errors import GeometryError
 from ..geometry.deformation import Composition, DisplacementField, Map, VelocityField, identity_points, sample, vector_length
-from ..geometry.field_pair import Fields, affine_of
+from ..geometry.field_pair import FieldPair, affine_of
 from ..geometry.layered_points import Layered, LayeredPoints
 from ..geometry.point_velocity import Points, nearness, velocity_through
 from ..geometry.regularity import diffusion
 from ..geometry.separable import apply_along_axes, interpolation_matrix, on, replicating_blur_matrix
 from ..geometry.space import Array, Grid
-from ..losses.direction import Target, TargetOptions
+from ..losses.direction import Direction, DirectionOptions
 from ..losses.measure import Measure
 from ..progress import StageReport
 from .aligned_pair import counted_in_both
@@ -183,7 +183,7 @@ class _Base:
 
     def on(self, grid: Grid) -> _Base:
         """The same on another lattice."""
-        fields = Fields(self.grid, DisplacementField(self.forward), DisplacementField(self.backward)).on(grid)
+        fields = FieldPair(self.grid, DisplacementField(self.forward), DisplacementField(self.backward)).on(grid)
         return _Base(grid, fields.moving_from_fixed.displacement, fields.fixed_from_moving.displacement, self.alignment)
 
     def forgetting(self, pairs: LandmarkPairs) -> _Base:
@@ -327,15 +327,15 @@ class _Fit:
         if sides is None or not steps:
             return led
         coefficients, last = coarse_to_fine(
-            1, *sides, TargetOptions(self.options.measure), steps, report, self._optimize
+            1, *sides, DirectionOptions(self.options.measure), steps, report, self._optimize
         )  # fmt: skip
         splines = Splines(last.intervals, shape, self.region.extent_mm, led, None)
         with torch.no_grad():
             return led + self.free * splines.displacements(coefficients.detach())
 
-    def _optimize(self, coefficients: Tensor, level: Level, targets: tuple[Target, Target]) -> Iterator[int]:
+    def _optimize(self, coefficients: Tensor, level: Level, directions: tuple[Direction, Direction]) -> Iterator[int]:
         """Improve `coefficients` in place; yields the number of each step done. The flow is linear between every second voxel."""
-        like, extent = targets[0].sampled, self.region.extent_mm
+        like, extent = directions[0].sampled, self.region.extent_mm
         coarse = [min(size, max(SMALLEST_SIDE_VOX, (size + 1) // 2)) for size in level.shape]
         splines = Splines(level.intervals, coarse, extent, like, None)
         free = displacement_on_lattice(self.free, coarse)
@@ -344,15 +344,15 @@ class _Fit:
         starts, ends = (_tensor(points, self.region.unit_from_world).to(like) for points in (self.pairs.fixed_mm, self.ends_mm))
         smoothness = self.options.smoothness * DIFFUSION_WEIGHT * FIELD_STIFFNESS.get(self.options.measure.name, 1.0)
 
-        def loss(sign: int, target: Target, points: Tensor, partners: Tensor) -> Tensor:
+        def loss(sign: int, direction: Direction, points: Tensor, partners: Tensor) -> Tensor:
             velocity = led + free * splines.displacements(coefficients)
             flow = VelocityField(sign * velocity, SQUARINGS).displacement_field().displacement
-            similarity = target.loss(LayeredPoints(level.shape, Layered.of(flow, finer)))
+            similarity = direction.loss(LayeredPoints(level.shape, Layered.of(flow, finer)))
             pull = PULL_WEIGHT * self._pull(points + sample(flow, points) - partners)
             return similarity + smoothness * diffusion(velocity, extent=extent) + pull
 
         spacing_mm = min(length / (size - 1) for length, size in zip(extent, level.shape, strict=True))
-        losses = [partial(loss, 1, targets[0], starts, ends), partial(loss, -1, targets[1], ends, starts)]
+        losses = [partial(loss, 1, directions[0], starts, ends), partial(loss, -1, directions[1], ends, starts)]
         flat = flat_gradient(coefficients, extent)
         return descend(coefficients, losses, steps=level.steps, first_step=level.step_vox * spacing_mm, flat=flat)
 
@@ -371,7 +371,7 @@ def _composed(solution: Solution, base: _Base, flow: _Flow) -> Solution:
     moved = DisplacementField(base.forward)(forward(lattice)) - lattice
     back = backward(lattice + base.backward) - lattice
     inverse = None if solution.inverse is None else Composition((backward, solution.inverse))
-    return replace(solution, fields=Fields(fields.grid, DisplacementField(moved), DisplacementField(back)), inverse=inverse)
+    return replace(solution, fields=FieldPair(fields.grid, DisplacementField(moved), DisplacementField(back)), inverse=inverse)
 
 
 def _alike(fixed: Prepared, moving: Prepared, base: _Base, pairs: LandmarkPairs, number: int) -> tuple[float, float]:

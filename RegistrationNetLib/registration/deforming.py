@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..errors import GeometryError
 from ..geometry.deformation import DisplacementField, identity_points, invert
-from ..geometry.field_pair import Fields
+from ..geometry.field_pair import FieldPair
 from ..geometry.space import INVERSION_TOLERANCE, Array, Grid, values_on
-from ..losses.direction import Target, TargetOptions
+from ..losses.direction import Direction, DirectionOptions
 from ..losses.measure import Measure
 from ..losses.similarity import LNCC, SquaredLNCC
 from ..progress import StageReport
@@ -40,7 +40,7 @@ FOREGROUND_SIDE_VOX = 40
 
 def deformed(
     fixed: Prepared, moving: Prepared, alignment: Array, options: FieldOptions, report: StageReport
-) -> tuple[Fields, list[str]]:
+) -> tuple[FieldPair, list[str]]:
     """The deformation of fixed that goes before `alignment` (world matrix moving_from_fixed), both ways, on fixed's lattice.
 
     With what is to be said about it: where it gains nothing that another measure confirms, it is none.
@@ -70,13 +70,13 @@ def deformed(
         found.moving_from_fixed, found.grid.shape, like=found.moving_from_fixed.displacement,
         start=found.fixed_from_moving.on_lattice(), scale=lengths, tolerance=INVERSION_TOLERANCE * max(lengths),
     )  # fmt: skip
-    in_fixed = Fields(found.grid.moved(np.linalg.inv(alignment)), inverse.field, found.moving_from_fixed)
+    in_fixed = FieldPair(found.grid.moved(np.linalg.inv(alignment)), inverse.field, found.moving_from_fixed)
     return in_fixed.on(lattice_of_field(fixed.grid)), warnings
 
 
 def _deformed(
     fixed: Prepared, moving: Prepared, alignment: Array, options: FieldOptions, report: StageReport
-) -> tuple[Fields, list[str]]:
+) -> tuple[FieldPair, list[str]]:
     sides = counted_in_both(fixed, seen_on_fixed(moving, fixed.grid, alignment))
     sides, weight = of_objects(fixed, moving, sides, alignment)
     fields = refine_field(*sides, options, report, moving_volume=float(abs(np.linalg.det(alignment))), weight=weight)
@@ -85,7 +85,7 @@ def _deformed(
     return _kept(fields, sides, options.measure)
 
 
-def _kept(fields: Fields, sides: tuple[Prepared, Prepared], measure: Measure) -> tuple[Fields, list[str]]:
+def _kept(fields: FieldPair, sides: tuple[Prepared, Prepared], measure: Measure) -> tuple[FieldPair, list[str]]:
     """The fields, or none where they gain too little by `measure` at half the resolution, or lose by another measure.
 
     Half the resolution, because there noise has no part in the gain.
@@ -94,8 +94,8 @@ def _kept(fields: Fields, sides: tuple[Prepared, Prepared], measure: Measure) ->
     none = _none(fields.grid, fields.moving_from_fixed.displacement)
     held_out = HELD_OUT if measure.name in ("lncc", "ncc", "ssd") else HELD_OUT_ACROSS
     for judge, gain in ((measure, FIELD_GAIN), (held_out, 0.0)):
-        targets = targets_on(shape, *sides, TargetOptions(judge))
-        before, after = (_loss(targets, one, shape) for one in (none, fields))
+        directions = targets_on(shape, *sides, DirectionOptions(judge))
+        before, after = (_loss(directions, one, shape) for one in (none, fields))
         if before - after > gain * abs(before):
             continue
         if gain > 0:
@@ -107,17 +107,17 @@ def _kept(fields: Fields, sides: tuple[Prepared, Prepared], measure: Measure) ->
     return fields, []
 
 
-def _none(grid: Grid, like: Tensor) -> Fields:
+def _none(grid: Grid, like: Tensor) -> FieldPair:
     zero = torch.zeros(1, grid.dim, *grid.shape, dtype=like.dtype, device=like.device)
-    return Fields(grid, DisplacementField(zero), DisplacementField(zero.clone()))
+    return FieldPair(grid, DisplacementField(zero), DisplacementField(zero.clone()))
 
 
 @torch.no_grad()
-def _loss(targets: tuple[Target, Target], fields: Fields, shape: list[int]) -> float:
+def _loss(directions: tuple[Direction, Direction], fields: FieldPair, shape: list[int]) -> float:
     """The sum of the losses of both directions, on the lattice of `shape`."""
     both = displacement_on_lattice(fields.displacements(), shape)
     lattice = identity_points(shape, both)
-    return sum(float(target.loss(lattice + both[way : way + 1])) for way, target in enumerate(targets))
+    return sum(float(direction.loss(lattice + both[way : way + 1])) for way, direction in enumerate(directions))
 
 
 def of_objects(

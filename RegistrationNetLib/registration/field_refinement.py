@@ -19,7 +19,7 @@ from torch import Tensor
 from ..devices import threads_for
 from ..errors import InputError
 from ..geometry.deformation import DisplacementField, identity_points, sample
-from ..geometry.field_pair import Fields
+from ..geometry.field_pair import FieldPair
 from ..geometry.layered_points import Layered, LayeredPoints
 from ..geometry.regularity import gradicon_on_lattice
 from ..geometry.separable import (
@@ -32,7 +32,7 @@ from ..geometry.separable import (
     replicating_blur_matrix,
 )
 from ..geometry.space import Array, Grid
-from ..losses.direction import Side, Target, TargetOptions, both_targets
+from ..losses.direction import Direction, DirectionOptions, Side, both_directions
 from ..losses.label_overlap import numbered, on_lattice_of
 from ..losses.measure import Measure
 from ..progress import StageReport
@@ -136,8 +136,8 @@ def refine_aligned(
     options: FieldOptions,
     report: StageReport,
     *,
-    start: Fields | None = None,
-) -> Fields:
+    start: FieldPair | None = None,
+) -> FieldPair:
     """The deformation of fixed that goes before the world matrix `alignment`; as `refine_field` otherwise.
 
     Raises:
@@ -154,10 +154,10 @@ def refine_field(
     options: FieldOptions,
     report: StageReport,
     *,
-    start: Fields | None = None,
+    start: FieldPair | None = None,
     moving_volume: float = 1.0,
     weight: float = 1.0,
-) -> Fields:
+) -> FieldPair:
     """The deformation between two images on one lattice; both directions on one that holds them (`lattice_of_field`).
 
     Args:
@@ -173,14 +173,14 @@ def refine_field(
     held = lattice_of_field(grid)
     begun = None if start is None else _smoothed(start.on(held).displacements(), grid.shape)
     volume = moving_volume if options.conserve_mass else None
-    shared = TargetOptions(options.measure, options.dice_weight, moving_volume=volume, weight=weight)
+    shared = DirectionOptions(options.measure, options.dice_weight, moving_volume=volume, weight=weight)
     coefficients, finest = coarse_to_fine(
         2, fixed, moving, shared, options.steps, report,
-        lambda coefficients, level, targets: _optimize(coefficients, level, targets, grid.extent_mm, options, begun),
+        lambda coefficients, level, directions: _optimize(coefficients, level, directions, grid.extent_mm, options, begun),
     )  # fmt: skip
     splines = Splines(finest.intervals, held.shape, grid.extent_mm, fixed.values, begun)
     both = splines.displacements(coefficients.detach())
-    return Fields(held, DisplacementField(both[:1]), DisplacementField(both[1:]))
+    return FieldPair(held, DisplacementField(both[:1]), DisplacementField(both[1:]))
 
 
 def lattice_of_field(grid: Grid) -> Grid:
@@ -199,10 +199,10 @@ def coarse_to_fine(
     ways: int,
     fixed: Prepared,
     moving: Prepared,
-    shared: TargetOptions,
+    shared: DirectionOptions,
     steps: int,
     report: StageReport,
-    optimize: Callable[[Tensor, Level, tuple[Target, Target]], Iterator[int]],
+    optimize: Callable[[Tensor, Level, tuple[Direction, Direction]], Iterator[int]],
 ) -> tuple[Tensor, Level]:
     """Coefficients [ways, dim, *intervals + 3] of splines, 0 at first, that `optimize` has improved on each level; and the last level.
 
@@ -276,9 +276,9 @@ def targets_on(
     shape: Sequence[int],
     fixed: Prepared,
     moving: Prepared,
-    options: TargetOptions,
+    options: DirectionOptions,
     labels: tuple[Tensor, Tensor, int] | None = None,
-) -> tuple[Target, Target]:
+) -> tuple[Direction, Direction]:
     """Both directions on the lattice of `shape`, with the Dice loss of what `numbered` makes of their labels (None: without)."""
     shape, count = tuple(shape), 0 if labels is None else labels[2]
     is_own = shape == fixed.grid.shape
@@ -291,7 +291,7 @@ def targets_on(
         Side(image.values if is_own else apply_along_axes(image.values, matrices), mask, labels=own, label_count=count)
         for image, mask, own in zip((fixed, moving), (masks[0], masks[-1]), numbers, strict=True)
     ]
-    return both_targets(sides[0], sides[1], options)
+    return both_directions(sides[0], sides[1], options)
 
 
 def _differing(fixed: Prepared, moving: Prepared) -> list[Prepared]:
@@ -302,21 +302,21 @@ def _differing(fixed: Prepared, moving: Prepared) -> list[Prepared]:
 def _optimize(
     coefficients: Tensor,
     level: Level,
-    targets: tuple[Target, Target],
+    directions: tuple[Direction, Direction],
     extent_mm: Sequence[float],
     options: FieldOptions,
     begun: Tensor | None,
 ) -> Iterator[int]:
     """Improve `coefficients` in place; yields the number of each step done."""
-    splines = Splines(level.intervals, level.shape, extent_mm, targets[0].sampled, begun)
+    splines = Splines(level.intervals, level.shape, extent_mm, directions[0].sampled, begun)
     knots = [count + 1 for count in level.intervals]
-    at_knots = Splines(level.intervals, knots, extent_mm, targets[0].sampled, begun)
+    at_knots = Splines(level.intervals, knots, extent_mm, directions[0].sampled, begun)
     lattice = identity_points(knots, coefficients.detach())
 
     stiffness = options.smoothness * options.gradicon_weight * FIELD_STIFFNESS.get(options.measure.name, 1.0)
 
     def loss(way: int) -> Tensor:
-        similarity = targets[way].loss(splines.moved(coefficients, way))
+        similarity = directions[way].loss(splines.moved(coefficients, way))
         inconsistency = _inconsistency(at_knots.displacements(coefficients), lattice, way, extent_mm)
         return similarity + stiffness * inconsistency
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import GeometryError
 from ..geometry.deformation import DisplacementField, identity_points, invert
-from ..geometry.field_pair import Fields
+from ..geometry.field_pair import FieldPair
 from ..geometry.space import INVERSION_TOLERANCE, Array, Grid, grid_of
 from .affine_fits import Points, rigid_fit, volume_keeping_fit
 from .method import Solution
@@ -96,7 +96,7 @@ def keeping_shape(solution: Solution, bodies: Sequence[Body], image: Grid) -> So
         start=solution.fields.fixed_from_moving.on_lattice().to(forward), scale=grid.extent_mm,
         tolerance=INVERSION_TOLERANCE * max(grid.extent_mm),
     )  # fmt: skip
-    return replace(solution, fields=Fields(grid, DisplacementField(forward), back.field), inverse=None)
+    return replace(solution, fields=FieldPair(grid, DisplacementField(forward), back.field), inverse=None)
 
 
 def _placed(body: Body, solution: Solution, image: Grid) -> _Placed:

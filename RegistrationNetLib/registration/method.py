@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..geometry.deformation import Map
-    from ..geometry.field_pair import Fields
+    from ..geometry.field_pair import FieldPair
     from ..geometry.space import Array
     from ..losses.measure import Measure
     from ..progress import Stages
@@ -116,7 +116,7 @@ class Solution:
     """
 
     alignment: Array
-    fields: Fields
+    fields: FieldPair
     inverse: Map | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..errors import GeometryError, InputError
 from ..geometry.deformation import Affine, Composition, DisplacementField, Map, identity_points, jacobian_determinant
-from ..geometry.field_pair import Fields, affine_of
+from ..geometry.field_pair import FieldPair, affine_of
 from ..geometry.pyramid import pyramid
 from ..geometry.separable import apply_along_axes, interpolation_matrix, on, replicating_blur_matrix
 from ..geometry.space import Array, Grid, unit_from_unit
@@ -175,7 +175,7 @@ class ImplicitMaps:
     moving_from_fixed: ImplicitMap
     fixed_from_moving: ImplicitMap
 
-    def fields(self, grid: Grid | None = None, report: StageReport = lambda _: None) -> Fields:
+    def fields(self, grid: Grid | None = None, report: StageReport = lambda _: None) -> FieldPair:
         """Both as displacement fields on a lattice of the world (default: the own one), worked out slab by slab.
 
         Beside the two fields themselves only a slab is held. `report` hears of every slab.
@@ -185,7 +185,7 @@ class ImplicitMaps:
             _field(self._map_on(target, one), target.shape, partial(_half, report, half), like=one.codes.local)
             for half, one in enumerate((self.moving_from_fixed, self.fixed_from_moving))
         )
-        return Fields(target, forward, backward)
+        return FieldPair(target, forward, backward)
 
     def _map_on(self, grid: Grid, map_: ImplicitMap) -> Map:
         """The same map of the world in the unit cube of another grid."""

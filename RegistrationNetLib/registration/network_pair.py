@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..geometry.deformation import Composition, DisplacementField, Map, identity_points
-from ..geometry.field_pair import Fields, affine_of, field_on
+from ..geometry.field_pair import FieldPair, affine_of, field_on
 from ..geometry.space import Array, Grid, anatomical_grid
 from ..losses.direction import Side
 from ..losses.label_overlap import numbered
@@ -105,7 +105,7 @@ class Placed:
     """
 
     alignment: Array
-    fields: Fields
+    fields: FieldPair
     fixed_from_moving: Map
 
 
@@ -134,7 +134,7 @@ def placed(maps: BothWays, pair: NetworkPair, grid: Grid, *, affine: Array | Non
     back_outer, back_inner = (affine_of(one, like) for one in (target_from_network, affine @ network_from_target))
     return Placed(
         moving_cube @ affine @ np.linalg.inv(fixed_cube),
-        Fields(grid, field_on(grid, (outer, one_way, inner)), field_on(grid, (back_outer, other_way, back_inner))),
+        FieldPair(grid, field_on(grid, (outer, one_way, inner)), field_on(grid, (back_outer, other_way, back_inner))),
         Composition((back_outer, maps.fixed_from_moving, back_inner)),
     )
 

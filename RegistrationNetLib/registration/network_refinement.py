@@ -18,7 +18,7 @@ from torch.optim.adam import adam
 
 from ..devices import memory_kept
 from ..errors import RefinementError
-from ..losses.direction import Target, TargetOptions
+from ..losses.direction import Direction, DirectionOptions
 from ..losses.similarity import Measure, measure_named
 from ..memory import full_precision
 from ..models.catalogue import Card
@@ -28,7 +28,7 @@ from ..models.gradicon import GradICONLoss
 from ..models.icon import ICONLoss
 from ..models.loading import watched
 from ..models.nephi_loss import NePhiLoss
-from ..models.training_loss import Loss, loss_of_targets
+from ..models.training_loss import Loss, loss_of_directions
 from ..progress import StageReport
 
 # The loss is uneven, as its points are random: what counts is its mean over so many steps, and by what share it falls.
@@ -70,9 +70,9 @@ class NetworkOptions:
         """The similarity of the loss."""
         return self.loss.similarity
 
-    def targets(self, moving_volume: float) -> TargetOptions:
+    def directions(self, moving_volume: float) -> DirectionOptions:
         """What both directions are judged by; `moving_volume` is that of moving's cube over fixed's."""
-        return TargetOptions(self.measure, self.dice_weight, self.loss.outside, moving_volume if self.conserve_mass else None)
+        return DirectionOptions(self.measure, self.dice_weight, self.loss.outside, moving_volume if self.conserve_mass else None)
 
 
 def network_options(
@@ -99,25 +99,25 @@ class NetworkRefined:
 
 def refine_network(
     network: nn.Module,
-    targets: tuple[Target, Target],
+    directions: tuple[Direction, Direction],
     options: NetworkOptions,
     *,
     seed: int = 0,
     report: StageReport,
 ) -> NetworkRefined:
-    """The maps that `network` gives after its weights were fitted to the pair of `targets`.
+    """The maps that `network` gives after its weights were fitted to the pair of `directions`.
 
     Batch normalization keeps its running statistics. `seed` chooses the random points of the regularity.
 
     Raises:
         RefinementError: the loss is not finite.
     """
-    moving, fixed = targets[0].sampled, targets[1].sampled
+    moving, fixed = directions[0].sampled, directions[1].sampled
     changed = copy.deepcopy(network).requires_grad_(True).eval()
     generator = torch.Generator().manual_seed(seed)
 
     def loss() -> Tensor:
-        return loss_of_targets(options.loss, both_ways(changed, moving, fixed), targets, generator).total
+        return loss_of_directions(options.loss, both_ways(changed, moving, fixed), directions, generator).total
 
     losses: list[float] = []
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..devices import memory_kept
 from ..geometry.space import Array, Grid
-from ..losses.direction import both_targets
+from ..losses.direction import both_directions
 from ..losses.measure import Measure
 from ..memory import prediction_ways, refinement_ways, sparingly
 from ..models.composition import BothWays, both_ways
@@ -124,8 +124,8 @@ def _refined(network: nn.Module, pair: NetworkPair, task: Task, settings: Networ
     device, report = task.device, task.stages.begin("refine")
 
     def work() -> NetworkRefined:
-        targets = both_targets(*pair.numbered_sides(), settings.targets(pair.moving_volume))
-        return refine_network(network, targets, settings, seed=task.seed, report=report)
+        directions = both_directions(*pair.numbered_sides(), settings.directions(pair.moving_volume))
+        return refine_network(network, directions, settings, seed=task.seed, report=report)
 
     refined, way = sparingly(
         refinement_ways(device), device, work, remedy="Choose the refinement field or none, or the device cpu."

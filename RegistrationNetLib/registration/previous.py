@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..geometry.deformation import DisplacementField, identity_points, invert
-from ..geometry.field_pair import Fields, affine_of
+from ..geometry.field_pair import FieldPair, affine_of
 from ..geometry.space import INVERSION_TOLERANCE, Array, Grid, affine_matrix, affine_transform
 from ..geometry.transform_slabs import WorldMap
 from ..io.image_files import read_transform
@@ -38,12 +38,12 @@ class Previous:
             back = sitk.CompositeTransform([self.fixed_from_moving, affine_transform(alignment)])
             back.FlattenTransform()
             backward = _points(back, grid, grid) - lattice
-            return Solution(alignment, Fields(grid, DisplacementField(forward), DisplacementField(backward)))
+            return Solution(alignment, FieldPair(grid, DisplacementField(forward), DisplacementField(backward)))
         found = invert(
             DisplacementField(forward), grid.shape, like=forward, scale=grid.extent_mm,
             tolerance=INVERSION_TOLERANCE * max(grid.extent_mm),
         )  # fmt: skip
-        return Solution(alignment, Fields(grid, DisplacementField(forward), found.field))
+        return Solution(alignment, FieldPair(grid, DisplacementField(forward), found.field))
 
 
 def previous_of(source: Source, inverse: Source | None, dim: int) -> Previous:

@@ -2,7 +2,7 @@
 
 Not the displacements are refined, each direction for itself, but the innermost velocity of the network (`models.constricon_velocities`):
 both images are carried to the middle once, and there one velocity, the network's plus one by cubic B-splines, registers them
-both ways. Exchanged images have exchanged targets and start from minus the velocity, so that they end at minus the velocity.
+both ways. Exchanged images have exchanged directions and start from minus the velocity, so that they end at minus the velocity.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..geometry.layered_points import Layered, LayeredPoints
 from ..geometry.regularity import diffusion
 from ..geometry.separable import interpolation_matrix, on
 from ..geometry.space import Array, Grid
-from ..losses.direction import Target, TargetOptions
+from ..losses.direction import Direction, DirectionOptions
 from ..models.composition import BothWays, mapped_lattice
 from ..models.constricon import affine_part
 from ..models.constricon_velocities import Middle
@@ -52,10 +52,10 @@ def refine_velocity(
     middle = Middle(maps)
     grid = middle_grid(pair, images)
     fixed, moving = in_the_middle(middle, grid, pair, images, conserve_mass=options.conserve_mass)
-    shared = TargetOptions(options.measure, options.dice_weight, moving_volume=1.0 if options.conserve_mass else None)
+    shared = DirectionOptions(options.measure, options.dice_weight, moving_volume=1.0 if options.conserve_mass else None)
     coefficients, last = coarse_to_fine(
         1, fixed, moving, shared, options.steps, report,
-        lambda coefficients, level, targets: _optimize(coefficients, level, targets, grid, middle, options.smoothness),
+        lambda coefficients, level, directions: _optimize(coefficients, level, directions, grid, middle, options.smoothness),
     )  # fmt: skip
     finest = [max(sizes) for sizes in zip(field_shape(grid.shape), middle.flow.velocity.shape[2:], strict=True)]
     splines = Splines(last.intervals, finest, grid.extent_mm, fixed.values, middle.flow.velocity)
@@ -131,7 +131,7 @@ def _carried(image: Prepared, world_from_cube: Array, cube_from_middle: Composit
 
 
 def _optimize(
-    coefficients: Tensor, level: Level, targets: tuple[Target, Target], grid: Grid, middle: Middle, smoothness: float
+    coefficients: Tensor, level: Level, directions: tuple[Direction, Direction], grid: Grid, middle: Middle, smoothness: float
 ) -> Iterator[int]:
     """Improve `coefficients` in place; yields the number of each step done.
 
@@ -139,16 +139,16 @@ def _optimize(
     """
     squarings = middle.flow.squarings
     coarse = [min(size, max(SMALLEST_SIDE_VOX, (size + 1) // 2)) for size in level.shape]
-    splines = Splines(level.intervals, coarse, grid.extent_mm, targets[0].sampled, middle.flow.velocity)
-    finer = on([interpolation_matrix(size, few) for size, few in zip(level.shape, coarse, strict=True)], targets[0].sampled)
+    splines = Splines(level.intervals, coarse, grid.extent_mm, directions[0].sampled, middle.flow.velocity)
+    finer = on([interpolation_matrix(size, few) for size, few in zip(level.shape, coarse, strict=True)], directions[0].sampled)
 
-    def loss(sign: int, target: Target) -> Tensor:
+    def loss(sign: int, direction: Direction) -> Tensor:
         velocity = splines.displacements(coefficients)
         flow = VelocityField(sign * velocity, squarings).displacement_field().displacement
-        similarity = target.loss(LayeredPoints(level.shape, Layered.of(flow, finer)))
+        similarity = direction.loss(LayeredPoints(level.shape, Layered.of(flow, finer)))
         return similarity + smoothness * DIFFUSION_WEIGHT * diffusion(velocity, extent=grid.extent_mm)
 
     spacing_mm = min(length / (size - 1) for length, size in zip(grid.extent_mm, level.shape, strict=True))
     flat = flat_gradient(coefficients, grid.extent_mm)
-    losses = [partial(loss, 1, targets[0]), partial(loss, -1, targets[1])]
+    losses = [partial(loss, 1, directions[0]), partial(loss, -1, directions[1])]
     return descend(coefficients, losses, steps=level.steps, first_step=level.step_vox * spacing_mm, flat=flat)

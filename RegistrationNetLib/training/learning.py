@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, RefinementError
-from ..losses.direction import TargetOptions, both_targets
+from ..losses.direction import DirectionOptions, both_directions
 from ..models.composition import BothWays, both_ways
 from ..models.layers.unet import DOWN_CHANNELS, TallUNet
 from ..models.nephi_loss import NePhiLoss
-from ..models.training_loss import Loss, LossTerms, loss_of_targets
+from ..models.training_loss import Loss, LossTerms, loss_of_directions
 from .augmentation import AugmentationOptions, augmented
 from .pairs import Pair, Pairs, stacked
 from .processes import ALONE, Processes
@@ -112,8 +112,8 @@ class Objective(nn.Module):
             fixed.classes is None or self.dice_weight == 0 or isinstance(self.loss, NePhiLoss)
         ):
             return self.loss(maps, moving.values, fixed.values, generator=generator)
-        options = TargetOptions(self.loss.similarity, self.dice_weight, self.loss.outside)
-        return loss_of_targets(self.loss, maps, both_targets(fixed, moving, options), generator)
+        options = DirectionOptions(self.loss.similarity, self.dice_weight, self.loss.outside)
+        return loss_of_directions(self.loss, maps, both_directions(fixed, moving, options), generator)
 
 
 @dataclass(frozen=True)

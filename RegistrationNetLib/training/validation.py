@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..geometry.deformation import identity_points, jacobian_determinant, sample, vector_length
-from ..losses.direction import TargetOptions, both_targets
+from ..losses.direction import DirectionOptions, both_directions
 from ..models.composition import BothWays, both_ways, mapped_lattice
 from .learning import Objective
 from .pairs import Pair
@@ -69,8 +69,8 @@ def mapped_points(maps: BothWays, pair: Pair) -> tuple[Tensor, Tensor]:
 
 
 def _similarity_loss(objective: Objective, pair: Pair, points: Tensor, back: Tensor) -> float:
-    options = TargetOptions(objective.loss.similarity, objective.dice_weight, objective.loss.outside)
-    to_fixed, to_moving = both_targets(*pair.sides(), options)
+    options = DirectionOptions(objective.loss.similarity, objective.dice_weight, objective.loss.outside)
+    to_fixed, to_moving = both_directions(*pair.sides(), options)
     return float(to_fixed.loss(points) + to_moving.loss(back))
 
 

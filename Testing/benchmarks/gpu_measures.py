@@ -170,7 +170,7 @@ def constricon(setting: Setting) -> list[Row]:
 
 def network_refinement(setting: Setting) -> list[Row]:
     """uniGradICON's, as published; with everything kept for the gradient, and with steps made anew."""
-    from RegistrationNetLib.losses.direction import Side, both_targets
+    from RegistrationNetLib.losses.direction import Side, both_directions
     from RegistrationNetLib.memory import RECOMPUTED, sparingly
     from RegistrationNetLib.models.catalogue import card_named
     from RegistrationNetLib.models.gradicon import gradicon_network
@@ -183,8 +183,8 @@ def network_refinement(setting: Setting) -> list[Row]:
     taken: list[int] = []
 
     def work() -> None:
-        targets = both_targets(Side(fixed), Side(moving), options.targets(1.0))
-        taken.append(refine_network(network, targets, options, report=lambda _: None).steps)
+        directions = both_directions(Side(fixed), Side(moving), options.directions(1.0))
+        taken.append(refine_network(network, directions, options, report=lambda _: None).steps)
 
     rows = []
     for way in (FULL, RECOMPUTED):

@@ -31,12 +31,12 @@ from torch import Tensor
 
 from RegistrationNetLib.devices import PeakMemory
 from RegistrationNetLib.geometry.deformation import identity_points, jacobian_determinant
-from RegistrationNetLib.geometry.field_pair import Fields
+from RegistrationNetLib.geometry.field_pair import FieldPair
 from RegistrationNetLib.geometry.separable import apply_along_axes, interpolation_matrix, on
 from RegistrationNetLib.geometry.space import Grid, grid_of, transform_from_map
 from RegistrationNetLib.io.inputs import checked_pair
 from RegistrationNetLib.io.nrrd import write_slabs
-from RegistrationNetLib.losses.direction import Side, both_targets
+from RegistrationNetLib.losses.direction import Side, both_directions
 from RegistrationNetLib.models.catalogue import card_named
 from RegistrationNetLib.models.layers.implicit import LocalMLP
 from RegistrationNetLib.models.layers.latent import random_codes
@@ -85,11 +85,13 @@ def accuracy(arguments: argparse.Namespace) -> None:
         aligned = replace(moving.carried(fixed.grid.moved(matrix)), grid=fixed.grid)
         counted = replace(fixed, mask=aligned.mask)
 
-        def by_direct(counted: Prepared = counted, aligned: Prepared = aligned, options: Settings = options.settings) -> Fields:
+        def by_direct(
+            counted: Prepared = counted, aligned: Prepared = aligned, options: Settings = options.settings
+        ) -> FieldPair:
             assert isinstance(options, FieldOptions)
             return refine_field(counted, aligned, options, silent)
 
-        def by_nephi(fixed: Prepared = fixed, moving: Prepared = moving, matrix: np.ndarray = matrix) -> Fields:
+        def by_nephi(fixed: Prepared = fixed, moving: Prepared = moving, matrix: np.ndarray = matrix) -> FieldPair:
             return refine_implicit(fixed, moving, options_of_card(), silent, alignment=matrix).fields()
 
         for method, fit in (("direct", by_direct), ("nephi", by_nephi)):
@@ -104,11 +106,11 @@ def accuracy(arguments: argparse.Namespace) -> None:
             print(f"| {name} | {method} | {numbers} |", flush=True)
 
 
-def folded_percent(fields: Fields) -> float:
+def folded_percent(fields: FieldPair) -> float:
     return 100 * float((jacobian_determinant(fields.moving_from_fixed.on_lattice()) <= 0).float().mean())
 
 
-def inverse_mm(fields: Fields) -> float:
+def inverse_mm(fields: FieldPair) -> float:
     """Mean distance in mm from each voxel to where both maps take it."""
     there = fields.moving_from_fixed.on_lattice()
     missing = fields.fixed_from_moving(there) - identity_points(fields.grid.shape, there)
@@ -144,7 +146,9 @@ def by_network(fixed: Prepared, moving: Prepared, steps: int) -> None:
     network = untrained_network(card).eval()
     randomize(network, displacement=0.001)
     options = network_options(card, "lncc", steps=steps)
-    refine_network(network, both_targets(Side(fixed.values), Side(moving.values), options.targets(1.0)), options, report=silent)
+    refine_network(
+        network, both_directions(Side(fixed.values), Side(moving.values), options.directions(1.0)), options, report=silent
+    )
 
 
 MEMORY: dict[str, Callable[[Prepared, Prepared, int], object]] = {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from RegistrationNetLib.geometry.deformation import identity_points
-from RegistrationNetLib.losses.direction import TargetOptions, both_targets
+from RegistrationNetLib.losses.direction import DirectionOptions, both_directions
 from RegistrationNetLib.losses.similarity import LNCC, SSD, Measure
 from RegistrationNetLib.models.composition import BothWays, Downsample, FunctionFromVectorField, TwoStep
 from RegistrationNetLib.models.layers.unet import TallUNet
@@ -172,8 +172,8 @@ def refined_maps(setting: Setting, run: Learnt, pair: Pair) -> BothWays:
     """The maps of a pair after the network's weights were fitted to it (IO)."""
     loss = run.objective.loss
     options = NetworkOptions(loss, learning_rate=IO_RATE, steps=setting.steps(IO_STEPS))
-    targets = both_targets(*unlabelled(pair).sides(), TargetOptions(loss.similarity, outside=loss.outside))
-    return refine_network(run.objective.network, targets, options, report=lambda _: None).maps
+    directions = both_directions(*unlabelled(pair).sides(), DirectionOptions(loss.similarity, outside=loss.outside))
+    return refine_network(run.objective.network, directions, options, report=lambda _: None).maps
 
 
 def still_points(pair: Pair) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from RegistrationNetLib.geometry.deformation import DisplacementField, identity_points
-from RegistrationNetLib.geometry.field_pair import Fields
+from RegistrationNetLib.geometry.field_pair import FieldPair
 from RegistrationNetLib.geometry.space import Grid
 
 
@@ -15,11 +15,11 @@ def grid(shape: tuple[int, ...], spacing_mm: float = 2.0) -> Grid:
     return Grid(shape, np.diag([*[spacing_mm] * len(shape), 1.0]))
 
 
-def smooth_fields(own: Grid) -> Fields:
+def smooth_fields(own: Grid) -> FieldPair:
     """Displacements that are linear in the world, so that interpolation is exact; the reverse is minus the forward."""
     points = identity_points(own.shape, torch.zeros(()))
     forward = 0.05 * points - 0.02
-    return Fields(own, DisplacementField(forward), DisplacementField(-forward))
+    return FieldPair(own, DisplacementField(forward), DisplacementField(-forward))
 
 
 @pytest.mark.parametrize("shape", [(11, 13), (9, 10, 11)])

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from RegistrationNetLib import Registration, register
 from RegistrationNetLib.devices import check_memory
 from RegistrationNetLib.errors import InputError, ResourceError
-from RegistrationNetLib.losses.direction import Side, both_targets
+from RegistrationNetLib.losses.direction import Side, both_directions
 from RegistrationNetLib.memory import FULL, HALF, RECOMPUTED, prediction_ways, refinement_ways, sparingly
 from RegistrationNetLib.models.carl import carl_network
 from RegistrationNetLib.models.catalogue import card_named
@@ -197,8 +197,8 @@ def test_the_refinement_of_a_network_is_that_of_the_cpu(name: str, card: Card) -
 
     def refined(device: torch.device) -> Tensor:
         images = [image.to(device) for image in (moving, fixed)]
-        targets = both_targets(Side(images[1]), Side(images[0]), options.targets(1.0))
-        found = refine_network(network.to(device), targets, options, report=lambda _: None)
+        directions = both_directions(Side(images[1]), Side(images[0]), options.directions(1.0))
+        found = refine_network(network.to(device), directions, options, report=lambda _: None)
         return mapped_lattice(found.maps.moving_from_fixed, fixed.shape[2:], images[1]).detach().cpu()
 
     expected = refined(torch.device("cpu"))
@@ -252,8 +252,8 @@ def test_a_refinement_that_does_not_fit_makes_steps_anew(card: Card) -> None:
     options = network_options(card_named("unigradicon"), "lncc", steps=1)
 
     def work() -> int:
-        targets = both_targets(Side(fixed), Side(moving), options.targets(1.0))
-        return refine_network(network, targets, options, report=lambda _: None).steps
+        directions = both_directions(Side(fixed), Side(moving), options.directions(1.0))
+        return refine_network(network, directions, options, report=lambda _: None).steps
 
     full, spared = peaks(card, [lambda way=way: sparingly((way,), card.device, work, remedy="") for way in (FULL, RECOMPUTED)])  # type: ignore[misc]
     assert spared < full

@@ -11,7 +11,7 @@ from RegistrationNetLib.geometry.layered_points import Layered, LayeredPoints
 from RegistrationNetLib.geometry.separable import bspline_matrix, on
 from RegistrationNetLib.losses import blockwise as module
 from RegistrationNetLib.losses.blockwise import BlockwiseComparison, blockwise
-from RegistrationNetLib.losses.direction import Target
+from RegistrationNetLib.losses.direction import Direction
 from RegistrationNetLib.losses.measure import Measure
 from RegistrationNetLib.losses.similarity import LNCC, NCC, SSD, SquaredLNCC
 
@@ -70,9 +70,9 @@ def test_loss_and_gradient_are_those_of_the_whole(shape: tuple[int, ...], measur
     points, coefficients = moved(shape)
     held = points.points(points.added.rest, points.box_of(slice(0, shape[0])))
     losses = [
-        Target(in_blocks, moving, outside=outside).loss(points),
-        Target(in_blocks, moving, outside=outside).loss(held),
-        Target(measure.against(fixed, mask), moving, outside=outside).loss(points),
+        Direction(in_blocks, moving, outside=outside).loss(points),
+        Direction(in_blocks, moving, outside=outside).loss(held),
+        Direction(measure.against(fixed, mask), moving, outside=outside).loss(points),
     ]
     gradients = [torch.autograd.grad(loss, coefficients, retain_graph=True)[0] for loss in losses]
     for loss, gradient in zip(losses[:2], gradients[:2], strict=True):
@@ -99,7 +99,7 @@ def test_without_a_gradient_the_loss_is_the_same() -> None:
     assert found is not None
     points, _ = moved(shape)
     with torch.no_grad():
-        torch.testing.assert_close(Target(found, moving).loss(points), Target(measure.against(fixed), moving).loss(points))
+        torch.testing.assert_close(Direction(found, moving).loss(points), Direction(measure.against(fixed), moving).loss(points))
 
 
 @pytest.mark.parametrize("case", ["a measure of the whole", "a small image", "a wide window", "a mask of nothing", "two pairs"])

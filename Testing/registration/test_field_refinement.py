@@ -24,7 +24,7 @@ from RegistrationNetLib.quality.known_pair import AppearanceOptions, known_pair
 from RegistrationNetLib.quality.known_warp import KnownMap, WarpOptions, error_mm
 from RegistrationNetLib.quality.phantom import head_phantom
 from RegistrationNetLib.registration import field_refinement
-from RegistrationNetLib.registration.field_refinement import FieldOptions, Fields, levels_for, refine_field
+from RegistrationNetLib.registration.field_refinement import FieldOptions, FieldPair, levels_for, refine_field
 from RegistrationNetLib.registration.measures import FIELD_MEASURES
 from RegistrationNetLib.registration.prepare import Prepared, prepared
 
@@ -139,7 +139,7 @@ def error_of(dim: int, field: DisplacementField) -> tuple[float, float]:
 
 
 @lru_cache
-def refined_head(dim: int, smoothness: float = 1.0) -> Fields:
+def refined_head(dim: int, smoothness: float = 1.0) -> FieldPair:
     fixed, moving, *_ = warped_head(dim)
     return refine_field(fixed, moving, replace(OPTIONS, smoothness=smoothness), silent)
 
@@ -162,7 +162,7 @@ def test_both_directions_undo_each_other_without_folding(dim: int) -> None:
         assert float(jacobian_determinant(there.on_lattice()).min()) > 0
 
 
-def log_sd(fields: Fields) -> float:
+def log_sd(fields: FieldPair) -> float:
     return float(jacobian_determinant(fields.moving_from_fixed.on_lattice()).log().std())
 
 

@@ -9,7 +9,7 @@ import torch
 
 from RegistrationNetLib.errors import GeometryError
 from RegistrationNetLib.geometry.deformation import DisplacementField, identity_points, jacobian_determinant
-from RegistrationNetLib.geometry.field_pair import Fields
+from RegistrationNetLib.geometry.field_pair import FieldPair
 from RegistrationNetLib.geometry.smooth_noise import smooth_noise
 from RegistrationNetLib.geometry.space import Grid, field_transform, grid_of, image_on, world_displacement
 from RegistrationNetLib.quality.assessment import jacobian_image
@@ -31,7 +31,7 @@ def bent(dim: int = 3, strength: float = 1.2, seed: int = 0) -> Solution:
     noise = smooth_noise((SIDE,) * dim, 5.0, torch.Generator().manual_seed(seed), channels=dim)
     field = strength * noise / (SIDE - 1)
     alignment = np.diag([*[1.05] * dim, 1.0])
-    return Solution(alignment, Fields(grid(dim=dim), DisplacementField(field), DisplacementField(-field)))
+    return Solution(alignment, FieldPair(grid(dim=dim), DisplacementField(field), DisplacementField(-field)))
 
 
 def mask(*balls: tuple[tuple[float, ...], float], numbered: bool = False, dim: int = 3) -> sitk.Image:
@@ -94,7 +94,7 @@ def test_bodies_that_touch_and_move_differently_are_refused() -> None:
         GeometryError, match=r"Body 1 of the rigid mask and body 2 of the rigid mask touch each other at \(.*\) mm and move"
     ):
         keeping_shape(bent(strength=2.0), bodies_of(where, None), grid_of(where))
-    still = Solution(np.eye(4), Fields(grid(), *(DisplacementField(torch.zeros(1, 3, *[SIDE] * 3)) for _ in range(2))))
+    still = Solution(np.eye(4), FieldPair(grid(), *(DisplacementField(torch.zeros(1, 3, *[SIDE] * 3)) for _ in range(2))))
     kept = keeping_shape(still, bodies_of(where, None), grid_of(where))
     assert float(kept.fields.moving_from_fixed.displacement.abs().max()) < 1e-6
 

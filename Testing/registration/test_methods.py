@@ -14,7 +14,7 @@ import torch
 from RegistrationNetLib import register
 from RegistrationNetLib.errors import InputError, ResourceError
 from RegistrationNetLib.geometry.deformation import DisplacementField
-from RegistrationNetLib.geometry.field_pair import Fields
+from RegistrationNetLib.geometry.field_pair import FieldPair
 from RegistrationNetLib.models.catalogue import Card, card_named, cards
 from RegistrationNetLib.registration.method import Asked, Method, Settings, Solution, Task, field_mb
 from RegistrationNetLib.registration.methods import METHODS, method_of
@@ -155,7 +155,7 @@ class Shifted(Method):
         grid = task.fixed.grid
         displacement = torch.zeros(1, grid.dim, *grid.shape)
         displacement[:, 0] = 0.1 * task.settings.steps
-        return Solution(task.alignment, Fields(grid, *(DisplacementField(sign * displacement) for sign in (1, -1))))
+        return Solution(task.alignment, FieldPair(grid, *(DisplacementField(sign * displacement) for sign in (1, -1))))
 
 
 class Steps:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from RegistrationNetLib.errors import Cancelled, RefinementError
-from RegistrationNetLib.losses.direction import Side, Target, both_targets
+from RegistrationNetLib.losses.direction import Direction, Side, both_directions
 from RegistrationNetLib.losses.similarity import LNCC, MINDSSC, SSD, SquaredLNCC
 from RegistrationNetLib.models.catalogue import card_named
 from RegistrationNetLib.models.composition import Downsample, FunctionFromVectorField, TwoStep, both_ways, mapped_lattice
@@ -65,8 +65,8 @@ def pair(seed: int = 0) -> tuple[Tensor, Tensor]:
     return smooth_pair(SHAPE)
 
 
-def targets_of(options: NetworkOptions, moving: Side, fixed: Side, volume: float = 1.0) -> tuple[Target, Target]:
-    return both_targets(fixed, moving, options.targets(volume))
+def directions_of(options: NetworkOptions, moving: Side, fixed: Side, volume: float = 1.0) -> tuple[Direction, Direction]:
+    return both_directions(fixed, moving, options.directions(volume))
 
 
 def refined(
@@ -74,7 +74,7 @@ def refined(
 ) -> NetworkRefined:
     moving, fixed = sides or tuple(Side(image) for image in pair())
     network = tiny_network()
-    return refine_network(network, targets_of(options, moving, fixed, volume), options, seed=seed, report=silent)
+    return refine_network(network, directions_of(options, moving, fixed, volume), options, seed=seed, report=silent)
 
 
 def forward_map(found: NetworkRefined) -> Tensor:
@@ -117,7 +117,7 @@ def test_three_steps_are_those_of_the_published_package() -> None:
         oracle(moving, fixed)
         expected = oracle.phi_AB(oracle.identity_map)
     # The published package draws its points from torch's own generator, in the same order.
-    found = refine_network(network, targets_of(options, Side(moving), Side(fixed)), options, seed=7, report=silent)
+    found = refine_network(network, directions_of(options, Side(moving), Side(fixed)), options, seed=7, report=silent)
     mapped = mapped_lattice(found.maps.moving_from_fixed, SHAPE, moving)
     started = mapped_lattice(before.moving_from_fixed, SHAPE, moving)
     assert (expected - started).abs().max() > 1e-6
@@ -133,7 +133,7 @@ def test_network_and_images_stay_bit_for_bit(grad: bool) -> None:
     moving, fixed = pair()
     before = [value.clone() for value in (moving, fixed, *network.state_dict().values())]
     with torch.set_grad_enabled(grad):
-        refine_network(network, targets_of(QUICK, Side(moving), Side(fixed)), QUICK, report=silent)
+        refine_network(network, directions_of(QUICK, Side(moving), Side(fixed)), QUICK, report=silent)
     after = (moving, fixed, *network.state_dict().values())
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert all(parameter.grad is None and parameter.requires_grad is grad for parameter in network.parameters())
@@ -149,7 +149,7 @@ def test_a_report_that_cancels_leaves_the_network_as_it_was() -> None:
 
     moving, fixed = pair()
     with pytest.raises(Cancelled):
-        refine_network(network, targets_of(QUICK, Side(moving), Side(fixed)), QUICK, report=cancel)
+        refine_network(network, directions_of(QUICK, Side(moving), Side(fixed)), QUICK, report=cancel)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -159,8 +159,8 @@ def test_a_report_that_cancels_leaves_the_network_as_it_was() -> None:
 def test_the_loss_falls() -> None:
     moving, fixed = pair()
     network = tiny_network()
-    targets = targets_of(QUICK, Side(moving), Side(fixed))
-    found = refine_network(network, targets, replace(QUICK, steps=40), report=silent)
+    directions = directions_of(QUICK, Side(moving), Side(fixed))
+    found = refine_network(network, directions, replace(QUICK, steps=40), report=silent)
 
     def loss(maps: Any) -> float:
         with torch.no_grad():
@@ -177,7 +177,7 @@ def test_it_ends_when_the_loss_no_longer_falls() -> None:
 def test_the_reported_fractions_rise_to_one() -> None:
     fractions: list[float] = []
     moving, fixed = pair()
-    refine_network(tiny_network(), targets_of(QUICK, Side(moving), Side(fixed)), QUICK, report=fractions.append)
+    refine_network(tiny_network(), directions_of(QUICK, Side(moving), Side(fixed)), QUICK, report=fractions.append)
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
 
@@ -222,7 +222,7 @@ def test_a_loss_that_is_not_finite_is_told() -> None:
         next(network.parameters()).fill_(float("nan"))
     moving, fixed = pair()
     with pytest.raises(RefinementError, match="infinite or NaN"):
-        refine_network(network, targets_of(QUICK, Side(moving), Side(fixed)), QUICK, report=silent)
+        refine_network(network, directions_of(QUICK, Side(moving), Side(fixed)), QUICK, report=silent)
 
 
 # what the cards say
