@@ -46,7 +46,7 @@ PLAN: dict[str, str] = {
         presets panel_binding panel_sight panel_words panel_inputs panel_devices panel_models panel_segments panel_checks
         panel_installation panel_presets panel_cursor panel_results panel_correct panel_run
     """,
-    "cli": "argument_values interruption console doctor train_commands cohort_commands commands main",
+    "cli": "argument_values interruption console option_pairs doctor point_commands model_commands weights_commands warping_commands evaluation_commands registration_commands train_commands cohort_commands main",
 }
 # Programs: `python -m RegistrationNetLib`, `python -m RegistrationNetLib.worker`; and the package itself, whose public names load on
 # first use.
@@ -56,7 +56,7 @@ PROGRAMS = ("__init__", "__main__", "worker")
 METHODS = ("direct", "trained_network", "constricon", "nephi")
 WORKING = ("network", "settings", "repeat_settings", "solve")
 # What is heavy is imported where Ctrl-C is already a clean end, and after the worker has begun to listen.
-IMPORTS_IN_FUNCTIONS = {("cli.main", "cli.commands"), ("slicer_bridge.worker", "slicer_bridge.services")}
+IMPORTS_IN_FUNCTIONS = {("slicer_bridge.worker", "slicer_bridge.services")}
 
 # Slicer's own process imports these; they must not bring torch, nor what is only there after an installation.
 LIGHT = [

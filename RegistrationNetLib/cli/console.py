@@ -1,4 +1,4 @@
-"""What a terminal shows: a progress bar that is true, and tables."""
+"""What a terminal shows: a progress bar that is true, tables, and warnings."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import shutil
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from ..io.warning import Warn
 from ..progress import Progress, ProgressCallback, silent
 
 REDRAW_SECONDS = 0.1
@@ -69,3 +71,18 @@ def painted(text: str, colour: str) -> str:
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         return text
     return f"{PAINT[colour]}{text}\033[0m"
+
+
+def wants_json(options: Namespace) -> bool:
+    """Whether a command that can print JSON is to."""
+    return getattr(options, "json", False)
+
+
+def warned(options: Namespace) -> Warn:
+    """Prints a warning in one line on stderr, unless all is to be quiet."""
+
+    def warn(text: str) -> None:
+        if not getattr(options, "quiet", False):
+            print(f"registrationnet: warning: {' '.join(text.split())}", file=sys.stderr)
+
+    return warn
