@@ -188,7 +188,7 @@ def test_what_the_library_imports_is_what_it_declares() -> None:
             re.MULTILINE,
         )
     }
-    extras = {"distributed", "itk", "matplotlib", "safetensors", "tomli"}
+    extras = {"argcomplete", "distributed", "itk", "matplotlib", "safetensors", "tomli"}
     host = {"slicer", "vtk", "qt", "sampledata"}
     foreign = imported - {name.lower() for name in sys.stdlib_module_names} - {"registrationnetlib"} - extras - host
     assert {"pillow" if name == "pil" else name for name in foreign} == declared

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,9 +12,9 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from ..io.warning import Warn
-from ..progress import Progress, ProgressCallback, silent
+from ..progress import ProgressCallback, silent
+from ..progress_bars import Drawing
 
-REDRAW_SECONDS = 0.1
 PAINT = {"green": "\033[32m", "amber": "\033[33m", "red": "\033[31m"}
 
 
@@ -29,32 +28,7 @@ def progress_bar(*, is_wanted: bool = True) -> Iterator[ProgressCallback]:
     columns, lines = shutil.get_terminal_size()
     layout = "{desc:<8.8} {percentage:3.0f}% |{bar:30}| {unit}"
     with tqdm(total=1.0, file=sys.stderr, leave=False, bar_format=layout, unit="", ncols=columns, nrows=lines) as bar:
-        yield _Drawing(bar)
-
-
-class _Drawing:
-    def __init__(self, bar: tqdm) -> None:  # type: ignore[type-arg]  # generic in what it iterates over; here over nothing
-        self._bar = bar
-        self._drawn_at = 0.0
-        self._stage = ""
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if progress.stage == self._stage and now - self._drawn_at < REDRAW_SECONDS:
-            return
-        self._drawn_at, self._stage = now, progress.stage
-        self._bar.n = progress.fraction
-        self._bar.set_description_str(progress.stage, refresh=False)
-        self._bar.unit = time_left(progress.seconds_left)
-        self._bar.refresh()
-
-
-def time_left(seconds: float | None) -> str:
-    """In words that a glance can take in."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d} left"
+        yield Drawing(bar)
 
 
 def table(rows: Sequence[Sequence[str]], *, indent: str = "  ") -> str:

@@ -47,7 +47,9 @@ def run_models_remove(options: Namespace, interruption: Interruption) -> int:
         freed = remove_unreadable(options.name)
     else:
         freed = remove(card)
-    if not options.quiet:
+    if wants_json(options):
+        print(json.dumps({"name": options.name, "freed_bytes": freed}, indent=2))
+    elif not options.quiet:
         print(f"{options.name}: {megabytes(freed)} freed" if freed else f"{options.name}: there was nothing to remove")
     return 0
 

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..choices import OPTIONS
 from ..io.image_files import read_transform, voxel_count
 from ..io.outputs import check_disk_space, check_folder_name, result_bytes, staged_folder, write_image
+from ..io.warning import Warn
 from ..quality.phantom import demo_pair
 from ..quality.truth import Truth, truth_of
+from ..registration.forecast import Forecast, forecast
 from ..registration.pipeline import Registration, register
-from .console import painted, progress_bar, table, warned
+from ..registration.request import REGIONS
+from .console import painted, progress_bar, table, wants_json, warned
 from .interruption import Interruption
 from .option_pairs import landmarks_of
 
 # Exit status of a registration that was done but is worse than what was required.
 WORSE_THAN_REQUIRED = 3
+# What `Registration.save` writes.
+RESULTS = ("transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz", "error_mm.nii.gz", "report.json", "report.html")
 
 
 def run_register(options: Namespace, interruption: Interruption) -> int:
-    """Register two images, and write all that comes out into a folder."""
-    check_folder_name(options.out_dir)
+    """Register two images, and write all that comes out into a folder; without a folder say what would be done."""
     warn = warned(options)
+    if options.out_dir is None:
+        return _tell_forecast(options, interruption, warn)
+    check_folder_name(options.out_dir)
     check_disk_space(options.out_dir, result_bytes(voxel_count(options.fixed), voxel_count(options.moving)))
     initial = read_transform(options.initial) if options.initial else None
     landmarks = landmarks_of(options, warn)
@@ -31,11 +42,7 @@ def run_register(options: Namespace, interruption: Interruption) -> int:
         result = register(
             options.fixed,
             options.moving,
-            **{name: getattr(options, name) for name in OPTIONS},
-            fixed_mask=options.fixed_mask,
-            moving_mask=options.moving_mask,
-            fixed_labels=options.fixed_labels,
-            moving_labels=options.moving_labels,
+            **_options_and_regions(options),
             fixed_landmarks=None if landmarks is None else landmarks.fixed_mm,
             moving_landmarks=None if landmarks is None else landmarks.moving_mm,
             landmark_labels=None if landmarks is None else landmarks.labels,
@@ -50,9 +57,51 @@ def run_register(options: Namespace, interruption: Interruption) -> int:
     interruption.too_late()
     for warning in result.facts["warnings"]:
         warn(warning)
-    if not options.quiet:
+    if wants_json(options):
+        print((options.out_dir / "report.json").read_text(encoding="utf-8"))
+    elif not options.quiet:
         _print_result(result, options.out_dir)
     return _status(result, options.require)
+
+
+def _options_and_regions(options: Namespace) -> dict[str, Any]:
+    """The options of `register`, and its masks and labels."""
+    return {name: getattr(options, name) for name in (*OPTIONS, *REGIONS)}
+
+
+def _tell_forecast(options: Namespace, interruption: Interruption, warn: Warn) -> int:
+    """Say what would be done, and what that takes; files of landmarks and transforms are read, too."""
+    if options.initial:
+        read_transform(options.initial)
+    landmarks_of(options, warn)
+    told = forecast(options.fixed, options.moving, **_options_and_regions(options))
+    needed_mb = result_bytes(math.prod(told.fixed["size"]), math.prod(told.moving["size"])) / 2**20
+    interruption.check()
+    for warning in told.warnings:
+        warn(warning)
+    if wants_json(options):
+        print(json.dumps(told.as_dict() | {"results": list(RESULTS), "results_mb": needed_mb}, indent=2))
+    elif not options.quiet:
+        print(table(list(_forecast_rows(told, needed_mb)), indent=""))
+        print("Nothing was done. To do it, name a folder for the results: registrationnet register FIXED MOVING OUT_DIR")
+    return 0
+
+
+def _forecast_rows(told: Forecast, needed_mb: float) -> Iterator[tuple[str, str]]:
+    for name, image in (("fixed", told.fixed), ("moving", told.moving)):
+        size, spacing = "×".join(map(str, image["size"])), "×".join(f"{one:.3g}" for one in image["spacing_mm"])
+        yield name, f"{size} voxels of {spacing} mm, modality {image['modality']}"
+    yield "method", f"{told.model}: {told.title}"
+    yield "weights", told.weights + ("" if told.weights != "missing" else f": registrationnet models download {told.model}")
+    yield "alignment", ", ".join(told.align) or "none"
+    yield "refinement", f"{told.refine}, {told.steps} steps" if told.steps else told.refine
+    across = f"; {' or '.join(told.across_contrasts)} if the aligned images turn out to have two contrasts"
+    yield "similarity", told.similarity + (across if told.across_contrasts else "")
+    yield "repeats", f"{told.repeats}, to see how far to trust it"
+    yield "resolution", f"{told.resolution_mm:.3g} mm"
+    yield "memory", f"about {told.memory_mb / 1024:.1f} GB on {told.device}; {told.free_mb / 1024:.1f} GB are free"
+    yield "time", "not known for a GPU" if told.seconds is None else f"about {told.seconds:.0f} s on two idle cores"
+    yield "results", f"{', '.join(RESULTS)}; {needed_mb:.0f} MB at most"
 
 
 def _status(result: Registration, required: str | None) -> int:
@@ -83,7 +132,9 @@ def run_demo(options: Namespace, interruption: Interruption) -> int:
         result.save(folder, truth=truth)
         interruption.check()
     interruption.too_late()
-    if not options.quiet:
+    if wants_json(options):
+        print((out_dir / "report.json").read_text(encoding="utf-8"))
+    elif not options.quiet:
         _print_result(result, out_dir)
         _print_truth(truth)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from ..models.catalogue import OWN_SUFFIX, Card, card_named, cards, read_own_car
 from ..models.checkpoint import check
 from ..models.weights import Check, download, import_file, import_own, weights_state
 from ..registration.methods import untrained_network
-from .console import progress_bar
+from .console import progress_bar, wants_json
 from .interruption import Interruption
 
 
@@ -39,7 +40,9 @@ def run_models_import(options: Namespace, interruption: Interruption) -> int:
 
 
 def _print_ready(card: Card, path: Path, options: Namespace) -> None:
-    if not options.quiet:
+    if wants_json(options):
+        print(json.dumps({"name": card.name, "file": str(path), "sha256": weights_state(card).sha256}, indent=2))
+    elif not options.quiet:
         print(f"{card.name} is ready: {path}")
         print(f"SHA-256 {weights_state(card).sha256}; whatever comes later under this name must have it too.")
 
