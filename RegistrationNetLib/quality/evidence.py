@@ -7,9 +7,11 @@ that the map of errors works with are in voxels of that lattice.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
+import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -17,8 +19,9 @@ from torch import Tensor
 
 from ..geometry.deformation import vector_length
 from ..geometry.separable import apply_along_axes, blur_matrix, on
+from ..geometry.space import Array as Matrix
 from ..geometry.space import Grid
-from .likeness import Pose, best_other_pose, body, local_correlation
+from .likeness import Pose, best_other_pose, body, local_correlation, score_as_they_lie
 
 Array = NDArray[np.floating]
 
@@ -37,11 +40,13 @@ FLAT = 1e-4
 class Repeats:
     """Where repeats of a registration take the points of a lattice of fixed, in mm of moving: [repeats, dim, *shape], float64.
 
-    `asked` tells how many were asked for; those that are missing failed, and `failure` is what the first of them said.
+    `asked` tells how many were asked for; those that are missing failed, and `failure` is what the first of them said. They worked
+    on voxels with an edge of `voxel_mm`.
     """
 
     points_mm: Tensor
     asked: int
+    voxel_mm: float
     failure: str = ""
 
 
@@ -59,6 +64,9 @@ class Seen:
         repeats: where repeats do.
         moving_overlap: share of moving's body that the registration reaches from fixed.
         volume_factor: determinant of the affine part.
+        voxel_mm: edge of the voxels on which the registration was found.
+        near_pose: moving through the affine part that is best near another pose, where it is known there, as [1, 1, *shape] each;
+            the pose is a world matrix that comes before the affine part. None where that leads back to what was found.
     """
 
     grid: Grid
@@ -73,6 +81,8 @@ class Seen:
     repeats: Repeats
     moving_overlap: float
     volume_factor: float
+    voxel_mm: float
+    near_pose: Callable[[Matrix], tuple[Tensor, Tensor] | None]
 
 
 @dataclass(frozen=True)
@@ -91,9 +101,12 @@ class Evidence:
             of the structure tensor, which bounds the variance of any estimate of the place (Cramér and Rao).
         rim: share of what surrounds a voxel that is not body.
         bending_vox: displacement beside the affine part.
+        beyond_vox: how far a voxel is from the nearest one with a counterpart in moving's field of view; 0 where it has one.
         spread_vox: root mean square distance of the repeats from the result; None without repeats.
         repeats_asked: how many repeats were asked for, and `repeat_failure` why one failed.
         repeats_off_mm: of each repeat that was done, how far from the result it ends, in the median over the body.
+        fineness: edge of the voxels on which the registration was found, as a share of those of the lattice; and `repeats_fineness`
+            as a share of those on which the repeats worked (1 without repeats).
         body_mm: diameter of a ball of the body's volume (disc, in 2-D).
     """
 
@@ -108,16 +121,19 @@ class Evidence:
     ambiguity: Array
     rim: Array
     bending_vox: Array
+    beyond_vox: Array
     spread_vox: Array | None
     repeats_asked: int
     repeat_failure: str
     repeats_off_mm: tuple[float, ...]
+    fineness: float
+    repeats_fineness: float
     body_mm: float
 
     @property
     def voxel_mm(self) -> float:
         """Edge of a cube of the volume of a voxel of the lattice."""
-        return float(np.prod(self.grid.spacing_mm) ** (1 / self.grid.dim))
+        return edge_mm(self.grid)
 
     @property
     def pose_doubt(self) -> float:
@@ -152,10 +168,10 @@ def evidence_of(seen: Seen) -> Evidence:
     tissue = tissue if bool(tissue.any()) else seen.counted
     compared = tissue & seen.inside
     squared = local_correlation(seen.warped, seen.fixed, seen.inside).square() * seen.inside
-    here, other = best_other_pose(seen.fixed, seen.aligned, _widened(tissue) & seen.inside_aligned)
+    here, other = _poses(seen, _widened(tissue) & seen.inside_aligned)
     reached = float(compared.sum()) / max(float(tissue.sum()), 1.0)
     spread = _spread_mm(seen)
-    voxel_mm = float(np.prod(seen.grid.spacing_mm) ** (1 / seen.grid.dim))
+    voxel_mm = edge_mm(seen.grid)
     volume = float(tissue.sum()) * float(np.prod(seen.grid.spacing_mm))
     return Evidence(
         grid=seen.grid,
@@ -169,12 +185,43 @@ def evidence_of(seen: Seen) -> Evidence:
         ambiguity=_plain(_ambiguity(seen.fixed)),
         rim=_plain(1 - _blurred(tissue.double(), RIM_VOX)),
         bending_vox=_plain(vector_length(seen.points_mm - seen.aligned_mm)) / voxel_mm,
+        beyond_vox=_distance_vox(seen.inside[0, 0].numpy()),
         spread_vox=None if spread is None else _plain(_blurred(spread, SPREAD_VOX)) / voxel_mm,
         repeats_asked=seen.repeats.asked,
         repeat_failure=seen.repeats.failure,
         repeats_off_mm=tuple(_medians(seen, tissue)),
+        fineness=seen.voxel_mm / voxel_mm,
+        repeats_fineness=seen.voxel_mm / seen.repeats.voxel_mm if seen.repeats.asked else 1.0,
         body_mm=2 * (volume / {2: math.pi, 3: 4 / 3 * math.pi}[seen.grid.dim]) ** (1 / seen.grid.dim),
     )
+
+
+def edge_mm(grid: Grid) -> float:
+    """Edge of a cube (square, in 2-D) as large as a voxel of `grid`."""
+    return float(np.prod(grid.spacing_mm) ** (1 / grid.dim))
+
+
+def _poses(seen: Seen, mask: Tensor) -> tuple[float, Pose]:
+    """The score of the images as the affine part was found, and the best other pose with the score of the affine part that is best near it.
+
+    What was found has had its affine part improved, so the other one must have that too: the halves of a head lie no more along
+    the axes of the lattice than the head does.
+    """
+    here, other = best_other_pose(seen.fixed, seen.aligned, mask)
+    world = seen.grid.world_from_voxel @ other.voxels(mask) @ np.linalg.inv(seen.grid.world_from_voxel)
+    near = seen.near_pose(world)
+    if near is None:
+        return here, other
+    return here, replace(other, score=max(other.score, score_as_they_lie(seen.fixed, near[0], mask, near[1])))
+
+
+def _distance_vox(inside: NDArray[np.bool_]) -> Array:
+    """From each voxel to the nearest one inside, in voxels; from nothing, the diagonal of the lattice."""
+    if not inside.any():
+        return np.full(inside.shape, np.linalg.norm(inside.shape))
+    distance = sitk.SignedMaurerDistanceMap(sitk.GetImageFromArray(inside.astype(np.uint8)), False, False, False)
+    found: Array = np.maximum(sitk.GetArrayFromImage(distance).astype(np.float64), 0.0)
+    return found
 
 
 def _widened(mask: Tensor) -> Tensor:

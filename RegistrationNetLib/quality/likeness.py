@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..geometry.separable import apply_along_axes, blur_matrix, on
+from ..geometry.space import Array
 
 # Of the Gaussian that weighs the surroundings of a voxel, and what counts as no contrast there (intensities lie in [0, 1]).
 SIGMA_VOX, EPSILON = 2.0, 1e-3
@@ -86,6 +87,23 @@ class Pose:
     shift_vox: tuple[int, ...]
     score: float
 
+    def voxels(self, mask: Tensor) -> Array:
+        """Which voxel of moving as it was found lies at each voxel here, as a matrix [dim + 1, dim + 1]; `mask` is that of the search."""
+        dim = mask.dim() - 2
+        mirror, shift = np.eye(dim + 1), np.eye(dim + 1)
+        for axis in self.mirrored:
+            mirror[axis, axis], mirror[axis, -1] = -1.0, _twice_middle(mask)[axis]
+        shift[:-1, -1] = [-step for step in self.shift_vox]
+        return np.asarray(mirror @ shift)
+
+
+def score_as_they_lie(fixed: Tensor, moving: Tensor, mask: Tensor, reached: Tensor) -> float:
+    """The score of two images [1, 1, *shape] as they lie, over `mask`; what `moving` has not `reached` of it counts as unlike."""
+    one = surroundings(fixed, mask).normalized() * mask
+    other = surroundings(moving, mask & reached).normalized() * (mask & reached)
+    energy = float((one.square().sum() * other.square().sum()).sqrt().clamp_min(1e-12))
+    return abs(float((one * other).sum())) / energy
+
 
 def best_other_pose(fixed: Tensor, warped: Tensor, mask: Tensor) -> tuple[float, Pose]:
     """The score of the images as they lie, and the other pose (mirrored, turned by 180° or shifted) in which it is highest.
@@ -94,13 +112,13 @@ def best_other_pose(fixed: Tensor, warped: Tensor, mask: Tensor) -> tuple[float,
     """
     one, other = (surroundings(image, mask).normalized() * mask for image in (fixed, warped))
     axes = tuple(range(2, fixed.dim()))
-    middle = _middle(mask)
+    twice_middle = _twice_middle(mask)
     energy = float((one.square().sum() * other.square().sum()).sqrt().clamp_min(1e-12))
     spectrum = torch.fft.rfftn(one, dim=axes)
     is_near = _near(fixed.shape[2:])
     best, here = Pose((), (), -1.0), 0.0
     for count, mirrored in _mirrorings(len(axes)):
-        flipped = _flipped(other, mirrored, middle)
+        flipped = _flipped(other, mirrored, twice_middle)
         product = spectrum * torch.fft.rfftn(flipped, dim=axes).conj()
         scores = torch.fft.irfftn(product, s=fixed.shape[2:], dim=axes)[0, 0].abs() / energy
         if count == 0:
@@ -117,15 +135,16 @@ def _mirrorings(dim: int) -> list[tuple[int, tuple[int, ...]]]:
     return list(enumerate(chosen))
 
 
-def _middle(mask: Tensor) -> list[float]:
-    return [float(one.float().mean()) for one in mask[0, 0].nonzero().unbind(1)]
+def _twice_middle(mask: Tensor) -> list[int]:
+    """Along each axis, twice the voxel in the middle of what is masked."""
+    return [round(2 * float(one.float().mean())) for one in mask[0, 0].nonzero().unbind(1)]
 
 
-def _flipped(image: Tensor, mirrored: Sequence[int], middle: Sequence[float]) -> Tensor:
+def _flipped(image: Tensor, mirrored: Sequence[int], twice_middle: Sequence[int]) -> Tensor:
     """Mirrored about the middle of the body, to the nearest half voxel; what leaves the lattice comes in at its other end."""
     for axis in mirrored:
         size = image.shape[2 + axis]
-        image = image.flip(2 + axis).roll(round(2 * middle[axis]) - (size - 1), 2 + axis)
+        image = image.flip(2 + axis).roll(twice_middle[axis] - (size - 1), 2 + axis)
     return image
 
 

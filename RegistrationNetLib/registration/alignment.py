@@ -98,6 +98,17 @@ def align(
         return _Aligning(fixed, moving, is_squared, ticks, pull).found([*starts, _through(pairs, start, pull)], stages)
 
 
+def improved_nearby(fixed: Prepared, moving: Prepared, start: Array, measure: Measure) -> Array:
+    """The affine place nearest to the world matrix `start` (moving_from_fixed, a mirrored one too), on a coarse lattice and without a search."""
+    is_squared = measure.name not in OF_ONE_CONTRAST
+    overlap, view = _coarse(fixed, moving, COARSE_SIDE_VOX, is_squared=is_squared)
+    with threads_for(COARSE_SIDE_VOX**fixed.grid.dim):
+        placement = _placed([start], view)
+        for stage in ("rigid", "affine"):
+            placement = improved(overlap, placement, stage, steps=COARSE_STEPS, first_step=0.3, tick=lambda: None)
+    return np.asarray(placement.matrices()[0].numpy())
+
+
 def is_exchanged(fixed: Prepared, moving: Prepared) -> bool:
     """Whether the two are worked in the other order; of two images one always comes first, whichever is fixed."""
     return _rank(fixed) > _rank(moving)
@@ -181,6 +192,12 @@ def _through(pairs: LandmarkPairs, start: Array, pull: PairPull) -> Array:
     return best
 
 
+def _placed(matrices: Sequence[Array], view: View) -> Placement:
+    """Some places of an image, to be improved."""
+    middle, radius_mm = view.spread()
+    return Placement.at(np.stack(matrices), middle, unit_mm=float(np.mean(view.grid.spacing_mm)), radius_mm=radius_mm)
+
+
 class _Ticks:
     """Counts the steps of the work and reports their share."""
 
@@ -227,7 +244,7 @@ class _Aligning:
                 break
         self.tick.finish()
         # Images that lie well already stay where they are.
-        start = self._placed(starts[:1], view)
+        start = _placed(starts[:1], view)
         before, after = (float(losses(fine, one)[0]) for one in (start, placement))
         best = placement if before - after > STAGE_GAIN * before else start
         _check_overlap(float(fine.score(best.matrices()).share[0]))
@@ -236,23 +253,18 @@ class _Aligning:
     def _overlap(self, side_vox: int) -> tuple[Overlap, View]:
         return _coarse(self.fixed, self.moving, side_vox, is_squared=self.is_squared)
 
-    def _placed(self, matrices: Sequence[Array], view: View) -> Placement:
-        middle, radius_mm = view.spread()
-        unit_mm = float(np.mean(view.grid.spacing_mm))
-        return Placement.at(np.stack(matrices), middle, unit_mm=unit_mm, radius_mm=radius_mm)
-
     def _followed(self, starts: Sequence[Array], *, search: bool) -> Placement:
         """The best rigid place near one of the `starts`, or near what the search finds."""
         overlap, view = self._overlap(COARSE_SIDE_VOX)
         near = starts if search else [*starts, *self._explored(starts)]
         placement = improved(
-            overlap, self._placed(near, view), "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick, pull=self.pull
+            overlap, _placed(near, view), "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick, pull=self.pull
         )
         found = losses(overlap, placement, self.pull)
         best = placement.only([int(found.argmin())])
         if not search or found.min() < FITS:
             return best
-        far = self._placed(self._searched(starts[0]), view)
+        far = _placed(self._searched(starts[0]), view)
         far = improved(overlap, far, "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick, pull=self.pull)
         farther = losses(overlap, far, self.pull)
         if found.min() - farther.min() < CLEAR_GAIN * found.min():
@@ -266,7 +278,7 @@ class _Aligning:
         planes = dim * (dim - 1) // 2
         turns = EXPLORED_DEGREES * np.pi / 180 * np.concatenate([np.zeros((1, planes)), np.eye(planes), -np.eye(planes)])
         shifts = EXPLORED_SHARE * max(view.grid.extent_mm) * np.concatenate([np.zeros((1, dim)), np.eye(dim), -np.eye(dim)])
-        placement = self._placed([one for one in starts for _ in turns for _ in shifts], view)
+        placement = _placed([one for one in starts for _ in turns for _ in shifts], view)
         parameters = torch.zeros_like(placement.parameters)
         parameters[:, :planes] = torch.as_tensor(np.tile(np.repeat(turns, len(shifts), 0), (len(starts), 1)))
         parameters[:, :planes] *= placement.radius_mm / placement.unit_mm
@@ -289,7 +301,7 @@ class _Aligning:
                 poses += some
                 self.tick()
             candidates = [pose.matrix for pose in sorted(poses, key=lambda pose: -pose.score)[:FOLLOWED]]
-            placement = self._placed(candidates, view)
+            placement = _placed(candidates, view)
             placement = improved(overlap, placement, "rigid", steps=SEARCH_STEPS, first_step=0.5, tick=self.tick, pull=self.pull)
             found = losses(overlap, placement, self.pull)
             best += zip(found.tolist(), placement.matrices().numpy(), strict=True)

@@ -179,6 +179,10 @@ class Method(ABC):
             InputError: smoothness or steps break their rules.
         """
 
+    def worked_side_vox(self, card: Card, side: int) -> int:  # noqa: ARG002, for those that have a lattice of their own
+        """Along the longest side of the lattice on which it works, for an image with `side` voxels there."""
+        return side
+
     def repeat_side_vox(self, card: Card, coarse: int) -> int:  # noqa: ARG002, for those that have a lattice of their own
         """Along the longest side of the lattice on which a repeat works (see `repeats.py`), where `coarse` would be enough."""
         return coarse

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from ..errors import Cancelled, RegistrationNetError
-from ..geometry.deformation import DisplacementField, identity_points, sample
+from ..geometry.deformation import DisplacementField, identity_points, sample, vector_length
 from ..geometry.field_pair import affine_of
 from ..geometry.space import Array, Grid, lies_inside
 from ..memory import is_out_of_memory
 from ..progress import Progress, StageReport, Stages
-from ..quality.evidence import Evidence, Repeats, Seen, evidence_of, lattice_for
-from ..quality.likeness import body
-from .alignment import OF_ONE_CONTRAST, align
+from ..quality.evidence import Evidence, Repeats, Seen, edge_mm, evidence_of, lattice_for
+from ..quality.likeness import SHIFTED, body
+from .alignment import OF_ONE_CONTRAST, align, improved_nearby
 from .contrast import in_the_contrast_of
 from .correction import corrected
 from .landmark_pairs import LandmarkPairs
@@ -93,7 +93,7 @@ def repeated(solved: Solved, options: Options, count: int, lattice: Grid, report
         failure = failure or "; ".join(failed)
     report(1.0)
     together = torch.cat(found) if found else points_mm[:0]
-    return Repeats(together, count, failure)
+    return Repeats(together, count, edge_mm(_coarse(solved.fixed, options).grid), failure)
 
 
 @contextmanager
@@ -186,17 +186,35 @@ def seen_on(solved: Solved, lattice: Grid, repeats: Repeats) -> Seen:
     def inside(one: Prepared) -> Tensor:
         return counted if one.mask is None else counted & one.mask
 
-    moved = [aligned.values, warped.values]
-    if solved.options.judge.name not in OF_ONE_CONTRAST:
-        # By the curve that the whole registration shows: that of the affine part alone is blurred.
-        moved = [in_the_contrast_of(fixed.values, one, inside(warped), by=warped.values) for one in moved]
+    def in_fixed_contrast(one: Prepared, by: Prepared) -> Tensor:
+        if solved.options.judge.name in OF_ONE_CONTRAST:
+            return one.values
+        return in_the_contrast_of(fixed.values, one.values, inside(by), by=by.values)
+
+    def near_pose(pose: Array) -> tuple[Tensor, Tensor] | None:
+        placed = improved_nearby(solved.fixed, solved.moving, solution.alignment @ pose, solved.options.wide_measure)
+        placed_mm = affine_of(placed, points_mm)(points_mm)
+        if float(vector_length(placed_mm - aligned_mm).mean()) < 0.5 * SHIFTED * max(lattice.extent_mm):
+            return None
+        seen = _at(moving, placed_mm, lattice)
+        return in_fixed_contrast(seen, by=seen), inside(seen)
+
     return Seen(
-        grid=lattice, fixed=fixed.values, aligned=moved[0], warped=moved[1],
+        grid=lattice, fixed=fixed.values,
+        # By the curve that the whole registration shows: that of the affine part alone is blurred.
+        aligned=in_fixed_contrast(aligned, by=warped), warped=in_fixed_contrast(warped, by=warped),
         inside=inside(warped), inside_aligned=inside(aligned), counted=counted,
         points_mm=mapped_mm, aligned_mm=aligned_mm, repeats=repeats,
         moving_overlap=_reached(solution, moving, lattice),
         volume_factor=float(np.linalg.det(solution.alignment)),
+        voxel_mm=_worked_mm(solved), near_pose=near_pose,
     )  # fmt: skip
+
+
+def _worked_mm(solved: Solved) -> float:
+    """Edge of the voxels on which the method worked: those of the image, or coarser ones of its own."""
+    grid, side = solved.fixed.grid, max(solved.fixed.grid.shape)
+    return edge_mm(grid) * side / solved.options.method.worked_side_vox(solved.options.card, side)
 
 
 def _at(moving: Prepared, points_mm: Tensor, lattice: Grid) -> Prepared:

@@ -49,6 +49,9 @@ class TrainedNetwork(Method):
 
         return network_settings(asked)
 
+    def worked_side_vox(self, card: Card, side: int) -> int:
+        return min(side, max(network_shape(card)))
+
     def repeat_side_vox(self, card: Card, coarse: int) -> int:
         return max(coarse, *network_shape(card))
 

@@ -27,21 +27,33 @@ from RegistrationNetLib import Registration, register
 from RegistrationNetLib.errors import RegistrationNetError
 from RegistrationNetLib.geometry.space import Grid
 from RegistrationNetLib.quality import error_map
-from RegistrationNetLib.quality.error_map import ALONE, MODEL_FILE, REPEATED, ErrorModel, error_model, expected_error, features
+from RegistrationNetLib.quality.error_map import (
+    ALONE,
+    EITHER,
+    MODEL_FILE,
+    REPEATED,
+    ErrorModel,
+    error_model,
+    expected_error,
+    features,
+)
 from RegistrationNetLib.quality.evidence import Evidence
 from RegistrationNetLib.quality.likeness import Pose
 from RegistrationNetLib.quality.verdict import RIGHT_MM, WRONG_MM, WRONG_SHARE, Verdict, trust_marks, verdict_by_evidence
-from Testing.benchmarks.trust_pairs import SPLITS, pair_number, true_error_mm
+from Testing.benchmarks.trust_pairs import CYCLE, SPLITS, pair_number, true_error_mm
 
 Array = NDArray[np.floating]
 
-SPACING_MM = 6.0
+# The pairs have these in turn: one after another for each kind.
+SPACINGS_MM = (6.0, 4.5, 3.5, 6.0, 2.5)
 TRUST_FILE = Path(error_map.__file__).with_name(MODEL_FILE)
 NONLINEAR = ("warped", "cropped", "pose", "contrast")
 # Voxels of each pair that the laws are fitted to, and how strongly large coefficients are avoided.
 VOXELS, RIDGE = 1500, 3e-3
-MAPS = ("body", "agreement", "ambiguity", "rim", "bending_vox", "spread_vox")
-NUMBERS = ("likeness", "pose_score", "overlap", "volume_factor", "body_mm", "repeats_asked")
+MAPS = ("body", "agreement", "ambiguity", "rim", "bending_vox", "beyond_vox", "spread_vox")
+NUMBERS = (
+    "likeness", "pose_score", "overlap", "volume_factor", "body_mm", "repeats_asked", "fineness", "repeats_fineness",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class Judged:
 # ---- collecting ----
 
 
-def collect(split: str, folder: Path, *, pairs: int, part: tuple[int, int], spacing_mm: float) -> None:
+def collect(split: str, folder: Path, *, pairs: int, part: tuple[int, int]) -> None:
     """Register the pairs of `split` and keep their evidence in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -82,7 +94,7 @@ def collect(split: str, folder: Path, *, pairs: int, part: tuple[int, int], spac
         file = folder / f"{split}_{number:04d}.npz"
         if file.exists():
             continue
-        kind, source, pair = pair_number(split, number, spacing_mm)
+        kind, source, pair = pair_number(split, number, spacing_of(number))
         try:
             result = register(pair.fixed, pair.moving)
         except RegistrationNetError as error:
@@ -98,6 +110,11 @@ def collect(split: str, folder: Path, *, pairs: int, part: tuple[int, int], spac
             result.verdict,
             flush=True,
         )
+
+
+def spacing_of(number: int) -> float:
+    """Of the pair of that number, in mm."""
+    return SPACINGS_MM[(number + number // len(CYCLE)) % len(SPACINGS_MM)]
 
 
 def _keep(file: Path, kind: str, source: str, result: Registration, true: Array) -> None:
@@ -137,12 +154,12 @@ def calibrated(cases: Sequence[Judged]) -> dict[str, Any]:
     """What `trust.json` holds, from the pairs of the calibration."""
     known = [case for case in cases if case.error_mm.size]
     right, wrong = [case for case in cases if case.is_right], [case for case in cases if case.is_wrong]
-    laws = {"with repeats": _law(known, (*REPEATED, *ALONE)), "without repeats": _law(known, ALONE)}
+    laws = {"with repeats": _law(known, (*REPEATED, *EITHER)), "without repeats": _law(known, (*ALONE, *EITHER))}
     return {
         "about": {
             "made_by": "python -m Testing.benchmarks.trust calibrate",
             "pairs": len(cases), "right": len(right), "wrong": len(wrong),
-            "images": sorted({case.source for case in cases}), "spacing_mm": SPACING_MM,
+            "images": sorted({case.source for case in cases}), "spacings_mm": list(SPACINGS_MM),
         },
         "error": laws,
         "limits": _chosen_limits(right, wrong, laws),
@@ -366,7 +383,6 @@ def main() -> None:
     one.add_argument("folder", type=Path)
     one.add_argument("--pairs", type=int, default=300)
     one.add_argument("--part", default="1/1")
-    one.add_argument("--spacing-mm", type=float, default=SPACING_MM)
     commands.add_parser("calibrate").add_argument("folder", type=Path)
     one = commands.add_parser("judge")
     one.add_argument("folder", type=Path)
@@ -374,7 +390,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "collect":
         first, count = map(int, options.part.split("/"))
-        collect(options.split, options.folder, pairs=options.pairs, part=(first, count), spacing_mm=options.spacing_mm)
+        collect(options.split, options.folder, pairs=options.pairs, part=(first, count))
     elif options.command == "calibrate":
         content = calibrated(list(collected(options.folder, "calibration")))
         TRUST_FILE.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

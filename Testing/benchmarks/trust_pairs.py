@@ -22,6 +22,7 @@ from RegistrationNetLib.quality.known_warp import WarpOptions
 from RegistrationNetLib.quality.phantom import head_phantom
 from Testing.benchmarks.known_warps import data_folder
 
+# Images are made at this spacing, and pairs that are finer from the images as they are.
 SOURCE_MM = 2.5
 SPLITS: Mapping[str, tuple[str, ...]] = {
     "calibration": ("mni", "MRBrainTumor1", *(f"labels{number}" for number in range(1, 11)), *(f"phantom{n}" for n in range(4))),
@@ -62,13 +63,15 @@ class Draw:
 
 
 @lru_cache(maxsize=40)
-def source_image(name: str) -> sitk.Image:
-    """The image `name` at 2.5 mm, if it is finer; of a map of labels with a random intensity for each.
+def source_image(name: str, *, fine: bool = False) -> sitk.Image:
+    """The image `name` at 2.5 mm, if it is finer, or as `fine` as it is; of a map of labels with a random intensity for each.
 
     Raises:
         FileNotFoundError: it is not there.
     """
     image = _read(name)
+    if fine:
+        return image
     grid = _grid(image, SOURCE_MM)
     blurred = sitk.SmoothingRecursiveGaussian(
         image, [max(0.3, 0.5 * math.sqrt(max(0.0, SOURCE_MM**2 - step**2))) for step in image.GetSpacing()]
@@ -113,7 +116,7 @@ def _grid(image: sitk.Image, spacing_mm: float) -> Grid:
 
 
 def _warped(draw: Draw, *, warp: WarpOptions | None = None, appearance: AppearanceOptions | None = None) -> TrustPair:
-    image, random = source_image(draw.source), draw.random
+    image, random = source_image(draw.source, fine=draw.spacing_mm < SOURCE_MM), draw.random
     is_ct = draw.source == "lung"
     if appearance is None:
         appearance = AppearanceOptions(

@@ -33,10 +33,13 @@ def evidence(*, dim: int = 3, spacing_mm: float = 4.0, **changed: Any) -> Eviden
         "ambiguity": flat + 50.0,
         "rim": flat,
         "bending_vox": flat + 0.2,
+        "beyond_vox": flat,
         "spread_vox": flat + 0.1,
         "repeats_asked": 2,
         "repeat_failure": "",
         "repeats_off_mm": (0.4, 0.5),
+        "fineness": 1.0,
+        "repeats_fineness": 1.0,
         "body_mm": 160.0,
     }
     return Evidence(**{**made, **changed})

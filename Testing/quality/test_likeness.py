@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from RegistrationNetLib.geometry.smooth_noise import smooth_noise
-from RegistrationNetLib.quality.likeness import best_other_pose, body, local_correlation
+from RegistrationNetLib.quality.likeness import Pose, best_other_pose, body, local_correlation, score_as_they_lie
 
 
 def noise(seed: int, shape: tuple[int, ...] = (20, 22, 24), sigma_vox: float = 1.5) -> torch.Tensor:
@@ -50,6 +51,33 @@ def test_an_image_that_lies_elsewhere_is_found_there() -> None:
     assert other.mirrored == ()
     assert other.shift_vox in ((-5, 0, 6), (5, 0, -6))
     assert other.score > 0.9 > here
+
+
+@pytest.mark.parametrize("pose", [Pose((0, 2), (0, 0, 0), 1.0), Pose((1,), (2, -3, 1), 1.0), Pose((), (0, 4, 0), 1.0)])
+def test_the_voxels_of_a_pose_are_those_at_which_the_images_match(pose: Pose) -> None:
+    mask = torch.zeros(1, 1, 20, 22, 24, dtype=torch.bool)
+    mask[..., 4:15, 5:17, 3:20] = True  # its middle is not that of the lattice
+    moving = noise(0) * mask
+    matrix = pose.voxels(mask)
+    index = np.stack([*np.indices(moving.shape[2:]).reshape(3, -1), np.ones(moving[0, 0].numel())])
+    at = np.round(matrix @ index)[:3].astype(int)
+    inside = ((at >= 0) & (at < np.array(moving.shape[2:])[:, None])).all(0)
+    fixed = torch.zeros_like(moving)
+    fixed[0, 0].view(-1)[torch.from_numpy(np.flatnonzero(inside))] = moving[0, 0][tuple(torch.from_numpy(at[:, inside]))]
+    everything = torch.ones_like(mask)
+    _, found = best_other_pose(fixed, moving, mask)
+    assert found.mirrored == pose.mirrored
+    np.testing.assert_allclose(found.voxels(mask), matrix)
+    assert score_as_they_lie(fixed, fixed, everything, everything) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_what_is_not_reached_counts_as_unlike() -> None:
+    image = noise(0)
+    half = everywhere(image)
+    half[..., :12] = False
+    assert score_as_they_lie(image, image, everywhere(image), everywhere(image)) == pytest.approx(1.0, abs=1e-5)
+    assert 0.6 < score_as_they_lie(image, image, everywhere(image), half) < 0.8  # half of the energy: the root of 1/2
+    assert abs(score_as_they_lie(image, noise(1), everywhere(image), everywhere(image))) < 0.2
 
 
 def test_a_body_holds_what_it_encloses() -> None:

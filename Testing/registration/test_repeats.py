@@ -11,9 +11,13 @@ import torch
 
 from RegistrationNetLib import register
 from RegistrationNetLib.errors import Cancelled, InputError, RefinementError
-from RegistrationNetLib.geometry.space import Grid
+from RegistrationNetLib.geometry.space import Grid, grid_of
+from RegistrationNetLib.models.catalogue import card_named
+from RegistrationNetLib.quality.evidence import Evidence, Seen, evidence_of
+from RegistrationNetLib.quality.likeness import best_other_pose, score_as_they_lie
 from RegistrationNetLib.quality.phantom import DemoPair, demo_pair
 from RegistrationNetLib.registration import repeats as repeating
+from RegistrationNetLib.registration.methods import method_of
 from RegistrationNetLib.registration.perturbation import PerturbationOptions, random_perturbation
 from RegistrationNetLib.registration.prepare import Prepared
 from RegistrationNetLib.registration.repeats import lattice_mm
@@ -147,6 +151,71 @@ def test_repeats_can_be_cancelled() -> None:
         register(pair().fixed, pair().moving, **QUICK, repeats=1, progress=stop)
 
 
+def seen_of(monkeypatch: pytest.MonkeyPatch, moving: sitk.Image) -> Seen:
+    """What the evidence about a registered pair is found from."""
+    seen: list[Seen] = []
+
+    def spy(one: Seen) -> Evidence:
+        seen.append(one)
+        return evidence_of(one)
+
+    monkeypatch.setattr(repeating, "evidence_of", spy)
+    register(pair().fixed, moving, **QUICK, repeats=0)
+    return seen[0]
+
+
+def test_another_pose_is_improved_before_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moving is mirrored, and turned about an axis in which a head is not symmetric, so that its halves do not lie along the lattice."""
+    original = pair().moving
+    grid = grid_of(original)
+    turn = sitk.Euler3DTransform()
+    turn.SetCenter(grid.centre_mm.tolist())
+    turn.SetRotation(0.0, 0.15, 0.1)
+    mirror = np.flip(sitk.GetArrayFromImage(sitk.Resample(original, original, turn)), 2).copy()
+    moving = sitk.GetImageFromArray(mirror)
+    moving.CopyInformation(original)
+    seen = seen_of(monkeypatch, moving)
+    mask = seen.counted & seen.inside_aligned
+    here, other = best_other_pose(seen.fixed, seen.aligned, mask)
+    assert other.mirrored == (2,)
+    world = seen.grid.world_from_voxel @ other.voxels(mask) @ np.linalg.inv(seen.grid.world_from_voxel)
+    near = seen.near_pose(world)
+    assert near is not None
+    improved = score_as_they_lie(seen.fixed, near[0], mask, near[1])
+    assert improved > other.score + 0.03
+    found = evidence_of(seen)
+    assert found.pose_doubt > (1 - here) / (1 - other.score)
+    assert found.other_pose.mirrored == (2,)
+
+
+def test_a_pose_that_leads_back_to_what_was_found_is_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = seen_of(monkeypatch, pair().moving)
+    assert seen.near_pose(np.eye(4)) is None
+    nudge = np.eye(4)
+    nudge[0, 3] = 8.0
+    assert seen.near_pose(nudge) is None
+
+
+def test_it_is_known_how_fine_the_work_and_that_of_the_repeats_was() -> None:
+    made = demo_pair(3, shape=(50, 56, 50), spacing_mm=4.0)
+    once, none = (register(made.fixed, made.moving, **QUICK, repeats=count).evidence for count in (1, 0))
+    assert once.fineness == pytest.approx(4.0 / once.voxel_mm)
+    assert 4.0 / once.voxel_mm < 0.8
+    assert once.repeats_fineness == pytest.approx(39 / 55, rel=0.05)
+    assert none.repeats_fineness == 1.0
+    coarse = register(made.fixed, made.moving, **QUICK, repeats=0, resolution=8.0).evidence
+    assert coarse.fineness * coarse.voxel_mm == pytest.approx(8.0, rel=0.05)
+    assert coarse.fineness == 1.0
+
+
+def test_what_moving_does_not_show_is_far_from_what_it_shows() -> None:
+    made = pair()
+    found = register(made.fixed, made.moving[:, :, :13], align=(), steps=2, repeats=0).evidence
+    assert found.beyond_vox[2].max() == 0.0
+    assert found.beyond_vox[-1].min() == pytest.approx(found.beyond_vox[-2].min() + 1, abs=0.2)
+    assert found.beyond_vox[-1].max() < 14
+
+
 @pytest.mark.parametrize("refine", ["none", "field"])
 def test_a_network_is_asked_again_by_the_same_code(refine, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     narrow(monkeypatch)
@@ -158,6 +227,9 @@ def test_a_network_is_asked_again_by_the_same_code(refine, monkeypatch: pytest.M
         made.fixed, made.moving, model="small", weights=weights, refine=refine, steps=None if refine == "none" else 2
     )
     assert len(result.evidence.repeats_off_mm) == result.evidence.repeats_asked == 1
+    # Its lattice is finer than the images, which show no more than they do; and so is that of its repeat.
+    assert result.evidence.fineness * result.evidence.voxel_mm == pytest.approx(9.0)
+    assert result.evidence.repeats_fineness == pytest.approx(1.0)
     assert result.verdict.words in ("fits", "look closely", "does not fit")
     assert result.error_mm.GetSize() == made.fixed.GetSize()
 
@@ -166,3 +238,9 @@ def test_nephi_is_asked_again_by_the_same_code() -> None:
     made = pair()
     result = register(made.fixed, made.moving, model="nephi", align=("centre",), steps=2)
     assert len(result.evidence.repeats_off_mm) == 1
+
+
+def test_a_network_works_on_its_lattice_and_direct_on_that_of_the_images() -> None:
+    network, direct = (method_of(card_named(name)) for name in ("unigradicon", "direct"))
+    assert [network.worked_side_vox(card_named("unigradicon"), side) for side in (60, 400)] == [60, 175]
+    assert direct.worked_side_vox(card_named("direct"), 400) == 400
