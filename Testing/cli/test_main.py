@@ -722,19 +722,13 @@ def test_ctrl_c_at_any_moment_leaves_nothing(place: Place, seconds: float, numbe
     assert left_behind(place) == set()
 
 
-# what the README says
+# what the README says; that its commands are understood is seen in Testing/test_documentation.py
 
 
 def readme_commands() -> list[str]:
     blocks = re.findall(r"```(\w*)\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     lines = "\n".join(block for language, block in blocks if language == "bash").replace("\\\n", " ").splitlines()
     return [line.strip() for line in lines if line.strip().startswith("registrationnet ")]
-
-
-@pytest.mark.parametrize("line", readme_commands())
-def test_the_commands_of_the_readme_are_understood(line: str) -> None:
-    words = shlex.split(line, comments=True)[1:]
-    assert parser().parse_args(words).command in COMMANDS
 
 
 def test_the_readme_shows_every_command() -> None:
