@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -17,7 +18,7 @@ from .native_paths import printable
 
 Parameters = Mapping[str, list[str]]
 # By the name of elastix and the dimension: how to make the transform whose parameters these are.
-LINEAR: Mapping[tuple[str, int], Callable[[], sitk.Transform]] = {
+LINEAR: Mapping[tuple[str, int], Callable[[], Any]] = {
     ("TranslationTransform", 2): lambda: sitk.TranslationTransform(2),
     ("TranslationTransform", 3): lambda: sitk.TranslationTransform(3),
     ("EulerTransform", 2): sitk.Euler2DTransform,
@@ -98,7 +99,7 @@ def _one(path: Path, parameters: Parameters) -> sitk.Transform:
         )
     transform = LINEAR[kind, dim]()
     if kind != "TranslationTransform":
-        transform.SetFixedParameters(_numbers(path, parameters, "CenterOfRotationPoint", dim))
+        transform.SetCenter(_numbers(path, parameters, "CenterOfRotationPoint", dim))
     if isinstance(transform, sitk.Euler3DTransform):
         transform.SetComputeZYX(parameters.get("ComputeZYX", ["false"])[0] == "true")
     transform.SetParameters(_numbers(path, parameters, "TransformParameters", transform.GetNumberOfParameters()))

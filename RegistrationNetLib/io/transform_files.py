@@ -76,7 +76,7 @@ def read_transform(
         raise InputError(f"{name} cannot be opened ({error.strerror}). Check the path and who may read it.") from error
     except NATIVE_ERRORS as error:
         raise InputError(
-            f"{name} cannot be read as a transform ({native_reason(error)}). Check the file and its format."
+            f"{name} cannot be read as an ITK transform ({native_reason(error)}). Check the file and its format."
         ) from error
 
 

@@ -178,6 +178,11 @@ def test_fields_of_niftyreg_hold_positions_or_displacements_of_ras(tmp_path: Pat
     assert mapped(read_transform(path), points()) == pytest.approx(points() + bump(points()), abs=1e-4)
 
 
+def cubic_weights(rest: np.ndarray) -> np.ndarray:
+    """Of the four control points around, [4, 3]: cubic B-splines at the rest of the index, in [0, 1) along each axis."""
+    return np.array([(1 - rest) ** 3, 3 * rest**3 - 6 * rest**2 + 4, -3 * rest**3 + 3 * rest**2 + 3 * rest + 1, rest**3]) / 6
+
+
 def test_control_points_of_niftyreg_are_those_of_cubic_splines(tmp_path: Path) -> None:
     """The lattice of control points begins one before the image; between them, cubic B-splines blend four along each axis."""
     spacing = 5
@@ -264,6 +269,53 @@ def spline_parameters() -> dict[str, str]:
     }  # fmt: skip
 
 
+def turn(axis: int, angle: float) -> np.ndarray:
+    """A rotation about one axis."""
+    one, other = (axis + 1) % 3, (axis + 2) % 3
+    matrix = np.eye(3)
+    matrix[one, one] = matrix[other, other] = np.cos(angle)
+    matrix[one, other], matrix[other, one] = -np.sin(angle), np.sin(angle)
+    return matrix
+
+
+@pytest.mark.parametrize(("order", "axes"), [("false", (2, 0, 1)), ("true", (2, 1, 0))])
+def test_a_rotation_of_elastix_goes_by_its_order_of_axes(tmp_path: Path, order: str, axes: tuple[int, int, int]) -> None:
+    (tmp_path / "euler.txt").write_text(elastix_text("EulerTransform", EULER, ComputeZYX=f'"{order}"'))
+    rotation = np.linalg.multi_dot([turn(axis, EULER[axis]) for axis in axes])
+    there = (points() - CENTRE) @ rotation.T + CENTRE + EULER[3:]
+    assert mapped(read_transform(tmp_path / "euler.txt"), points()) == pytest.approx(there, abs=1e-9)
+
+
+def test_a_similarity_of_elastix_scales_about_its_centre(tmp_path: Path) -> None:
+    """Its rotation is a versor: the axis times the sine of half the angle."""
+    (tmp_path / "one.txt").write_text(elastix_text("SimilarityTransform", [0.0, 0.0, float(np.sin(0.2)), 3.0, 2.0, 1.0, 1.2]))
+    there = 1.2 * (points() - CENTRE) @ turn(2, 0.4).T + CENTRE + np.array([3.0, 2.0, 1.0])
+    assert mapped(read_transform(tmp_path / "one.txt"), points()) == pytest.approx(there, abs=1e-9)
+
+
+def test_a_plane_of_elastix_is_turned_too(tmp_path: Path) -> None:
+    text = elastix_text("EulerTransform", [0.3, 4.0, 5.0], FixedImageDimension="2", CenterOfRotationPoint="1.0 2.0")
+    (tmp_path / "plane.txt").write_text(text)
+    there = turn(2, 0.3)[:2, :2] @ np.array([9.0, -4.0]) + np.array([1.0, 2.0]) + np.array([4.0, 5.0])
+    assert read_transform(tmp_path / "plane.txt").TransformPoint((10.0, -2.0)) == pytest.approx(there, abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["BSplineTransform", "RecursiveBSplineTransform"])
+def test_splines_of_elastix_blend_the_coefficients_of_an_oblique_lattice(tmp_path: Path, kind: str) -> None:
+    values = np.random.default_rng(2).normal(scale=2.0, size=(3, 6, 6, 6))
+    (tmp_path / "spline.txt").write_text(elastix_text(kind, values.ravel().tolist(), **spline_parameters()))
+    found = read_transform(tmp_path / "spline.txt")
+    direction = np.reshape(FIXED.GetDirection(), (3, 3))
+    for point in points():
+        at = direction.T @ (point - FIXED.GetOrigin()) / 10.0 + 1.2
+        first = np.floor(at).astype(int) - 1
+        weights = cubic_weights(at - np.floor(at))
+        # Parameters are written with x fastest: [axis, z, y, x].
+        part = values[(slice(None), *(slice(one, one + 4) for one in first[::-1]))]
+        moved = np.einsum("k,j,i,ckji->c", weights[:, 2], weights[:, 1], weights[:, 0], part)
+        assert found.TransformPoint(point.tolist()) == pytest.approx(point + moved, abs=1e-9)
+
+
 def kinds() -> Iterator[tuple[str, str]]:
     yield "Euler", elastix_text("EulerTransform", EULER, ComputeZYX='"false"')
     yield "Euler, the other order", elastix_text("EulerTransform", EULER, ComputeZYX='"true"')
@@ -274,6 +326,7 @@ def kinds() -> Iterator[tuple[str, str]]:
     yield "recursive B-spline", elastix_text("RecursiveBSplineTransform", values, **spline_parameters())
 
 
+@pytest.mark.slow  # itk loads all that it has
 @pytest.mark.parametrize("text", [text for _, text in kinds()], ids=[name for name, _ in kinds()])
 def test_elastix_itself_takes_points_to_the_same_places(tmp_path: Path, text: str) -> None:
     itk = pytest.importorskip("itk")
@@ -488,7 +541,9 @@ def test_images_of_fsl_and_niftyreg_of_other_kinds_are_refused(tmp_path: Path) -
     )
     velocities = write_nifti(tmp_path / "vel.nii", zeros[:, :, :, None], intent=1007, name="NREG_TRANS", kind=5)
     refused(velocities, "is a transform of NiftyReg of the kind 5 in 3 dimensions; .* Make one by reg_transform")
-    holes = write_nifti(tmp_path / "nan.nii", zeros[:, :, :, None] + np.inf, intent=1007, name="NREG_TRANS", kind=1)
+    zeros[3, 4, 5, 1] = np.inf  # which ITK's own reader makes 0
+    refused(write_nifti(tmp_path / "1Warp.nii.gz", zeros[:, :, :, None], intent=1007), "holds displacements that are not finite")
+    holes = write_nifti(tmp_path / "nan.nii", zeros[:, :, :, None], intent=1007, name="NREG_TRANS", kind=1)
     refused(holes, "holds values that are not finite; .* Write it again")
 
 
@@ -496,7 +551,7 @@ def test_formats_and_names_are_checked_before_the_work(tmp_path: Path) -> None:
     refused(tmp_path / "any.h5", "There is no format 'ants' of transforms; the formats are auto, itk, .* Choose one", form="ants")
     refused(tmp_path / "any.h5", "There is no transform file .* Check the path")
     (tmp_path / "junk.h5").write_bytes(b"junk")
-    refused(tmp_path / "junk.h5", "cannot be read as a transform")
+    refused(tmp_path / "junk.h5", "cannot be read as an ITK transform")
     with pytest.raises(InputError, match="names no format of transforms; its suffix must be one of .h5 .* Rename it"):
         check_transform_name(tmp_path / "out.lta", has_grid=True)
     with pytest.raises(InputError, match="would be an image of displacements, which needs a grid; none came. Add --like FIXED"):
