@@ -1,4 +1,4 @@
-# make demo | test | check | bench | claims | gpu | clean. Needs Python ≥ 3.10 with pip, and a package index; everything goes into $(VENV).
+# make demo | test | check | docs | bench | claims | gpu | clean. Needs Python ≥ 3.10 with pip, and a package index; everything goes into $(VENV).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +8,7 @@ INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.
 TEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist loadfile --durations=25
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test check check-format check-lint check-types check-tests bench claims gpu clean
+.PHONY: demo test check check-format check-lint check-types check-tests docs bench claims gpu clean
 
 demo: $(VENV)/.library
 	$(VENV)/bin/registrationnet demo demo-output
@@ -30,6 +30,10 @@ check-types: $(VENV)/.check
 
 check-tests: $(VENV)/.check
 	$(TEST) --cov --cov-report=term
+
+# The site, in build/site; a warning ends it.
+docs: $(VENV)/.docs
+	$(RUN) -m sphinx -q --fresh-env --fail-on-warning --keep-going docs build/site
 
 bench: $(VENV)/.bench
 	$(RUN) -m Testing.benchmarks.accuracy $(BENCH)
@@ -68,4 +72,8 @@ $(VENV)/.check: $(VENV)/.test
 
 $(VENV)/.bench: $(VENV)/.test
 	@$(INSTALL) -e ".[bench]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.library
+	@$(INSTALL) -e ".[docs,cohort,train]"
 	@touch $@

@@ -90,7 +90,7 @@ class Evidence:
     """What speaks for a registration and what against it.
 
     Attributes:
-        grid: the lattice of the maps [*shape] below.
+        grid: the lattice of the maps below, each `[*shape]`.
         body: where fixed shows a body.
         likeness: mean squared local correlation within the body, 0 to 1.
         pose_score: how alike the images are after the affine part, and `other_pose`, the best other one.
