@@ -13,6 +13,8 @@ LANDMARK_USES = ("judge", "pull")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # How an image is read between its voxels when it is warped: the first two of images, the last two of labels.
 INTERPOLATIONS = ("linear", "bspline", "nearest", "label-gaussian")
+# Whose transforms are read from files; "auto" goes by what the file says.
+TRANSFORM_FORMATS = ("auto", "itk", "fsl", "freesurfer", "elastix", "niftyreg")
 # What can be required of a registration, the best first.
 VERDICTS = ("fits", "look-closely")
 

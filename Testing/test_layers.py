@@ -20,7 +20,7 @@ PLAN: dict[str, str] = {
     "": "version errors choices progress progress_bars devices memory interop",
     "geometry": "separable trilinear deformation pyramid space transform_slabs interpolation smooth_noise regularity field_pair layered_points margin point_velocity",
     "losses": "measure mind mutual_information overlap similarity label_overlap blockwise direction patches",
-    "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files nifti_headers nifti_missing mr_weighting dicom_headers dicom_series dicom image_files series_files image_sources label_images inputs outlying landmark_matching point_tables markups landmarks warping",
+    "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files nifti_headers nifti_missing mr_weighting dicom_headers dicom_series dicom image_files image_sources lattices matrix_files fsl_transforms freesurfer_transforms niftyreg_transforms elastix_transforms displacement_images transform_files series_files label_images inputs outlying landmark_matching point_tables markups landmarks warping",
     "models": """
         catalogue download weights checkpoint
         layers.layout layers.coarse_input layers.linear_end layers.unet layers.matrix layers.features layers.attention layers.exponential
@@ -46,7 +46,7 @@ PLAN: dict[str, str] = {
         presets panel_binding panel_sight panel_words panel_inputs panel_devices panel_models panel_segments panel_checks
         panel_installation panel_presets panel_cursor panel_results panel_correct panel_run
     """,
-    "cli": "argument_values interruption console option_pairs doctor point_commands model_commands weights_commands warping_commands evaluation_commands registration_commands train_commands cohort_commands main",
+    "cli": "argument_values interruption console option_pairs given_transform doctor point_commands model_commands weights_commands warping_commands evaluation_commands registration_commands train_commands cohort_commands main",
 }
 # Programs: `python -m RegistrationNetLib`, `python -m RegistrationNetLib.worker`; and the package itself, whose public names load on
 # first use.

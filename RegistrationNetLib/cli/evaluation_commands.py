@@ -10,16 +10,18 @@ from typing import Any
 import SimpleITK as sitk
 
 from ..errors import InputError
-from ..io.image_files import read_image, read_transform
+from ..io.image_files import read_image
 from ..quality.assessment import displacement, jacobian_image, jacobian_statistics, label_overlap, landmark_errors
 from .console import table, wants_json, warned
+from .given_transform import transform_of
 from .interruption import Interruption
 from .option_pairs import is_pair, landmarks_of
 
 
 def run_evaluate(options: Namespace, interruption: Interruption) -> int:
     """Say how good a transform is, by labels, landmarks and folds."""
-    transform = read_transform(options.transform) if options.transform else None
+    images = options.like or options.fixed_labels, options.moving_labels
+    transform = transform_of(options, fixed=images[0], moving=images[1]) if options.transform else None
     content = dict(_evaluation(options, transform))
     interruption.check()
     if not content:

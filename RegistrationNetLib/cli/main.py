@@ -21,7 +21,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from ..choices import ALIGNMENT_STAGES, DEVICES, INTERPOLATIONS, MODALITIES, REFINEMENTS, SIMILARITIES, VERDICTS
+from ..choices import (
+    ALIGNMENT_STAGES,
+    DEVICES,
+    INTERPOLATIONS,
+    MODALITIES,
+    REFINEMENTS,
+    SIMILARITIES,
+    TRANSFORM_FORMATS,
+    VERDICTS,
+)
 from ..errors import Cancelled, RegistrationNetError, is_out_of_memory_text
 from ..io.warning import DataWarning
 from ..models.catalogue import cards
@@ -48,6 +57,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "warp": ("warping_commands", "run_warp"),
     "jacobian": ("warping_commands", "run_jacobian"),
     "points": ("point_commands", "run_points"),
+    "convert": ("point_commands", "run_convert"),
     "evaluate": ("evaluation_commands", "run_evaluate"),
     "models list": ("model_commands", "run_models_list"),
     "models show": ("model_commands", "run_models_show"),
@@ -227,6 +237,7 @@ def parser() -> Parser:
     _add_warp(commands)
     _add_points(commands)
     _add_jacobian(commands)
+    _add_convert(commands)
     _add_evaluate(commands)
     _add_models(commands)
     _add_json(_add(commands, "doctor", "say whether this machine is ready, and what to do if not"))
@@ -378,6 +389,17 @@ def _add_jacobian(commands: Commands) -> None:
     one.add_argument("out", metavar="OUT", type=Path, help="image file; its suffix chooses the format")
     _add_transform(one, is_required=True)
     one.add_argument("--like", metavar="FIXED", required=True, help="the image whose grid the result has")
+
+
+def _add_convert(commands: Commands) -> None:
+    one = _add(commands, "convert", "write a transform in another format")
+    one.add_argument("transform", metavar="T", type=Path, help="as --transform of the other commands")
+    one.add_argument(
+        "out", metavar="OUT", type=Path,
+        help="transform file of ITK (.h5 .tfm .txt); or image of displacements in LPS mm, for ANTs (.nii.gz) or Slicer (.nrrd)",
+    )  # fmt: skip
+    one.add_argument("--like", metavar="FIXED", help="the image whose grid an image of displacements has")
+    _add_transform_format(one)
 
 
 def _add_evaluate(commands: Commands) -> None:
@@ -561,7 +583,22 @@ def _add_resume(one: argparse.ArgumentParser) -> None:
 
 
 def _add_transform(one: argparse.ArgumentParser, *, is_required: bool) -> None:
-    one.add_argument("--transform", metavar="T", type=Path, required=is_required, help="ITK transform file, LPS mm")
+    one.add_argument(
+        "--transform", metavar="T", type=Path, required=is_required,
+        help="transform file of ITK (transform.h5), FSL, FreeSurfer, elastix or NiftyReg, or image of displacements",
+    )  # fmt: skip
+    _add_transform_format(one)
+
+
+def _add_transform_format(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--transform-format", choices=TRANSFORM_FORMATS, default="auto",
+        help="whose transform it is; default: what the file says, which a bare matrix does not",
+    )  # fmt: skip
+    for side in ("fixed", "moving"):
+        one.add_argument(
+            f"--transform-{side}", metavar="FILE", help=f"the {side} image of a transform of FSL, where the command has no other"
+        )
 
 
 def _add_json(one: argparse.ArgumentParser | argparse._MutuallyExclusiveGroup) -> None:

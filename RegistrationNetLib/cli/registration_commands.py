@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..choices import OPTIONS
-from ..io.image_files import read_transform, voxel_count
+from ..io.image_files import voxel_count
 from ..io.outputs import check_disk_space, check_folder_name, result_bytes, staged_folder, write_image
+from ..io.transform_files import read_transform
 from ..io.warning import Warn
 from ..quality.phantom import demo_pair
 from ..quality.truth import Truth, truth_of

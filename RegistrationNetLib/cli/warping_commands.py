@@ -11,20 +11,21 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from ..errors import InputError
-from ..io.image_files import read_image, read_transform
+from ..io.image_files import read_image
 from ..io.label_images import looks_like_labels
 from ..io.native_paths import printable
 from ..io.outputs import IMAGE_SUFFIXES, check_folder_name, check_image_name, check_picture, staged_folder, write_image
 from ..io.warping import Reading, warp_series
 from ..quality.assessment import jacobian_image
 from .console import warned
+from .given_transform import transform_of
 from .interruption import Interruption
 
 
 def run_warp(options: Namespace, interruption: Interruption) -> int:
     """Carry images onto the grid of another by a transform: one into a file, several into a folder, all or none."""
     warn = warned(options)
-    transform = read_transform(options.transform)
+    transform = transform_of(options, fixed=options.like, moving=options.image[0])
     targets = _warp_targets(options, dim=transform.GetDimension())
     like = read_image(options.like, warn)
     with _together(options, targets) as written:
@@ -97,7 +98,7 @@ def _is_labels(options: Namespace, source: str, image: sitk.Image) -> bool:
 
 def run_jacobian(options: Namespace, interruption: Interruption) -> int:
     """Write the Jacobian determinant of a transform on the grid of an image."""
-    transform = read_transform(options.transform)
+    transform = transform_of(options, fixed=options.like)
     check_image_name(options.out, dim=transform.GetDimension())
     like = read_image(options.like, warned(options))
     check_picture(options.out, like, sitk.sitkFloat32)

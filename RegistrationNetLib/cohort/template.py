@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..geometry.deformation import DisplacementField
 from ..geometry.space import Grid, displacements_mm, grid_of, inverse_transform_from_map
-from ..io.image_files import read_image, read_transform
+from ..io.image_files import read_image
 from ..io.inputs import checked_image
 from ..io.native_paths import printable
 from ..io.outputs import check_folder_name, staged_folder, write_image
+from ..io.transform_files import read_transform
 from ..io.warping import warp_image
 from ..progress import Progress, ProgressCallback, silent
 from ..quality.assessment import ErrorStatistics, error_statistics

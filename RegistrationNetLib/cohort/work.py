@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 from ..errors import Cancelled, OutputError, RegistrationNetError, ResourceError
-from ..io.image_files import read_transform, voxel_count
+from ..io.image_files import voxel_count
 from ..io.landmark_matching import matched
 from ..io.landmarks import read_points
 from ..io.outputs import check_disk_space, result_bytes
+from ..io.transform_files import read_transform
 from ..progress import Progress
 from ..registration.pipeline import register
 from .estimate import memory_mb_of

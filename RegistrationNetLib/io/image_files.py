@@ -1,4 +1,4 @@
-"""Images and transforms from files, each checked for what ITK's own reader does not look at."""
+"""Images from files, each checked for what ITK's own reader does not look at."""
 
 from __future__ import annotations
 
@@ -76,24 +76,3 @@ def voxel_count(path: str | os.PathLike[str]) -> int:
         return math.prod(reader.GetSize())
     except (OSError, ValueError, RuntimeError):
         return 0
-
-
-def read_transform(source: str | os.PathLike[str] | sitk.Transform) -> sitk.Transform:
-    """A transform from an ITK transform file (.h5, .tfm, .mat, .txt), or the transform itself.
-
-    Raises:
-        InputError: missing or unreadable.
-    """
-    if isinstance(source, sitk.Transform):
-        return source
-    path = Path(source)
-    name = printable(path)
-    try:
-        if not path.is_file():
-            raise InputError(f"There is no transform file {name}. Check the path.")
-        with native_messages_dropped(), native_path(path) as native:
-            return sitk.ReadTransform(native)
-    except OSError as error:
-        raise InputError(f"{name} cannot be opened ({error.strerror}). Check the path and who may read it.") from error
-    except NATIVE_ERRORS as error:
-        raise InputError(f"{name} cannot be read as an ITK transform ({native_reason(error)}). Check the file.") from error

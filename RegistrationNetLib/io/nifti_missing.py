@@ -19,19 +19,22 @@ def with_missing(path: Path, data: Path, image: sitk.Image) -> sitk.Image:
         data: the file with the voxels, which is another one for a pair .hdr and .img; known to hold them all.
     """
     kind = image.GetMetaData("datatype") if image.HasMetaDataKey("datatype") else ""
-    if kind not in (FLOAT32, FLOAT64) or image.GetNumberOfComponentsPerPixel() != 1:
+    if kind not in (FLOAT32, FLOAT64):
         return image
+    parts = image.GetNumberOfComponentsPerPixel()
     start = int(float(image.GetMetaData("vox_offset"))) if data == path else 0
     order = _order(path)
     found = np.frombuffer(
-        _content(data), dtype=f"{order}f{4 if kind == FLOAT32 else 8}", count=image.GetNumberOfPixels(), offset=start
+        _content(data), dtype=f"{order}f{4 if kind == FLOAT32 else 8}", count=parts * image.GetNumberOfPixels(), offset=start
     )
     if np.isfinite(found).all():
         return image
     array = sitk.GetArrayFromImage(image)
-    missing = ~np.isfinite(found).reshape(array.shape)
-    array[missing] = found.reshape(array.shape)[missing]
-    restored = sitk.GetImageFromArray(array)
+    # A file holds one part of all vectors after the other, an image all parts of one vector together.
+    found = np.moveaxis(found.reshape(parts, *image.GetSize()[::-1]), 0, -1).reshape(array.shape)
+    missing = ~np.isfinite(found)
+    array[missing] = found[missing]
+    restored = sitk.GetImageFromArray(array, isVector=parts > 1)
     restored.CopyInformation(image)
     for key in image.GetMetaDataKeys():
         restored.SetMetaData(key, image.GetMetaData(key))

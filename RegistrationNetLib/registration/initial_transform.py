@@ -16,10 +16,10 @@ import torch
 from ..errors import GeometryError, InputError
 from ..geometry.deformation import DisplacementField, identity_points
 from ..geometry.space import Array, Grid, affine_matrix, grid_of, inverse_transform_from_map, points_of_transform
-from ..io.image_files import read_transform
 from ..io.inputs import Pair
 from ..io.landmarks import mapped
 from ..io.outlying import without_padding
+from ..io.transform_files import read_transform
 from ..io.warping import LABELS, warp_image
 from .landmark_pairs import LandmarkPairs
 

@@ -15,7 +15,7 @@ from ..geometry.deformation import DisplacementField, identity_points, invert
 from ..geometry.field_pair import FieldPair, affine_of
 from ..geometry.space import INVERSION_TOLERANCE, Array, Grid, affine_matrix, affine_transform
 from ..geometry.transform_slabs import WorldMap
-from ..io.image_files import read_transform
+from ..io.transform_files import read_transform
 from .method import Solution
 
 Source = str | os.PathLike[str] | sitk.Transform

@@ -37,7 +37,8 @@ from RegistrationNetLib.cohort.run import run_cohort
 from RegistrationNetLib.cohort.template import Course, build_template
 from RegistrationNetLib.geometry.deformation import DisplacementField
 from RegistrationNetLib.geometry.space import grid_of, inverse_transform_from_map
-from RegistrationNetLib.io.image_files import read_image, read_transform
+from RegistrationNetLib.io.image_files import read_image
+from RegistrationNetLib.io.transform_files import read_transform
 from RegistrationNetLib.io.warping import warp_image
 from RegistrationNetLib.progress import Progress
 

@@ -16,7 +16,8 @@ import SimpleITK as sitk
 
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.geometry.space import grid_of
-from RegistrationNetLib.io.image_files import read_image, read_transform
+from RegistrationNetLib.io.image_files import read_image
+from RegistrationNetLib.io.transform_files import read_transform
 from RegistrationNetLib.io.warning import DataWarning
 
 from ..strategies import rotation
@@ -237,7 +238,8 @@ import os, sys
 import SimpleITK as sitk
 from pathlib import Path
 from RegistrationNetLib.errors import InputError
-from RegistrationNetLib.io.image_files import read_image, read_transform
+from RegistrationNetLib.io.image_files import read_image
+from RegistrationNetLib.io.transform_files import read_transform
 from RegistrationNetLib.io.outputs import check_file_name, check_image_name, staged_folder, write_image, write_transform
 folder = Path(os.fsdecode(os.fsencode(sys.argv[1]) + b"/K\\xe4se"))
 with staged_folder(folder / "out") as new:
