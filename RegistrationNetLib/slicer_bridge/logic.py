@@ -146,14 +146,22 @@ class RegistrationLogic:
         return self.startMany(pairs, onChanged, **keywords).wait()
 
     def startMany(
-        self, pairs: Sequence[tuple[Any, Any]], onChanged: Callable[[ManyRegistrations], None] = lambda _: None, **keywords: Any
+        self,
+        pairs: Sequence[tuple[Any, Any]],
+        onChanged: Callable[[ManyRegistrations], None] = lambda _: None,
+        *,
+        onProgress: Callable[[ManyRegistrations], None] = lambda _: None,
+        keywordsOf: Callable[[ManyRegistrations, int], Mapping[str, Any]] = lambda _many, _number: {},
+        **keywords: Any,
     ) -> ManyRegistrations:
         """Start to register several pairs, one after the other, and return at once. `pairsOfFolder` gives those of a folder.
 
         Args:
             onChanged: called with what is returned when a pair has ended.
+            onProgress: called with it when the pair that is worked on has got on.
+            keywordsOf: gives what a pair, by its number, is started with beside; called when its turn has come.
         """
-        many = ManyRegistrations(self, pairs, keywords, onChanged)
+        many = ManyRegistrations(self, pairs, keywords, onChanged=onChanged, onProgress=onProgress, keywordsOf=keywordsOf)
         self._many.append(many)
         self._timer.start()
         return many
@@ -229,6 +237,29 @@ class RegistrationLogic:
             **_options(chosen),
             separateParts=chosen.separateParts,
             outputs={name: getattr(chosen, parameter) for name, parameter in _OUTPUTS.items()},
+            **keywords,
+        )
+
+    def startFolderFromParameters(self, folder: int, **keywords: Any) -> ManyRegistrations:
+        """Start to register every volume of a folder of the subject hierarchy to the fixed one of the parameter node, with its options.
+
+        What belongs to one moving volume (mask, labels, landmarks, initial transform, output nodes) is left out.
+
+        Args:
+            folder: the folder's item.
+            keywords: what `startMany` takes.
+
+        Raises:
+            InputError: the folder holds no volume to register.
+        """
+        chosen = self.getParameterNode()
+        asked = {name: getattr(chosen, name) for name in _OF_FIXED if getattr(chosen, name)}
+        options = {name: value for name, value in _options(chosen).items() if name not in _OF_ONE_PAIR}
+        return self.startMany(
+            self.pairsOfFolder(chosen.fixedVolume, folder),
+            separateParts=chosen.separateParts,
+            **asked,
+            **options,
             **keywords,
         )
 
@@ -334,6 +365,9 @@ class RegistrationLogic:
 
 _SIDES = ("fixed", "moving")
 _NODES = [*(f"{side}{what}" for what in ("Mask", "Labels", "Landmarks") for side in _SIDES), "rigid", "keepVolume"]
+# What a folder of moving volumes shares, and what it does not.
+_OF_FIXED = ("fixedMask", "fixedMaskSegment", "rigid", "keepVolume")
+_OF_ONE_PAIR = ("landmarks", "tolerance", "initial")
 _OUTPUTS = {"transform": "outputTransform", "warped": "outputVolume"}
 _SEGMENTS = [f"{side}MaskSegment" for side in _SIDES]
 
