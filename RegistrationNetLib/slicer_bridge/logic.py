@@ -27,6 +27,7 @@ from .scene_record import RegistrationResult
 from .scene_results import REPLACEABLE, check_outputs, remove_empty_folders
 from .scene_transforms import placed_under
 from .scene_views import Views, go_to
+from .sequence import SequenceRegistration, SequenceResult
 
 # What the panel's choice of an alignment or refinement means to `register`; None leaves it to the model.
 ALIGNMENTS: Mapping[str, tuple[str, ...] | None] = {
@@ -62,7 +63,7 @@ class RegistrationLogic:
         self.python = ""
         self._timer, self._requirements = timer, requirements
         self._jobs: list[RegistrationJob] = []
-        self._many: list[ManyRegistrations] = []
+        self._many: list[ManyRegistrations | SequenceRegistration] = []
         self._views = Views()
         self._scene = slicer.mrmlScene
         self._sceneTags = [
@@ -178,6 +179,42 @@ class RegistrationLogic:
                 "The folder holds no scalar volume beside the fixed one; at least one is needed to register. Move volumes into it."
             )
         return pairs
+
+    def registerSequence(self, sequenceNode: Any, reference: Any = "middle", **keywords: Any) -> SequenceResult:
+        """Register every frame of a sequence of volumes to one reference and wait for the result; the application stays responsive.
+
+        Takes what `startSequence` takes and raises what went wrong.
+        """
+        return self.startSequence(sequenceNode, reference, **keywords).wait()
+
+    def startSequence(
+        self,
+        sequenceNode: Any,
+        reference: Any = "middle",
+        onChanged: Callable[[SequenceRegistration], None] = lambda _: None,
+        **keywords: Any,
+    ) -> SequenceRegistration:
+        """Start to register every frame of a sequence of volumes, each from where its neighbour has ended, and return at once.
+
+        The result are a sequence of transforms and one of warped volumes, which the Sequences toolbar plays.
+
+        Args:
+            sequenceNode: a vtkMRMLSequenceNode of volumes.
+            reference: "first", "middle", "last", "mean" (of all frames), the number of a frame, from 0, or a volume node.
+            onChanged: called with what is returned when it has got on, and when it has ended.
+            keywords: options of `RegistrationNetLib.register`; masks, labels, landmarks and initial transforms belong to one pair.
+
+        Raises:
+            InputError: no sequence of volumes, no such reference, or an option that it does not take.
+            ResourceError: the user does not want what must be installed.
+        """
+        options = {_in_snake_case(name): value for name, value in keywords.items()}
+        several = SequenceRegistration(self, sequenceNode, reference, options, onChanged)
+        if not self.python:
+            dependencies.ensure(self._requirements, slicer)
+        self._many.append(several)
+        self._timer.start()
+        return several
 
     def refineFrom(
         self, result: RegistrationResult, *, fixedLandmarks: Any, movingLandmarks: Any, **keywords: Any

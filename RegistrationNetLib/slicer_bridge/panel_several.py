@@ -312,7 +312,7 @@ def _button_words(count: int) -> str:
     return _("Register 1 volume") if count == 1 else _("Register {count} volumes").format(count=count)
 
 
-def _some_of(names: list[str], most: int = 5) -> str:
+def _some_of(names: list[str], most: int = 3) -> str:
     if len(names) <= most:
         return ", ".join(names)
     return _("{names} and {count} more").format(names=", ".join(names[: most - 1]), count=len(names) - most + 1)
