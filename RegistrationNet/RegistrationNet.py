@@ -28,6 +28,8 @@ from RegistrationNetLib.slicer_bridge.job import JobState, RegistrationJob
 from RegistrationNetLib.slicer_bridge.logic import RegistrationLogic
 from RegistrationNetLib.slicer_bridge.panel_binding import connected_gui
 from RegistrationNetLib.slicer_bridge.panel_checks import (
+    about_frame,
+    frames_miss,
     memory_warning,
     not_for_several,
     refinement_of,
@@ -43,6 +45,7 @@ from RegistrationNetLib.slicer_bridge.panel_presets import PresetPanel
 from RegistrationNetLib.slicer_bridge.panel_results import ResultPanel
 from RegistrationNetLib.slicer_bridge.panel_run import RunPanel
 from RegistrationNetLib.slicer_bridge.panel_segments import SIDES, SegmentPanel
+from RegistrationNetLib.slicer_bridge.panel_sequence import SequencePanel
 from RegistrationNetLib.slicer_bridge.panel_several import SeveralPanel
 from RegistrationNetLib.slicer_bridge.panel_sight import bring_into_sight
 from RegistrationNetLib.slicer_bridge.panel_words import CHOICES
@@ -198,6 +201,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.segmentPanel.close()
             self.correctPanel.close()
             self.severalPanel.forget()
+            self.sequencePanel.forget()
             self.resultPanel.show("")
             self.ui.registerButton.setEnabled(False)
             self.ui.severalButton.setEnabled(False)
@@ -218,7 +222,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.runPanel.tell(error)
             return
         self.correctPanel.close()
-        self.severalPanel.refresh()
+        self._refreshSeveral()
         names = (self._parameterNode.movingVolume.GetName(), self._parameterNode.fixedVolume.GetName())
         self.resultPanel.show("")
         self.runPanel.begin(
@@ -267,12 +271,22 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             logic,
             tell=tell,
             log=log,
-            fixed=lambda: None if self._parameterNode is None else self._parameterNode.fixedVolume,
+            fixed=lambda: self._chosenVolumes()[0],
             missing=self._missingForSeveral,
             left_out=lambda: not_for_several(self._parameterNode),
             may_work=mayWork,
             on_changed=self._onSeveral,
             show=self._showOneOfSeveral,
+        )
+        self.sequencePanel = SequencePanel(
+            ui,
+            logic,
+            tell=tell,
+            log=log,
+            chosen=self._chosenVolumes,
+            missing=lambda: self._busyWords() or frames_miss(self._parameterNode, self.modelPanel),
+            may_work=mayWork,
+            on_changed=self._onSeveral,
         )
         self.presetPanel = PresetPanel(ui, tell=tell, on_chosen=self._onPreset, settings=self._settings)
 
@@ -315,21 +329,36 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             onChanged=self._onJob,
         )
         self.correctPanel.set_busy(is_busy=True)
-        self.severalPanel.refresh()
+        self._refreshSeveral()
         self.runPanel.begin(
             _("{moving} to {fixed}, corrected").format(moving=result.movingNode.GetName(), fixed=result.fixedNode.GetName())
         )
 
+    @property
+    def _isSeveralRunning(self) -> bool:
+        return self.severalPanel.is_running or self.sequencePanel.is_running
+
+    def _chosenVolumes(self) -> tuple:
+        node = self._parameterNode
+        return (None, None) if node is None else (node.fixedVolume, node.movingVolume)
+
+    def _busyWords(self) -> str:
+        if self.job is not None or self._isSeveralRunning:
+            return _("A registration is under way; this can begin after it.")
+        return ""
+
+    def _refreshSeveral(self) -> None:
+        self.severalPanel.refresh()
+        self.sequencePanel.refresh()
+
     def _missingForSeveral(self) -> str:
         if self._parameterNode is None:
             return _("There is no scene.")
-        if self.job is not None:
-            return _("A registration is under way; the folder can be registered after it.")
-        return what_several_miss(self._parameterNode, self.modelPanel, self.segmentPanel)
+        return self._busyWords() or what_several_miss(self._parameterNode, self.modelPanel, self.segmentPanel)
 
     def _onSeveral(self) -> None:
-        """Volumes of a folder have begun, got on or ended."""
-        self.correctPanel.set_busy(is_busy=self.severalPanel.is_running)
+        """Volumes of a folder, or the frames of a sequence, have begun, got on or ended."""
+        self.correctPanel.set_busy(is_busy=self._isSeveralRunning)
         self.resultPanel.refresh()
         self._update()
 
@@ -379,15 +408,15 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.segmentPanel.show(side, getattr(node, f"{side}Mask"), getattr(node, f"{side}MaskSegment"))
         self._enableOptions(node)
         self._describeOutputs(node)
-        self.severalPanel.refresh()
-        if self.severalPanel.is_running:
+        self._refreshSeveral()
+        if self._isSeveralRunning:
             self.runPanel.show_idle(
-                _("The volumes of a folder are being registered: see Apply to several."),
+                _("Several volumes are being registered: see Apply to several."),
                 is_asking=self.installationPanel.is_asking,
             )
         elif self.job is None:
             missing = what_is_missing(node, self.modelPanel, self.segmentPanel)
-            words = missing or memory_warning(node, self.modelPanel.card, self.devicePanel)
+            words = missing or memory_warning(node, self.modelPanel.card, self.devicePanel) or about_frame(node)
             self.runPanel.show_idle(words, may_start=not missing, is_asking=self.installationPanel.is_asking)
 
     def _enableOptions(self, node: Any) -> None:

@@ -44,7 +44,7 @@ PLAN: dict[str, str] = {
         messages packed_mask interpreter dependencies installation settings sample_data services worker client
         scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record scene_values scene_correction scene_sequences job many sequence logic
         presets panel_binding panel_sight panel_words panel_inputs panel_devices panel_models panel_segments panel_checks
-        panel_installation panel_presets panel_cursor panel_results panel_several panel_correct panel_run
+        panel_installation panel_presets panel_cursor panel_results panel_several panel_sequence panel_correct panel_run
     """,
     "cli": "argument_values interruption console doctor train_commands cohort_commands commands main",
 }

@@ -300,6 +300,15 @@ class RegistrationLogic:
             **keywords,
         )
 
+    def startSequenceFromParameters(self, sequenceNode: Any, reference: Any, **keywords: Any) -> SequenceRegistration:
+        """Start to register a sequence, with the options of the parameter node.
+
+        Args:
+            sequenceNode, reference, keywords: what `startSequence` takes.
+        """
+        options = {name: value for name, value in _options(self.getParameterNode()).items() if name not in _OF_ONE_PAIR}
+        return self.startSequence(sequenceNode, reference, **options, **keywords)
+
     def usePython(self, path: str) -> None:
         """From the next request on run the worker by another Python; "" is Slicer's own.
 

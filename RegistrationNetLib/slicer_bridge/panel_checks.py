@@ -17,6 +17,7 @@ from .panel_devices import DevicePanel
 from .panel_models import ModelPanel
 from .panel_segments import SIDES, SegmentPanel
 from .panel_words import gigabytes
+from .scene_sequences import sequence_shown_by
 
 Card = Mapping[str, Any]
 
@@ -43,6 +44,27 @@ def what_several_miss(node: Any, models: ModelPanel, segments: SegmentPanel) -> 
         return words
     if models.card["prepare"]["mask"] == "required":
         return _("{title} needs a mask of each volume, which a folder does not name. Choose another network.").format(
+            title=models.card["title"]
+        )
+    return ""
+
+
+def about_frame(node: Any) -> str:
+    """That a chosen volume shows one frame of a sequence, which is what is registered; "" where none does."""
+    for volume in (node.fixedVolume, node.movingVolume):
+        if (sequence := sequence_shown_by(volume)) is not None:
+            return _(
+                "{volume} shows one frame of “{sequence}”; Register takes this frame alone. All frames: Apply to several."
+            ).format(volume=volume.GetName(), sequence=sequence.GetName())
+    return ""
+
+
+def frames_miss(node: Any, models: ModelPanel) -> str:
+    """What the user must do before the frames of a sequence can be registered, "" where nothing is missing."""
+    if words := _about_model(node, models):
+        return words
+    if models.card["prepare"]["mask"] == "required":
+        return _("{title} needs a mask of each volume, which a sequence does not have. Choose another network.").format(
             title=models.card["title"]
         )
     return ""

@@ -71,11 +71,11 @@ def frames_of(sequence: Node) -> list[Node]:
 
 
 def sequence_shown_by(volume: Node) -> Node | None:
-    """The sequence of which a volume of the scene shows one frame; None for any other volume."""
-    for browser in _browsers(slicer.mrmlScene):
-        if volume is not None and (sequence := browser.GetSequenceNode(volume)) is not None:
-            return sequence
-    return None
+    """The sequence of which a volume of the scene shows one of several frames; None for any other volume."""
+    if volume is None:
+        return None
+    found = (browser.GetSequenceNode(volume) for browser in _browsers(slicer.mrmlScene))
+    return next((one for one in found if one is not None and one.GetNumberOfDataNodes() >= FEWEST_FRAMES), None)
 
 
 def placed_beside(sequence: Node, frames: Sequence[FrameResult | None], *, title: str) -> SequenceNodes:

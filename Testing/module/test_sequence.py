@@ -12,6 +12,7 @@ import slicer
 
 from RegistrationNetLib.errors import Cancelled, InputError, WorkerError
 from RegistrationNetLib.progress import Progress
+from RegistrationNetLib.slicer_bridge.client import Result
 from RegistrationNetLib.slicer_bridge.mrml import DISPLACEMENT_AXES
 from RegistrationNetLib.slicer_bridge.scene_sequences import sequence_shown_by
 
@@ -68,9 +69,11 @@ def frame_of(request: Any, side: str = "moving") -> int:
     return next(number for number in range(4) if np.array_equal(values, ball((number, 0, 0), 12).values))
 
 
-def report(mean_mm: float, largest_mm: float) -> dict[str, Any]:
+def told(mean_mm: float, largest_mm: float) -> Result:
+    """What the worker would bring."""
     verdict = {"colour": "green", "words": "fits", "reason": "Two repeats end within 1 mm"}
-    return {**came().report, "verdict": verdict, "displacement_mm": {"mean": mean_mm, "max": largest_mm}}
+    moved = {"mean": mean_mm, "max": largest_mm}
+    return replace(came(), report={**came().report, "verdict": verdict, "displacement_mm": moved})
 
 
 def work(logic: Any, fake: FakeClient, running: Any) -> list[dict[str, Any]]:
@@ -79,7 +82,7 @@ def work(logic: Any, fake: FakeClient, running: Any) -> list[dict[str, Any]]:
     while not running.isFinished:
         logic.poll()
         if len(fake.jobs) > seen:
-            fake.answer(fake.jobs[seen], replace(came(), report=report(seen + 1.0, 9.0)))
+            fake.answer(fake.jobs[seen], told(seen + 1.0, 9.0))
             seen += 1
     return [job.request for job in fake.jobs]
 

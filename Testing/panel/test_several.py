@@ -84,7 +84,7 @@ def test_a_folder_is_registered_by_one_click_and_each_row_shows_its_result(
     panel.click("severalButton")
     first = working_on(panel, fake, 0)
     assert not panel.ui.registerButton.isEnabled()
-    assert panel.ui.progressLabel.text == "The volumes of a folder are being registered: see Apply to several."
+    assert panel.ui.progressLabel.text == "Several volumes are being registered: see Apply to several."
     assert first.request["options"]["align"] == ()
     fake.progress(first, "refine", 0.5, 20)
     fake.poll()
@@ -178,7 +178,7 @@ def test_nothing_else_starts_at_the_same_time(scene: Any, follow_ups: Panel, fak
     panel.choose("movingSelector", "week 3")
     panel.click("registerButton")
     assert not panel.ui.severalButton.isEnabled()
-    assert panel.ui.severalLabel.text == "A registration is under way; the folder can be registered after it."
+    assert panel.ui.severalLabel.text == "A registration is under way; this can begin after it."
     fake.answer(working_on(panel, fake, 0), came(with_error=True))
     panel.until(lambda: not panel.is_running)
     assert panel.ui.correctButton.isEnabled()
