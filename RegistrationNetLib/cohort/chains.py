@@ -21,7 +21,7 @@ def reference_number(named: str | int, count: int) -> int | None:
         return None
     numbers: Mapping[str, int] = {"first": 0, "middle": count // 2, "last": count - 1}
     number = numbers.get(named, -1) if isinstance(named, str) else named
-    if not 0 <= number < count:
+    if not (isinstance(number, int) and 0 <= number < count):
         raise InputError(
             f"There is no reference {named!r}; it is one of {', '.join(REFERENCES)}, or a frame from 0 to {count - 1}. Choose one of them."
         )

@@ -85,8 +85,8 @@ class SequenceRegistration:
         self.error: Exception | None = None
         self._logic, self._sequence, self._onChanged = logic, sequenceNode, onChanged
         self._frames = frames_of(sequenceNode)
-        self._fixedNode = None if isinstance(reference, str | int) else reference
-        self._number = reference_number(reference, len(self._frames)) if isinstance(reference, str | int) else None
+        self._fixedNode = reference if isinstance(reference, slicer.vtkMRMLNode) else None
+        self._number = reference_number(reference, len(self._frames)) if self._fixedNode is None else None
         if unknown := [name for name in options if name not in OPTIONS]:
             raise InputError(
                 f"A sequence is registered without {', '.join(unknown)}; it takes {', '.join(OPTIONS)}. Leave out what belongs to one pair."
@@ -118,7 +118,7 @@ class SequenceRegistration:
 
     def cancel(self) -> None:
         """Stop; the scene stays as it is."""
-        if self._job is not None:
+        if self._job is not None and not self._job.is_finished:
             self._job.cancel()
         elif not self.isFinished:
             self._end(Cancelled("cancelled; nothing was changed"))

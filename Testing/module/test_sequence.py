@@ -134,8 +134,8 @@ def test_the_results_are_sequences_over_the_same_index_and_are_played_together(
     warped = slicer.util.arrayFromVolume(browser.GetProxyNode(result.warpedSequenceNode))
     assert np.array_equal(warped, came().volumes["warped"].values)
     assert sequence_shown_by(browser.GetProxyNode(sequence)) is sequence
-    table = slicer.util.arrayFromTableColumn(result.tableNode, "Verdict")
-    assert list(table) == ["reference", "fits", "fits", "fits"]
+    table = result.tableNode.GetTable()
+    assert [table.GetValueByName(row, "Verdict").ToString() for row in range(4)] == ["reference", "fits", "fits", "fits"]
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result.warpedSequenceNode))
     assert hierarchy.GetItemName(folder) == "breathing to frame 0"
@@ -212,6 +212,7 @@ def test_a_sequence_that_changes_meanwhile_or_a_scene_that_closes_ends_it(
         logic.poll()
     with pytest.raises(InputError, match="The sequence was changed, or went from the scene, during the registration"):
         running.wait()
+    logic.poll()
     assert not fake.unfinished
     closing = logic.startSequence(sequence)
     while len(fake.jobs) < 2:
@@ -220,6 +221,23 @@ def test_a_sequence_that_changes_meanwhile_or_a_scene_that_closes_ends_it(
     while not closing.isFinished:
         logic.poll()
     assert closing.error is not None
+
+
+@pytest.mark.slow
+def test_a_worker_finds_how_the_frames_move(scene: Any, sequences: Any, module: Any) -> None:
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "moving ball")
+    for number in range(3):
+        node = volume_node(scene, ball((3.0 * number, 0, 0)), f"phase {number}")
+        sequence.SetDataNodeAtValue(node, str(number))
+    logic = module.RegistrationNetLogic()
+    try:
+        result = logic.registerSequence(sequence, "first", align=["centre"], steps=5, repeats=0)
+    finally:
+        logic.close()
+    assert [None if one is None else round(one["displacement_mm"]["mean"]) for one in result.reports] == [None, 3, 6]
+    assert result.drift[0]["mean"] < 1.0
+    moved = result.transformSequenceNode.GetNthDataNode(2)
+    assert np.allclose(from_world(moved, (0, 0, 0)), (-6, 0, 0), atol=1.0)
 
 
 def test_what_is_no_sequence_of_volumes_is_refused(scene: Any, sequences: Any, logic: Any) -> None:
@@ -235,6 +253,8 @@ def test_what_is_no_sequence_of_volumes_is_refused(scene: Any, sequences: Any, l
     sequence = breathing(scene)
     with pytest.raises(InputError, match="There is no reference 'best'; it is one of first, middle, last, mean"):
         logic.registerSequence(sequence, "best")
+    with pytest.raises(InputError, match="There is no reference None;"):
+        logic.registerSequence(sequence, None)
     with pytest.raises(InputError, match="There is no reference 4; .* a frame from 0 to 3"):
         logic.registerSequence(sequence, 4)
     with pytest.raises(InputError, match="A sequence is registered without fixed_mask; it takes model"):
