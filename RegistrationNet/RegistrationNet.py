@@ -27,7 +27,15 @@ from RegistrationNetLib.slicer_bridge.client import Client
 from RegistrationNetLib.slicer_bridge.job import JobState, RegistrationJob
 from RegistrationNetLib.slicer_bridge.logic import RegistrationLogic
 from RegistrationNetLib.slicer_bridge.panel_binding import connected_gui
-from RegistrationNetLib.slicer_bridge.panel_checks import memory_warning, refinement_of, what_is_missing
+from RegistrationNetLib.slicer_bridge.panel_checks import (
+    about_frame,
+    frames_miss,
+    memory_warning,
+    not_for_several,
+    refinement_of,
+    what_is_missing,
+    what_several_miss,
+)
 from RegistrationNetLib.slicer_bridge.panel_correct import CorrectPanel
 from RegistrationNetLib.slicer_bridge.panel_devices import DevicePanel
 from RegistrationNetLib.slicer_bridge.panel_inputs import modality_of, pair_in_view
@@ -37,6 +45,8 @@ from RegistrationNetLib.slicer_bridge.panel_presets import PresetPanel
 from RegistrationNetLib.slicer_bridge.panel_results import ResultPanel
 from RegistrationNetLib.slicer_bridge.panel_run import RunPanel
 from RegistrationNetLib.slicer_bridge.panel_segments import SIDES, SegmentPanel
+from RegistrationNetLib.slicer_bridge.panel_sequence import SequencePanel
+from RegistrationNetLib.slicer_bridge.panel_several import SeveralPanel
 from RegistrationNetLib.slicer_bridge.panel_sight import bring_into_sight
 from RegistrationNetLib.slicer_bridge.panel_words import CHOICES
 from RegistrationNetLib.slicer_bridge.presets import settings_of
@@ -56,7 +66,7 @@ __all__ = [
 POLL_MSEC = 20
 # Which result of the scene the panel shows, as a reference of the parameter node.
 RESULT = "RegistrationNet.Result"
-SECTIONS = ("moreInputs", "refinement", "device", "outputs", "log", "numbers", "use")
+SECTIONS = ("moreInputs", "refinement", "device", "outputs", "several", "log", "numbers", "use")
 REQUIREMENTS = Path(__file__).parent / "Resources" / "requirements.txt"
 
 # Slicer writes the absence of a node only where the union says so.
@@ -151,6 +161,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.job = None
         self.correctPanel.close()
         self.resultPanel.exit()
+        self.severalPanel.close()
         self.setParameterNode(None)
         for part in (self.modelPanel, self.devicePanel, self.segmentPanel, self.installationPanel):
             part.close()
@@ -189,8 +200,11 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if node is None:
             self.segmentPanel.close()
             self.correctPanel.close()
+            self.severalPanel.forget()
+            self.sequencePanel.forget()
             self.resultPanel.show("")
             self.ui.registerButton.setEnabled(False)
+            self.ui.severalButton.setEnabled(False)
             return
         self._disconnectGui = connected_gui(node, self.ui)
         self._nameChoices()
@@ -208,6 +222,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.runPanel.tell(error)
             return
         self.correctPanel.close()
+        self._refreshSeveral()
         names = (self._parameterNode.movingVolume.GetName(), self._parameterNode.fixedVolume.GetName())
         self.resultPanel.show("")
         self.runPanel.begin(
@@ -251,6 +266,28 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.segmentPanel = SegmentPanel(
             ui, lambda side, segment: self._set(f"{side}MaskSegment", segment), on_changed=self._update
         )
+        self.severalPanel = SeveralPanel(
+            ui,
+            logic,
+            tell=tell,
+            log=log,
+            fixed=lambda: self._chosenVolumes()[0],
+            missing=self._missingForSeveral,
+            left_out=lambda: not_for_several(self._parameterNode),
+            may_work=mayWork,
+            on_changed=self._onSeveral,
+            show=self._showOneOfSeveral,
+        )
+        self.sequencePanel = SequencePanel(
+            ui,
+            logic,
+            tell=tell,
+            log=log,
+            chosen=self._chosenVolumes,
+            missing=lambda: self._busyWords() or frames_miss(self._parameterNode, self.modelPanel),
+            may_work=mayWork,
+            on_changed=self._onSeveral,
+        )
         self.presetPanel = PresetPanel(ui, tell=tell, on_chosen=self._onPreset, settings=self._settings)
 
     def _connect(self) -> None:
@@ -292,9 +329,43 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             onChanged=self._onJob,
         )
         self.correctPanel.set_busy(is_busy=True)
+        self._refreshSeveral()
         self.runPanel.begin(
             _("{moving} to {fixed}, corrected").format(moving=result.movingNode.GetName(), fixed=result.fixedNode.GetName())
         )
+
+    @property
+    def _isSeveralRunning(self) -> bool:
+        return self.severalPanel.is_running or self.sequencePanel.is_running
+
+    def _chosenVolumes(self) -> tuple:
+        node = self._parameterNode
+        return (None, None) if node is None else (node.fixedVolume, node.movingVolume)
+
+    def _busyWords(self) -> str:
+        if self.job is not None or self._isSeveralRunning:
+            return _("A registration is under way; this can begin after it.")
+        return ""
+
+    def _refreshSeveral(self) -> None:
+        self.severalPanel.refresh()
+        self.sequencePanel.refresh()
+
+    def _missingForSeveral(self) -> str:
+        if self._parameterNode is None:
+            return _("There is no scene.")
+        return self._busyWords() or what_several_miss(self._parameterNode, self.modelPanel, self.segmentPanel)
+
+    def _onSeveral(self) -> None:
+        """Volumes of a folder, or the frames of a sequence, have begun, got on or ended."""
+        self.correctPanel.set_busy(is_busy=self._isSeveralRunning)
+        self.resultPanel.refresh()
+        self._update()
+
+    def _showOneOfSeveral(self, nodeId: str) -> None:
+        self.resultPanel.show(nodeId)
+        if not self.correctPanel.is_open:
+            self.resultPanel.show_view("warped")
 
     def _onResultShown(self, nodeId: str) -> None:
         if self._parameterNode is not None:
@@ -337,9 +408,15 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.segmentPanel.show(side, getattr(node, f"{side}Mask"), getattr(node, f"{side}MaskSegment"))
         self._enableOptions(node)
         self._describeOutputs(node)
-        if self.job is None:
+        self._refreshSeveral()
+        if self._isSeveralRunning:
+            self.runPanel.show_idle(
+                _("Several volumes are being registered: see Apply to several."),
+                is_asking=self.installationPanel.is_asking,
+            )
+        elif self.job is None:
             missing = what_is_missing(node, self.modelPanel, self.segmentPanel)
-            words = missing or memory_warning(node, self.modelPanel.card, self.devicePanel)
+            words = missing or memory_warning(node, self.modelPanel.card, self.devicePanel) or about_frame(node)
             self.runPanel.show_idle(words, may_start=not missing, is_asking=self.installationPanel.is_asking)
 
     def _enableOptions(self, node: Any) -> None:

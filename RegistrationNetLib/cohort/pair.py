@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 # What `register` reads from files beside fixed and moving, and the option that names one.
-IMAGES = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_labels", "moving_labels")
+IMAGES = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_labels", "moving_labels", "rigid", "keep_volume")
 LANDMARKS = ("fixed_landmarks", "moving_landmarks")
-FILES = (*IMAGES, *LANDMARKS, "initial", "weights")
+FILES = (*IMAGES, *LANDMARKS, "initial", "previous", "weights")
+# `register` reads this file where it lies beside `previous`; it counts for whether a pair has changed.
+PREVIOUS_INVERSE, INVERSE_FILE = "previous_inverse", "inverse.h5"
 
 # What a pair leaves: what `Registration.save` writes, and a small picture for the overview.
 RESULTS = (
@@ -59,7 +61,7 @@ class CohortPair:
 
     Attributes:
         name: no other pair of the plan has it; it is a file name on every system.
-        files: by their names in `FILES`.
+        files: by their names in `FILES`, and `PREVIOUS_INVERSE`.
         options: of `register`, those that differ from its defaults; without `weights`, which is a file.
         layout: where the results go.
         place: where the pair stands in the plan, for messages ("line 3").

@@ -1,7 +1,7 @@
 """What is to be registered: a list of pairs, checked as a whole before anything starts.
 
-A list is a CSV file with the columns `fixed,moving`; where wanted `name`, masks, labels, landmarks, modalities, `initial`, and every
-option of `register` by its name. Paths are relative to the list. An empty field leaves an option as it is for all.
+A list is a CSV file with the columns `fixed,moving`; where wanted `name`, masks, labels, landmarks, modalities, `rigid`,
+`keep_volume`, `initial`, `previous`, and every option of `register` by its name. Paths are relative to the list. An empty field leaves an option as it is for all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..models.catalogue import card_named
 from ..models.weights import weights_state
 from ..registration.options import checked_options
 from .option_texts import option_value, without_defaults
-from .pair import FILES, CohortPair, Layout
+from .pair import FILES, INVERSE_FILE, PREVIOUS_INVERSE, CohortPair, Layout
 
 NAME = "name"
 COLUMNS = (NAME, *(one for one in FILES if one != "weights"), *OPTIONS)
@@ -145,6 +145,8 @@ def _pair_of_row(
     files = {role: folder / row[role] for role in FILES if role in row}
     if weights is not None and "weights" not in row:
         files["weights"] = Path(weights).absolute()
+    if "previous" in files and (inverse := files["previous"].with_name(INVERSE_FILE)).is_file():
+        files[PREVIOUS_INVERSE] = inverse
     name = row.get(NAME) or _name_of(row)
     return CohortPair(name, files, without_defaults(options), plain_layout(name), f"line {line}"), []
 
@@ -197,6 +199,7 @@ def _faults_of_pair(pair: CohortPair, *, is_here: bool) -> Iterator[str]:
         given = [side for side in ("fixed", "moving") if f"{side}_{what}" in pair.files]
         if len(given) == 1:
             yield f"{pair.place}: {what} came for {given[0]} only; they are compared in pairs. Give both or neither."
+    yield from _faults_of_previous(pair)
     if {"fixed", "moving"} & set(missing):
         return
     options = dict(pair.options) | ({} if is_here else {"device": "auto"})
@@ -206,6 +209,22 @@ def _faults_of_pair(pair: CohortPair, *, is_here: bool) -> Iterator[str]:
         checked_options(options.pop("model", "direct"), modalities=modalities, weights=pair.files.get("weights"), **options)
     except InputError as error:
         yield f"{pair.place}: {error}"
+
+
+def _faults_of_previous(pair: CohortPair) -> Iterator[str]:
+    """A result to go on from needs something to correct, and holds its alignment already."""
+    if "previous" not in pair.files:
+        return
+    if "initial" in pair.files or pair.options.get("align"):
+        yield (
+            f"{pair.place}: previous came with initial or align; the result to go on from holds both already. Leave those fields empty."
+        )
+    pulls = pair.options.get("landmarks") == "pull" and "fixed_landmarks" in pair.files
+    if not (pulls or {"rigid", "keep_volume"} & set(pair.files)):
+        yield (
+            f"{pair.place}: previous came without anything to correct; landmarks that pull say where it is wrong, rigid and keep_volume "
+            "what keeps its shape. Fill one of them."
+        )
 
 
 def _missing_weights(pairs: Sequence[CohortPair]) -> Iterator[str]:

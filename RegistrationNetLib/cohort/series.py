@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,7 @@ from ..progress import Progress, ProgressCallback, silent
 from ..quality.assessment import Displacement, displacement
 from ..quality.marks import ALARM
 from ..registration.pipeline import Registration, register
-
-# The frames that can be named; "mean" is the mean of all.
-REFERENCES = ("first", "middle", "last", "mean")
+from .chains import chains, reference_number
 
 
 @dataclass(frozen=True)
@@ -160,11 +158,11 @@ def register_series(
     """
     series = _as_series(series)
     fixed, number = _reference(series, reference)
-    chains = _chains(len(series.frames), number)
-    counted = _Counted(sum(len(chain) + 1 for chain in chains), progress)
+    both = chains(len(series.frames), number)
+    counted = _Counted(sum(len(chain) + 1 for chain in both), progress)
     found: dict[int, Registration] = {}
     drift = []
-    for chain in chains:
+    for chain in both:
         start: sitk.Transform | None = None
         for frame in chain:
             found[frame] = register(
@@ -202,16 +200,8 @@ def _as_series(given: ImageLike | Series) -> Series:
 
 def _reference(series: Series, named: str | int) -> tuple[sitk.Image, int | None]:
     """The image to which all are registered, and which frame that is."""
-    count = len(series.frames)
-    numbers: Mapping[str, int] = {"first": 0, "middle": count // 2, "last": count - 1}
-    if named == "mean":
-        return _mean(series.frames), None
-    number = numbers.get(named, -1) if isinstance(named, str) else named
-    if not 0 <= number < count:
-        raise InputError(
-            f"There is no reference {named!r}; it is one of {', '.join(REFERENCES)}, or a frame from 0 to {count - 1}. Choose one of them."
-        )
-    return series.frames[number], number
+    number = reference_number(named, len(series.frames))
+    return (_mean(series.frames), None) if number is None else (series.frames[number], number)
 
 
 def _mean(frames: Sequence[sitk.Image]) -> sitk.Image:
@@ -224,14 +214,6 @@ def _mean(frames: Sequence[sitk.Image]) -> sitk.Image:
     mean = sitk.GetImageFromArray((np.asarray(total) / len(frames)).astype(np.float32))
     mean.CopyInformation(frames[0])
     return mean
-
-
-def _chains(count: int, reference: int | None) -> list[list[int]]:
-    """The frames after the reference and those before it, each in the order away from it; all in order where it is none of them."""
-    if reference is None:
-        return [list(range(count))]
-    chains = [list(range(reference + 1, count)), list(range(reference - 1, -1, -1))]
-    return [chain for chain in chains if chain]
 
 
 def _identity(image: sitk.Image) -> sitk.Transform:

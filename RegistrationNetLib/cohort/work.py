@@ -75,6 +75,8 @@ def _arguments(pair: CohortPair, device: str) -> dict[str, Any]:
         given |= dict(zip(LANDMARKS, (pairs.fixed_mm, pairs.moving_mm), strict=True)) | {"landmark_labels": pairs.labels}
     if "initial" in pair.files:
         given["initial"] = read_transform(pair.files["initial"])
+    if "previous" in pair.files:
+        given["previous"] = pair.files["previous"]
     return {**given, **pair.options, "device": device}
 
 

@@ -27,6 +27,7 @@ from .scene_record import RegistrationResult
 from .scene_results import REPLACEABLE, check_outputs, remove_empty_folders
 from .scene_transforms import placed_under
 from .scene_views import Views, go_to
+from .sequence import SequenceRegistration, SequenceResult
 
 # What the panel's choice of an alignment or refinement means to `register`; None leaves it to the model.
 ALIGNMENTS: Mapping[str, tuple[str, ...] | None] = {
@@ -62,7 +63,7 @@ class RegistrationLogic:
         self.python = ""
         self._timer, self._requirements = timer, requirements
         self._jobs: list[RegistrationJob] = []
-        self._many: list[ManyRegistrations] = []
+        self._many: list[ManyRegistrations | SequenceRegistration] = []
         self._views = Views()
         self._scene = slicer.mrmlScene
         self._sceneTags = [
@@ -146,14 +147,22 @@ class RegistrationLogic:
         return self.startMany(pairs, onChanged, **keywords).wait()
 
     def startMany(
-        self, pairs: Sequence[tuple[Any, Any]], onChanged: Callable[[ManyRegistrations], None] = lambda _: None, **keywords: Any
+        self,
+        pairs: Sequence[tuple[Any, Any]],
+        onChanged: Callable[[ManyRegistrations], None] = lambda _: None,
+        *,
+        onProgress: Callable[[ManyRegistrations], None] = lambda _: None,
+        keywordsOf: Callable[[ManyRegistrations, int], Mapping[str, Any]] = lambda _many, _number: {},
+        **keywords: Any,
     ) -> ManyRegistrations:
         """Start to register several pairs, one after the other, and return at once. `pairsOfFolder` gives those of a folder.
 
         Args:
             onChanged: called with what is returned when a pair has ended.
+            onProgress: called with it when the pair that is worked on has got on.
+            keywordsOf: gives what a pair, by its number, is started with beside; called when its turn has come.
         """
-        many = ManyRegistrations(self, pairs, keywords, onChanged)
+        many = ManyRegistrations(self, pairs, keywords, onChanged=onChanged, onProgress=onProgress, keywordsOf=keywordsOf)
         self._many.append(many)
         self._timer.start()
         return many
@@ -170,6 +179,42 @@ class RegistrationLogic:
                 "The folder holds no scalar volume beside the fixed one; at least one is needed to register. Move volumes into it."
             )
         return pairs
+
+    def registerSequence(self, sequenceNode: Any, reference: Any = "middle", **keywords: Any) -> SequenceResult:
+        """Register every frame of a sequence of volumes to one reference and wait for the result; the application stays responsive.
+
+        Takes what `startSequence` takes and raises what went wrong.
+        """
+        return self.startSequence(sequenceNode, reference, **keywords).wait()
+
+    def startSequence(
+        self,
+        sequenceNode: Any,
+        reference: Any = "middle",
+        onChanged: Callable[[SequenceRegistration], None] = lambda _: None,
+        **keywords: Any,
+    ) -> SequenceRegistration:
+        """Start to register every frame of a sequence of volumes, each from where its neighbour has ended, and return at once.
+
+        The result are a sequence of transforms and one of warped volumes, which the Sequences toolbar plays.
+
+        Args:
+            sequenceNode: a vtkMRMLSequenceNode of volumes.
+            reference: "first", "middle", "last", "mean" (of all frames), the number of a frame, from 0, or a volume node.
+            onChanged: called with what is returned when it has got on, and when it has ended.
+            keywords: options of `RegistrationNetLib.register`; masks, labels, landmarks and initial transforms belong to one pair.
+
+        Raises:
+            InputError: no sequence of volumes, no such reference, or an option that it does not take.
+            ResourceError: the user does not want what must be installed.
+        """
+        options = {_in_snake_case(name): value for name, value in keywords.items()}
+        several = SequenceRegistration(self, sequenceNode, reference, options, onChanged)
+        if not self.python:
+            dependencies.ensure(self._requirements, slicer)
+        self._many.append(several)
+        self._timer.start()
+        return several
 
     def refineFrom(
         self, result: RegistrationResult, *, fixedLandmarks: Any, movingLandmarks: Any, **keywords: Any
@@ -231,6 +276,38 @@ class RegistrationLogic:
             outputs={name: getattr(chosen, parameter) for name, parameter in _OUTPUTS.items()},
             **keywords,
         )
+
+    def startFolderFromParameters(self, folder: int, **keywords: Any) -> ManyRegistrations:
+        """Start to register every volume of a folder of the subject hierarchy to the fixed one of the parameter node, with its options.
+
+        What belongs to one moving volume (mask, labels, landmarks, initial transform, output nodes) is left out.
+
+        Args:
+            folder: the folder's item.
+            keywords: what `startMany` takes.
+
+        Raises:
+            InputError: the folder holds no volume to register.
+        """
+        chosen = self.getParameterNode()
+        asked = {name: getattr(chosen, name) for name in _OF_FIXED if getattr(chosen, name)}
+        options = {name: value for name, value in _options(chosen).items() if name not in _OF_ONE_PAIR}
+        return self.startMany(
+            self.pairsOfFolder(chosen.fixedVolume, folder),
+            separateParts=chosen.separateParts,
+            **asked,
+            **options,
+            **keywords,
+        )
+
+    def startSequenceFromParameters(self, sequenceNode: Any, reference: Any, **keywords: Any) -> SequenceRegistration:
+        """Start to register a sequence, with the options of the parameter node.
+
+        Args:
+            sequenceNode, reference, keywords: what `startSequence` takes.
+        """
+        options = {name: value for name, value in _options(self.getParameterNode()).items() if name not in _OF_ONE_PAIR}
+        return self.startSequence(sequenceNode, reference, **options, **keywords)
 
     def usePython(self, path: str) -> None:
         """From the next request on run the worker by another Python; "" is Slicer's own.
@@ -334,6 +411,9 @@ class RegistrationLogic:
 
 _SIDES = ("fixed", "moving")
 _NODES = [*(f"{side}{what}" for what in ("Mask", "Labels", "Landmarks") for side in _SIDES), "rigid", "keepVolume"]
+# What a folder of moving volumes shares, and what it does not.
+_OF_FIXED = ("fixedMask", "fixedMaskSegment", "rigid", "keepVolume")
+_OF_ONE_PAIR = ("landmarks", "tolerance", "initial")
 _OUTPUTS = {"transform": "outputTransform", "warped": "outputVolume"}
 _SEGMENTS = [f"{side}MaskSegment" for side in _SIDES]
 

@@ -5,15 +5,17 @@ Names are in Slicer's style, since the console is where they are used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import slicer
 import vtk
 
-from ..errors import Cancelled, RegistrationNetError
+from ..errors import Cancelled
+from ..progress import Progress
 from .job import RegistrationJob
 from .scene_record import RegistrationResult
+from .scene_results import role_of
 
 Pair = tuple[Any, Any]
 
@@ -28,24 +30,40 @@ class Owner(Protocol):
         """Let every job get on."""
 
 
+Watch = Callable[["ManyRegistrations"], None]
+
+
 class ManyRegistrations:
     """Registrations under way. `results` and `errors` have one entry for each pair, None where there is none (yet).
 
-    A pair is read from the scene when its turn has come, so that only one is held beside the scene. `onChanged(many)` is called
-    when a pair has ended.
+    A pair is read from the scene when its turn has come, so that only one is held beside the scene.
+
+    Args:
+        logic: starts each registration.
+        pairs: fixed and moving of each.
+        keywords: what all of them are started with.
+        onChanged: called with this when a pair has ended.
+        onProgress: called with this when the pair that is worked on has got on.
+        keywordsOf: called with this and the number of a pair when its turn has come; gives what it is started with beside.
     """
 
     def __init__(
         self,
         logic: Owner,
         pairs: Sequence[Pair],
-        keywords: dict[str, Any],
-        onChanged: Callable[[ManyRegistrations], None] = lambda _: None,
+        keywords: Mapping[str, Any],
+        *,
+        onChanged: Watch = lambda _: None,
+        onProgress: Watch = lambda _: None,
+        keywordsOf: Callable[[ManyRegistrations, int], Mapping[str, Any]] = lambda _many, _number: {},
     ) -> None:
         self.pairs = list(pairs)
         self.results: list[RegistrationResult | None] = [None] * len(self.pairs)
         self.errors: list[Exception | None] = [None] * len(self.pairs)
-        self._logic, self._keywords, self._onChanged = logic, keywords, onChanged
+        # The nodes that hold the results in the scene.
+        self.recordNodes: list[Any] = [None] * len(self.pairs)
+        self._logic, self._keywords, self._keywordsOf = logic, dict(keywords), keywordsOf
+        self._onChanged, self._onProgress = onChanged, onProgress
         self._current, self._last = 0, len(self.pairs)
         self._job: RegistrationJob | None = None
 
@@ -59,6 +77,11 @@ class ManyRegistrations:
         """How many pairs have ended."""
         return self._current
 
+    @property
+    def progress(self) -> Progress | None:
+        """How far the pair is that is worked on; None where that is not known yet."""
+        return None if self._job is None else self._job.progress
+
     def getOn(self) -> None:
         """Start the next pair when the one before has ended. Called by the logic's `poll`."""
         if self.isFinished:
@@ -66,6 +89,7 @@ class ManyRegistrations:
         if self._job is None:
             self._start()
         elif self._job.isFinished:
+            self.recordNodes[self._current] = self._job.recordNode
             self._end(self._job.result, self._job.error)
 
     def cancel(self) -> None:
@@ -87,9 +111,14 @@ class ManyRegistrations:
     def _start(self) -> None:
         fixed, moving = self.pairs[self._current]
         try:
-            self._job = self._logic.startRegistration(fixed, moving, **self._keywords)
-        except RegistrationNetError as error:
+            given = {**self._keywords, **self._keywordsOf(self, self._current)}
+            self._job = self._logic.startRegistration(fixed, moving, onChanged=self._hear, **given)
+        except Exception as error:  # noqa: BLE001, a timer has nobody to raise to; it is among the errors
             self._end(None, error)
+
+    def _hear(self, job: RegistrationJob) -> None:
+        if not job.isFinished and job.progress is not None:
+            self._onProgress(self)
 
     def _end(self, result: RegistrationResult | None, error: Exception | None) -> None:
         self.results[self._current], self.errors[self._current] = result, error
@@ -98,7 +127,9 @@ class ManyRegistrations:
 
 
 def volumesOfFolder(folder: int) -> Iterator[Any]:
-    """The scalar volumes in a folder of the subject hierarchy and the folders within, in their order there; label maps are left out.
+    """The scalar volumes in a folder of the subject hierarchy and the folders within, in their order there.
+
+    Label maps, hidden volumes and those that registrations have made are left out.
 
     Args:
         folder: the folder's item.
@@ -108,5 +139,7 @@ def volumesOfFolder(folder: int) -> Iterator[Any]:
     hierarchy.GetItemChildren(folder, items, True)
     for place in range(items.GetNumberOfIds()):
         node = hierarchy.GetItemDataNode(items.GetId(place))
-        if node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode":
+        if node is None or node.GetClassName() != "vtkMRMLScalarVolumeNode":
+            continue
+        if not (node.GetHideFromEditors() or role_of(node)):
             yield node

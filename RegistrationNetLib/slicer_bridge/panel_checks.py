@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from slicer.i18n import tr as _
@@ -15,8 +15,9 @@ from ..registration.size import Size, coarser_shape, coarsest_mm, delivered_shap
 from .logic import REFINEMENTS
 from .panel_devices import DevicePanel
 from .panel_models import ModelPanel
-from .panel_segments import SegmentPanel
+from .panel_segments import SIDES, SegmentPanel
 from .panel_words import gigabytes
+from .scene_sequences import sequence_shown_by
 
 Card = Mapping[str, Any]
 
@@ -33,6 +34,52 @@ def what_is_missing(node: Any, models: ModelPanel, segments: SegmentPanel) -> st
     return (
         _about_volumes(node) or _about_model(node, models) or _about_masks(node, models.card, segments) or _about_landmarks(node)
     )
+
+
+def what_several_miss(node: Any, models: ModelPanel, segments: SegmentPanel) -> str:
+    """What the user must do before the volumes of a folder can be registered, "" where only the folder may be missing."""
+    if node.fixedVolume is None:
+        return _("Choose a fixed volume above; the volumes of the folder are registered to it.")
+    if words := _about_model(node, models) or _about_lost_segment(node, segments, sides=("fixed",)):
+        return words
+    if models.card["prepare"]["mask"] == "required":
+        return _("{title} needs a mask of each volume, which a folder does not name. Choose another network.").format(
+            title=models.card["title"]
+        )
+    return ""
+
+
+def about_frame(node: Any) -> str:
+    """That a chosen volume shows one frame of a sequence, which is what is registered; "" where none does."""
+    for volume in (node.fixedVolume, node.movingVolume):
+        if (sequence := sequence_shown_by(volume)) is not None:
+            return _(
+                "{volume} shows one frame of “{sequence}”; Register takes this frame alone. All frames: Apply to several."
+            ).format(volume=volume.GetName(), sequence=sequence.GetName())
+    return ""
+
+
+def frames_miss(node: Any, models: ModelPanel) -> str:
+    """What the user must do before the frames of a sequence can be registered, "" where nothing is missing."""
+    if words := _about_model(node, models):
+        return words
+    if models.card["prepare"]["mask"] == "required":
+        return _("{title} needs a mask of each volume, which a sequence does not have. Choose another network.").format(
+            title=models.card["title"]
+        )
+    return ""
+
+
+def not_for_several(node: Any) -> str:
+    """What of the choices belongs to one moving volume, so that the volumes of a folder are registered without; "" for nothing."""
+    chosen = {
+        _("mask of moving"): node.movingMask,
+        _("labels"): node.movingLabels,
+        _("landmarks"): node.movingLandmarks,
+        _("initial transform"): node.initialTransform,
+    }
+    names = [name for name, one in chosen.items() if one is not None]
+    return _("Without: {names}, as these belong to one volume.").format(names=", ".join(names)) if names else ""
 
 
 def _about_volumes(node: Any) -> str:
@@ -66,11 +113,18 @@ def _about_model(node: Any, models: ModelPanel) -> str:
     return ""
 
 
+def _about_lost_segment(node: Any, segments: SegmentPanel, *, sides: Sequence[str] = SIDES) -> str:
+    lost = [side for side in segments.lost if side in sides]
+    if not lost:
+        return ""
+    return _("{mask} has lost the segment that was chosen. Choose another under Masks, labels, landmarks.").format(
+        mask=getattr(node, f"{lost[0]}Mask").GetName()
+    )
+
+
 def _about_masks(node: Any, card: Card, segments: SegmentPanel) -> str:
-    if lost := segments.lost:
-        return _("{mask} has lost the segment that was chosen. Choose another under Masks, labels, landmarks.").format(
-            mask=getattr(node, f"{lost[0]}Mask").GetName()
-        )
+    if words := _about_lost_segment(node, segments):
+        return words
     if card["prepare"]["mask"] == "required" and None in (node.fixedMask, node.movingMask):
         return _("{title} needs a mask of each volume. Choose them under Masks, labels, landmarks.").format(title=card["title"])
     return ""

@@ -215,6 +215,11 @@ def set_quality(node: Node, report: Mapping[str, Any]) -> None:
     columns = ("Measure", "Value", "Mark", "Rule")
     rows = [(measure, mark["value"], mark["colour"], mark["rule"]) for measure, mark in report["marks"].items()]
     rows += [(what, value, "", "") for what, value in _facts(report)]
+    set_words(node, columns, rows)
+
+
+def set_words(node: Node, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Fill a table node with words, and keep them from being changed by hand."""
     table = vtk.vtkTable()
     for name, values in zip(columns, zip(*rows, strict=True), strict=True):
         column = vtk.vtkStringArray()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
@@ -181,7 +181,7 @@ def placed(scene: Node, result: Result, *, fixed: Node, moving: Node, outputs: M
             deformable,
             _error(scene, result, pair) if "error_mm" in result.volumes else None,
         )
-        _filed(scene, pair, [node for node in vars(nodes).values() if node is not None])
+        filed(scene, pair, [node for node in vars(nodes).values() if node is not None])
     nodes = ResultNodes(**{**vars(nodes), **{name: _moved(vars(nodes)[name], node) for name, node in (outputs or {}).items()}})
     for one in fields(nodes):
         if (node := getattr(nodes, one.name)) is not None:
@@ -293,8 +293,8 @@ def _chart(scene: Node, result: Result, pair: str) -> tuple[Node, Node, Node]:
     return histogram, series, chart
 
 
-def _filed(scene: Node, name: str, nodes: list[Node]) -> None:
-    """Put the nodes into one folder."""
+def filed(scene: Node, name: str, nodes: Sequence[Node]) -> None:
+    """Put the nodes into one folder, which goes with them when undo takes them away."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), scene.GenerateUniqueName(name))
     hierarchy.SetItemAttribute(folder, ROLE, FOLDER)

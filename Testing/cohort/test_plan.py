@@ -73,6 +73,45 @@ def test_a_row_gives_files_and_options_and_what_it_leaves_open_is_as_for_all(tmp
     assert two.options == {"model": "unigradicon", "smoothness": 3.0}
 
 
+def test_what_keeps_its_shape_and_a_result_to_go_on_from_are_files_of_a_pair(tmp_path: Path, pair: dict[str, str]) -> None:
+    (tmp_path / "before").mkdir()
+    (tmp_path / "before" / "transform.h5").touch()
+    row = {**pair, "rigid": pair["fixed"], "keep_volume": pair["fixed"], "previous": "before/transform.h5"}
+    (alone,) = listed_plan(listed(tmp_path, [row]), {}).pairs
+    assert {alone.files["rigid"], alone.files["keep_volume"]} == {tmp_path / pair["fixed"]}
+    assert alone.files["previous"] == tmp_path / "before" / "transform.h5"
+    assert "previous_inverse" not in alone.files
+    (tmp_path / "before" / "inverse.h5").touch()
+    (both,) = listed_plan(listed(tmp_path, [row]), {}).pairs
+    assert both.files["previous_inverse"] == tmp_path / "before" / "inverse.h5", "register reads it, so that it counts"
+
+
+def test_a_result_to_go_on_from_needs_something_to_correct_and_no_other_start(tmp_path: Path, pair: dict[str, str]) -> None:
+    for name in ("before.h5", "points.csv"):
+        (tmp_path / name).touch()
+    previous = {**pair, "previous": "before.h5"}
+    landmarks = {"fixed_landmarks": "points.csv", "moving_landmarks": "points.csv"}
+    rows = [
+        {**previous, "name": "a"},
+        {**previous, "name": "b", **landmarks},
+        {**previous, "name": "c", **landmarks, "landmarks": "pull"},
+        {**previous, "name": "d", "rigid": pair["fixed"], "align": "rigid"},
+        {**previous, "name": "e", "keep_volume": pair["fixed"], "initial": "before.h5"},
+        {**pair, "name": "f", "previous": "gone.h5", "rigid": "gone.nii"},
+    ]
+    told = "\n".join(faults_of(listed(tmp_path, rows)))
+    for fault in (
+        "line 2: previous came without anything to correct; .* Fill one of them",
+        "line 3: previous came without anything to correct",
+        "line 5: previous came with initial or align; .* Leave those fields empty",
+        "line 6: previous came with initial or align",
+        r"line 7: there is no file .*gone.h5 \(previous\)",
+        r"line 7: there is no file .*gone.nii \(rigid\)",
+    ):
+        assert_matches(fault, told)
+    assert len(told.splitlines()) == 6
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_lists_of_spreadsheets_are_read(tmp_path: Path, pair: dict[str, str], delimiter: str) -> None:
     lines = [f"\ufefffixed{delimiter}moving", "", delimiter.join([pair["fixed"], f'"{pair["moving"]}"']), ""]

@@ -56,6 +56,19 @@ def test_a_pair_of_other_files_or_options_is_not_done(pair: CohortPair, setting:
     assert is_done(pair, setting.out)
 
 
+@pytest.mark.parametrize("role", ["rigid", "keep_volume", "previous", "previous_inverse"])
+def test_a_pair_whose_file_of_another_role_has_changed_is_not_done(
+    role: str, pair: CohortPair, setting: Setting, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"one")
+    pair = CohortPair(pair.name, {**pair.files, role: file}, {}, pair.layout)
+    pretend(pair, setting)
+    assert is_done(pair, setting.out)
+    file.write_bytes(b"two")
+    assert not is_done(pair, setting.out)
+
+
 def test_a_pair_of_other_weights_is_not_done(
     pair: CohortPair, setting: Setting, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

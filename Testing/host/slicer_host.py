@@ -310,6 +310,117 @@ class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
                 self._combo.model().item(row).setCheckState(state)
 
 
+class qMRMLSubjectHierarchyComboBox(ctk.ctkComboBox):
+    """A list in the place of the application's tree: the items of the subject hierarchy, each after the names of those it lies in."""
+
+    currentItemChanged = Signal(object)
+    currentItemModified = Signal(object)
+    pythonSignals = ("currentItemChanged(vtkIdType)", "currentItemModified(vtkIdType)")
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._scene, self._tags, self._item, self._types, self._hidden = None, [], 0, (), ()
+        self.activated.connect(lambda index: self._select(self.itemData(index) or 0))
+
+    def mrmlScene(self):
+        return self._scene
+
+    def subjectHierarchyNode(self):
+        return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self._scene) if self._scene else None
+
+    def setMRMLScene(self, scene):
+        self._ignore()
+        self._scene = scene
+        if scene is not None:
+            self._follow()
+        self._refresh()
+
+    def setNodeTypes(self, types):
+        self._types = tuple(types)
+        self._refresh()
+
+    def setHideChildNodeTypes(self, types):
+        self._hidden = tuple(types)
+        self._refresh()
+
+    def currentItem(self):
+        return self._item
+
+    def setCurrentItem(self, item):
+        self._refresh()
+        self._select(item if self.findData(item) >= 0 else 0)
+
+    def clearSelection(self):
+        self._select(0)
+
+    def _follow(self):
+        node = self.subjectHierarchyNode()
+        events = ("ItemAdded", "ItemRemoved", "ItemModified", "ItemReparented")
+        for event in events:
+            event = getattr(node, f"SubjectHierarchy{event}Event")
+            self._tags.append((node, node.AddObserver(event, self._onHierarchy)))
+        self._tags.append((self._scene, self._scene.AddObserver(self._scene.EndCloseEvent, self._onSceneClosed)))
+
+    def _ignore(self):
+        for node, tag in self._tags:
+            node.RemoveObserver(tag)
+        self._tags = []
+
+    def _onHierarchy(self, *_):
+        if shiboken6.isValid(self):
+            self._refresh()
+        else:
+            self._ignore()
+
+    def _onSceneClosed(self, *_):
+        """The next scene has a hierarchy of its own."""
+        if shiboken6.isValid(self):
+            self.setMRMLScene(self._scene)
+        else:
+            self._ignore()
+
+    def _accepts(self, node):
+        if node is None:
+            return True
+        isHidden = node.GetHideFromEditors() or any(node.IsA(one) for one in self._hidden)
+        return not isHidden and (not self._types or any(node.IsA(one) for one in self._types))
+
+    def _offered(self):
+        hierarchy = None if self._scene is None or self._scene.IsClosing() else self.subjectHierarchyNode()
+        if hierarchy is None:
+            return []
+        items = vtk.vtkIdList()
+        hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
+        found = [items.GetId(place) for place in range(items.GetNumberOfIds())]
+        return [(self._title(hierarchy, one), one) for one in found if self._accepts(hierarchy.GetItemDataNode(one))]
+
+    def _title(self, hierarchy, item):
+        names = []
+        while item and item != hierarchy.GetSceneItemID():
+            names.insert(0, hierarchy.GetItemName(item))
+            item = hierarchy.GetItemParent(item)
+        return " / ".join(names)
+
+    def _refresh(self):
+        offered = self._offered()
+        self.clear()
+        if self.noneEnabled:
+            self.addItem(self.noneDisplay, 0)
+        for title, item in offered:
+            self.addItem(title, item)
+        self._select(self._item if self._item in [item for _, item in offered] else 0)
+
+    def _select(self, item):
+        self.setCurrentIndex(self.findData(item))
+        if item != self._item:
+            self._item = item
+            self.currentItemChanged.emit(item)
+
+    _refreshing = lambda self, value: self._refresh()
+    noneEnabled, setNoneEnabled = _attribute("noneEnabled", bool, False, _refreshing)
+    noneDisplay, setNoneDisplay = _attribute("noneDisplay", str, "None", _refreshing)
+
+
 class qMRMLSliderWidget(ctk.ctkSliderWidget):
     def setMRMLScene(self, scene):
         pass
@@ -345,6 +456,7 @@ for _cls in (
     qSlicerWidget,
     qMRMLNodeComboBox,
     qMRMLCheckableNodeComboBox,
+    qMRMLSubjectHierarchyComboBox,
     qMRMLSliderWidget,
     qMRMLSpinBox,
     qMRMLRangeWidget,

@@ -295,6 +295,38 @@ def _result_numbers(panel: Panel, client: FakeClient) -> None:
     panel.ui.marksTable.setCurrentCell(1, 1)
 
 
+def _several(panel: Panel, client: FakeClient) -> None:
+    """Five follow-ups to one volume: three are done, the fourth is worked on."""
+    volumes, _answered = _answer("fits")
+    scene, hierarchy = slicer_host.slicer.mrmlScene, slicer_host.slicer.vtkMRMLSubjectHierarchyNode
+    hierarchy = hierarchy.GetSubjectHierarchyNode(scene)
+    folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "Follow-ups")
+    for name in ("MR head, first visit", *(f"MR head, {month} months later" for month in (3, 6, 9, 12, 15))):
+        hierarchy.CreateItem(folder, volume_node(scene, volumes["fixed"], name))
+    panel.module.enter()
+    panel.open("several")
+    panel.choose("folderSelector", "Follow-ups")
+    panel.click("severalButton")
+    for verdict in ("fits", "look closely", None):
+        panel.until(lambda: client.unfinished)
+        if verdict is None:
+            words = "moving has one value everywhere (0); registration needs contrast. Check the file or the mask."
+            client.fail(client.jobs[-1], ResourceError(words))
+        else:
+            client.answer(client.jobs[-1], _answer(verdict)[1])
+        client.poll()
+        panel.until(lambda: client.unfinished)
+    client.progress(client.jobs[-1], "repeats", 0.62, 23)
+    client.poll()
+
+
+def _several_ended(panel: Panel, client: FakeClient) -> None:
+    _several(panel, client)
+    panel.click("severalCancelButton")
+    panel.until(lambda: not panel.widget.severalPanel.is_running)
+    panel.ui.severalTable.cellClicked.emit(1, 1)
+
+
 STATES: dict[str, Callable[[Panel, Any], None]] = {
     "empty": _empty,
     "ready": _ready,
@@ -312,6 +344,8 @@ STATES: dict[str, Callable[[Panel, Any], None]] = {
     "result-red": _result_red,
     "result-jacobian": _result_jacobian,
     "result-numbers-whole": _result_numbers,
+    "several-whole": _several,
+    "several-ended-whole": _several_ended,
 }
 
 

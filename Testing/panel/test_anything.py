@@ -130,7 +130,8 @@ def check(panel: Panel, scene: Any) -> None:
     assert parameters is not None
     assert ui.fixedSelector.currentNode() is parameters.fixedVolume
     assert ui.movingSelector.currentNode() is parameters.movingVolume
-    can_start = not is_running and not what_is_missing(parameters, panel.widget.modelPanel, panel.widget.segmentPanel)
+    is_busy = is_running or panel.widget._isSeveralRunning
+    can_start = not is_busy and not what_is_missing(parameters, panel.widget.modelPanel, panel.widget.segmentPanel)
     assert ui.registerButton.isEnabled() == can_start
     assert ui.progressBar.isVisibleTo(panel.top) == is_running
     assert ui.modelCombo.currentText == panel.widget.modelPanel.card["title"]

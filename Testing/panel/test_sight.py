@@ -119,7 +119,7 @@ def test_an_error_comes_into_sight(ready: Panel, fake: FakeClient) -> None:
     assert ready.sees("detailsText")
 
 
-@pytest.mark.parametrize("name", ["moreInputs", "refinement", "device", "outputs", "log"])
+@pytest.mark.parametrize("name", ["moreInputs", "refinement", "device", "outputs", "several", "log"])
 def test_a_section_that_opens_comes_into_sight(ready: Panel, fake: FakeClient, name: str) -> None:
     finished(ready, fake)
     for other in ("numbers", "use"):

@@ -244,7 +244,7 @@ def test_a_worker_that_is_killed_is_told_and_the_next_run_has_another(ready: Pan
 
 @pytest.mark.parametrize("width", [320, 500])
 def test_nothing_is_cut_off_at_the_width_of_a_narrow_panel(panel: Panel, width: int) -> None:
-    for name in ("moreInputs", "refinement", "device", "outputs", "log"):
+    for name in ("moreInputs", "refinement", "device", "outputs", "several", "log"):
         panel.open(name)
     for widget in (panel.ui.resultBox, panel.ui.verdictFrame, panel.ui.consentBox, panel.ui.progressBar, panel.ui.cancelButton):
         widget.setVisible(True)
