@@ -1,6 +1,6 @@
-"""Images and transforms to and from ITK's own Python package, which is optional.
+"""Images and transforms to and from ITK's own Python package, and images of nibabel; both packages are optional.
 
-Without `itk` installed this file still imports; only what needs it says so.
+Without them this file still imports; only what needs one says so.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from .errors import InputError
 
@@ -21,8 +22,12 @@ from .errors import InputError
 _CHANNELS = {"uint8", "uint16", "int16", "float32", "float64"}
 _WRAPPED = {True: _CHANNELS, False: _CHANNELS | {"uint32", "int32", "uint64"}}
 
+# What SimpleITK has no pixels for, by numpy type, and what holds the same values, or nearly.
+_PIXELS = {"bool": "uint8", "float16": "float32", "float96": "float64", "float128": "float64", "complex256": "complex128"}
+
 ItkImage = Any
 ItkTransform = Any
+NibabelImage = Any
 
 
 def is_itk_image(source: object) -> bool:
@@ -92,6 +97,65 @@ def simpleitk_from_itk_transform(transform: ItkTransform) -> sitk.Transform:
         path = str(Path(folder) / "transform.h5")
         itk.transformwrite([transform], path)
         return sitk.ReadTransform(path)
+
+
+def is_nibabel_image(source: object) -> bool:
+    """Whether `source` is an image of voxels of the `nibabel` package; asks without importing it."""
+    nibabel = sys.modules.get("nibabel")
+    return nibabel is not None and isinstance(source, nibabel.spatialimages.SpatialImage)
+
+
+def simpleitk_from_nibabel(image: NibabelImage) -> sitk.Image:
+    """The same voxels at the same places in the world, LPS in place of nibabel's RAS; values are those after the header's scaling.
+
+    The affine that counts is `image.affine`, by which nibabel itself places voxels. A two-dimensional image must lie in the plane of the
+    axes x and y; axes after the third become a fourth of the image.
+
+    Raises:
+        InputError: it has no affine, one that is singular, voxels that are no numbers, or is oblique in space and two-dimensional.
+    """
+    array = _voxels(image)
+    dim = min(array.ndim, 3)
+    if image.affine is None:
+        raise InputError(
+            "The nibabel image has no affine; voxels need a place in the world. It came as None. Give it one: "
+            "nibabel.Nifti1Image(image.dataobj, affine)."
+        )
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
+    columns = affine[:dim, :dim]
+    if dim == 2 and np.abs(affine[2, :2]).max() > 1e-3 * np.abs(columns).max():
+        raise InputError(
+            "The two-dimensional nibabel image lies obliquely in space; a plane needs the axes x and y. Its affine tilts it towards z. "
+            "Give the volume that it comes from, or an affine without tilt."
+        )
+    spacing = np.linalg.norm(columns, axis=0)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(columns)) < 1e-12:
+        raise InputError(
+            "The affine of the nibabel image is singular or not finite; each axis of voxels needs a direction and a length of its own. "
+            f"Got {np.asarray(image.affine).tolist()}. Correct its header."
+        )
+    result = sitk.GetImageFromArray(np.ascontiguousarray(array.T), isVector=False)
+    rest = result.GetDimension() - dim
+    result.SetSpacing([*spacing.tolist(), *[1.0] * rest])
+    result.SetOrigin([*affine[:dim, 3].tolist(), *[0.0] * rest])
+    direction = np.eye(dim + rest)
+    direction[:dim, :dim] = columns / spacing
+    result.SetDirection(direction.ravel().tolist())
+    return result
+
+
+def _voxels(image: NibabelImage) -> NDArray[Any]:
+    """The values [x, y, z, …] in a type that SimpleITK has, without axes at the end that have one place."""
+    array = np.asanyarray(image.dataobj)
+    if array.dtype.kind not in "biufc":
+        raise InputError(
+            f"The voxels of the nibabel image are {array.dtype}; one number for each voxel is needed. Extract one channel first."
+        )
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3, 4):
+        raise InputError(f"The nibabel image has {array.ndim} dimensions; two or three are needed. Extract one volume first.")
+    return array.astype(_PIXELS.get(array.dtype.name, array.dtype.newbyteorder("=")), copy=False)
 
 
 def _itk() -> ModuleType:

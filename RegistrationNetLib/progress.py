@@ -6,6 +6,7 @@ Work reports `(stage, fraction)` to a `ProgressCallback`; the callback stops the
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ class Progress:
     fraction: float
     seconds_left: float | None
 
+
+_log = logging.getLogger(__name__)
 
 ProgressCallback = Callable[[Progress], None]
 StageReport = Callable[[float], None]
@@ -52,6 +55,7 @@ class Stages:
             raise KeyError(f"unknown stage {stage!r}; the stages are {', '.join(self.weights)}")
         self.finish()
         self._current, self._stage_start = stage, time.monotonic()
+        _log.debug("%s begins", stage)
         report = partial(self._report, stage)
         report(0.0)
         return report
@@ -61,6 +65,7 @@ class Stages:
         if self._current:
             took = time.monotonic() - self._stage_start
             self.seconds[self._current] = self.seconds.get(self._current, 0.0) + took
+            _log.info("%s took %.2f s", self._current, took)
             self._current = ""
 
     @property

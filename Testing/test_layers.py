@@ -17,7 +17,7 @@ LIBRARY = Path(__file__).resolve().parents[1] / "RegistrationNetLib"
 # Lowest first. A package imports only from those named before it; "" is the library's own folder. Within a package a file
 # imports only from files named before it.
 PLAN: dict[str, str] = {
-    "": "version errors choices progress devices memory interop",
+    "": "version errors choices progress progress_bars devices memory interop",
     "geometry": "separable trilinear deformation pyramid space transform_slabs interpolation smooth_noise regularity field_pair layered_points margin point_velocity",
     "losses": "measure mind mutual_information overlap similarity label_overlap blockwise direction patches",
     "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files nifti_headers nifti_missing dicom_headers dicom_series dicom image_files series_files image_sources label_images inputs outlying landmark_matching point_tables markups landmarks warping",
@@ -28,12 +28,12 @@ PLAN: dict[str, str] = {
         composition training_loss icon gradicon carl_equivariance carl constricon_velocities constricon constricon_resolution
         nephi nephi_loss nephi_parameters loading
     """,
-    "quality": "assessment marks likeness evidence error_map worst verdict known_warp known_pair truth phantom slices colours pictures film report",
+    "quality": "assessment marks likeness evidence error_map worst verdict known_warp known_pair truth phantom slices colours pictures film report notebook",
     "registration": """
         argument_types size foreground volume prepare method aligned_pair optimizer network_pair landmark_pairs initial_transform
         overlap_score pose_search affine_fits affine_steps alignment contrast measures
         field_refinement deforming velocity_refinement network_refinement prediction nephi_fit nephi_pair
-        direct trained_network constricon nephi methods options pair_judgement correction kept_shape previous solution perturbation repeats delivery resolution pipeline
+        direct trained_network constricon nephi methods options pair_judgement correction kept_shape previous solution perturbation repeats delivery resolution request forecast pipeline
     """,
     "training": """
         state processes pairs synthetic cohort_files cohort_images data augmentation learning validation configuration
@@ -46,7 +46,7 @@ PLAN: dict[str, str] = {
         presets panel_binding panel_sight panel_words panel_inputs panel_devices panel_models panel_segments panel_checks
         panel_installation panel_presets panel_cursor panel_results panel_correct panel_run
     """,
-    "cli": "argument_values interruption console doctor train_commands cohort_commands commands main",
+    "cli": "argument_values interruption console option_pairs doctor point_commands model_commands weights_commands warping_commands evaluation_commands registration_commands train_commands cohort_commands main",
 }
 # Programs: `python -m RegistrationNetLib`, `python -m RegistrationNetLib.worker`; and the package itself, whose public names load on
 # first use.
@@ -56,13 +56,14 @@ PROGRAMS = ("__init__", "__main__", "worker")
 METHODS = ("direct", "trained_network", "constricon", "nephi")
 WORKING = ("network", "settings", "repeat_settings", "solve")
 # What is heavy is imported where Ctrl-C is already a clean end, and after the worker has begun to listen.
-IMPORTS_IN_FUNCTIONS = {("cli.main", "cli.commands"), ("slicer_bridge.worker", "slicer_bridge.services")}
+IMPORTS_IN_FUNCTIONS = {("slicer_bridge.worker", "slicer_bridge.services")}
 
 # Slicer's own process imports these; they must not bring torch, nor what is only there after an installation.
 LIGHT = [
     "errors",
     "choices",
     "progress",
+    "progress_bars",
     "version",
     "models.download",
     "models.catalogue",

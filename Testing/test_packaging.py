@@ -67,7 +67,7 @@ def test_the_wheel_says_who_it_is(wheel: Path) -> None:
     assert f"\nVersion: {__version__}\n" in metadata
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     assert "\nRequires-Python: >=3.10\n" in metadata
-    assert "registrationnet = RegistrationNetLib.cli.main:main" in archive.read(f"{folder}/entry_points.txt").decode()
+    assert "registrationnet = RegistrationNetLib.cli.main:program" in archive.read(f"{folder}/entry_points.txt").decode()
     assert archive.read(f"{folder}/licenses/LICENSE.txt") == (ROOT / "LICENSE.txt").read_bytes()
 
 
@@ -188,7 +188,7 @@ def test_what_the_library_imports_is_what_it_declares() -> None:
             re.MULTILINE,
         )
     }
-    extras = {"distributed", "itk", "matplotlib", "safetensors", "tomli"}
+    extras = {"argcomplete", "distributed", "itk", "matplotlib", "safetensors", "tomli"}
     host = {"slicer", "vtk", "qt", "sampledata"}
     foreign = imported - {name.lower() for name in sys.stdlib_module_names} - {"registrationnetlib"} - extras - host
     assert {"pillow" if name == "pil" else name for name in foreign} == declared

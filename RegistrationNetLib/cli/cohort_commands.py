@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from argparse import Namespace
@@ -22,7 +23,7 @@ from ..errors import Cancelled, InputError, PlanError
 from ..io.image_files import read_image
 from ..io.landmarks import read_points
 from ..io.outputs import check_folder_name
-from .console import progress_bar, table
+from .console import progress_bar, table, wants_json
 from .interruption import Interruption
 
 # Where queues tell an element of a job array its number.
@@ -74,7 +75,9 @@ def run_series(options: Namespace, interruption: Interruption) -> int:
         interruption.check()
         result.save(options.out_dir, labels=labels, points=None if points is None else (points.labels, points.points_mm))
     interruption.too_late()
-    if not options.quiet:
+    if wants_json(options):
+        print(json.dumps(result.report(), indent=2))
+    elif not options.quiet:
         _print_series(result)
     return 0
 
@@ -104,7 +107,9 @@ def run_template(options: Namespace, interruption: Interruption) -> int:
         print("registrationnet: cancelled; what has been registered is kept, and the same command goes on", file=sys.stderr)
         return Cancelled.exit_status
     interruption.too_late()
-    if not options.quiet:
+    if wants_json(options):
+        print((options.out_dir / "template.json").read_text(encoding="utf-8"))
+    elif not options.quiet:
         for number, moved in enumerate(template.moved_mm, 1):
             print(f"Iteration {number}: off the mean shape by {moved.mean:.3f} mm mean, {moved.p95:.3f} mm for 95 %")
         print("The template stands." if template.has_converged else "The template still moves; --iterations gives it more.")
@@ -162,7 +167,10 @@ def _tell_faults(error: PlanError) -> int:
 def _tell(summary: Summary, options: Namespace) -> int:
     for failure in summary.failures:
         print(f"registrationnet: {failure.name}: {failure.error}", file=sys.stderr)
-    if not options.quiet:
+    if wants_json(options):
+        failures = [{"name": one.name, "error": one.error} for one in summary.failures]
+        print(json.dumps({"registered": summary.now, "before": summary.before, "failures": failures}, indent=2))
+    elif not options.quiet:
         before = f", {summary.before} were done before" if summary.before else ""
         print(f"{summary.now} registered{before}, {len(summary.failures)} failed")
         if options.array is None:

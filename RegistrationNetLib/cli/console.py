@@ -1,19 +1,20 @@
-"""What a terminal shows: a progress bar that is true, and tables."""
+"""What a terminal shows: a progress bar that is true, tables, and warnings."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-import time
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from ..progress import Progress, ProgressCallback, silent
+from ..io.warning import Warn
+from ..progress import ProgressCallback, silent
+from ..progress_bars import Drawing
 
-REDRAW_SECONDS = 0.1
 PAINT = {"green": "\033[32m", "amber": "\033[33m", "red": "\033[31m"}
 
 
@@ -27,32 +28,7 @@ def progress_bar(*, is_wanted: bool = True) -> Iterator[ProgressCallback]:
     columns, lines = shutil.get_terminal_size()
     layout = "{desc:<8.8} {percentage:3.0f}% |{bar:30}| {unit}"
     with tqdm(total=1.0, file=sys.stderr, leave=False, bar_format=layout, unit="", ncols=columns, nrows=lines) as bar:
-        yield _Drawing(bar)
-
-
-class _Drawing:
-    def __init__(self, bar: tqdm) -> None:  # type: ignore[type-arg]  # generic in what it iterates over; here over nothing
-        self._bar = bar
-        self._drawn_at = 0.0
-        self._stage = ""
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if progress.stage == self._stage and now - self._drawn_at < REDRAW_SECONDS:
-            return
-        self._drawn_at, self._stage = now, progress.stage
-        self._bar.n = progress.fraction
-        self._bar.set_description_str(progress.stage, refresh=False)
-        self._bar.unit = time_left(progress.seconds_left)
-        self._bar.refresh()
-
-
-def time_left(seconds: float | None) -> str:
-    """In words that a glance can take in."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d} left"
+        yield Drawing(bar)
 
 
 def table(rows: Sequence[Sequence[str]], *, indent: str = "  ") -> str:
@@ -69,3 +45,18 @@ def painted(text: str, colour: str) -> str:
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         return text
     return f"{PAINT[colour]}{text}\033[0m"
+
+
+def wants_json(options: Namespace) -> bool:
+    """Whether a command that can print JSON is to."""
+    return getattr(options, "json", False)
+
+
+def warned(options: Namespace) -> Warn:
+    """Prints a warning in one line on stderr, unless all is to be quiet."""
+
+    def warn(text: str) -> None:
+        if not getattr(options, "quiet", False):
+            print(f"registrationnet: warning: {' '.join(text.split())}", file=sys.stderr)
+
+    return warn

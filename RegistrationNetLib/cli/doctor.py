@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import psutil
 import SimpleITK as sitk
-import torch
 
 from ..errors import InputError
 from ..models.catalogue import cache_folder, cards
 from ..models.weights import weights_state
 from ..version import __version__
+from .console import table, wants_json
+from .interruption import Interruption
 
 MIB = 2**20
 NEEDED_MEMORY_MIB = 2000
@@ -39,19 +43,44 @@ class Finding:
         return not self.advice
 
 
+def run_doctor(options: Namespace, interruption: Interruption) -> int:
+    """Say whether this machine is ready."""
+    interruption.check()
+    findings: list[Finding] = list(examine())
+    if wants_json(options):
+        print(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        print(table([("ok" if finding.is_fine else "!!", finding.what, finding.value) for finding in findings], indent=""))
+        for finding in findings:
+            if not finding.is_fine:
+                print(f"!! {finding.what}: {finding.advice}")
+    return 0 if all(finding.is_fine for finding in findings) else 1
+
+
 def examine() -> Iterator[Finding]:
     """Every finding, in the order of reading. Nothing is created, downloaded or changed."""
     yield Finding("registrationnet", __version__)
     yield Finding("Python", f"{platform.python_version()} ({sys.executable})")
-    yield _version("torch", torch.__version__, (2, 2))
     yield _version("numpy", np.__version__, (1, 24))
     yield _version("SimpleITK", sitk.Version.VersionString(), (2, 3))
+    yield from _of_torch()
     yield _memory()
-    yield _threads()
-    yield from _devices()
     yield _folder("temporary folder", Path(tempfile.gettempdir()))
     yield _cache()
     yield from _cards()
+
+
+def _of_torch() -> Iterator[Finding]:
+    """What torch is, and what it finds: the one part that may be installed and still not load."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        advice = "it must be installed and load: pip install --force-reinstall torch"
+        yield Finding("torch", f"does not load ({type(error).__name__}: {error})", advice)
+        return
+    yield _version("torch", torch.__version__, (2, 2))
+    yield _threads(torch)
+    yield from _devices(torch)
 
 
 def _version(name: str, version: str, minimum: tuple[int, int]) -> Finding:
@@ -68,13 +97,13 @@ def _memory() -> Finding:
     return Finding("memory", f"{free} MiB free of {memory.total // MIB} MiB", advice)
 
 
-def _threads() -> Finding:
+def _threads(torch: ModuleType) -> Finding:
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1
     advice = f"only one of {cores} cores is used: unset OMP_NUM_THREADS" if threads == 1 < cores else ""
     return Finding("threads", f"{threads} on {cores} logical cores", advice)
 
 
-def _devices() -> Iterator[Finding]:
+def _devices(torch: ModuleType) -> Iterator[Finding]:
     yield Finding("device cpu", platform.processor() or platform.machine())
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)

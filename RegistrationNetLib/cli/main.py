@@ -7,19 +7,24 @@ What fails is told in one line on stderr; `--debug` or REGISTRATIONNET_DEBUG=1 a
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
+import importlib
+import logging
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from ..choices import ALIGNMENT_STAGES, DEVICES, INTERPOLATIONS, MODALITIES, REFINEMENTS, VERDICTS
+from ..choices import ALIGNMENT_STAGES, DEVICES, INTERPOLATIONS, MODALITIES, REFINEMENTS, SIMILARITIES, VERDICTS
 from ..errors import Cancelled, RegistrationNetError, is_out_of_memory_text
 from ..io.warning import DataWarning
+from ..models.catalogue import cards
 from ..version import __version__
 from .argument_values import (
     Pulling,
@@ -34,6 +39,69 @@ from .argument_values import (
 )
 from .interruption import Interruption
 
+Command: TypeAlias = Callable[[argparse.Namespace, Interruption], int]
+
+# The file and the function of each command. Only the file of the command that runs is imported: torch alone takes seconds.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "register": ("registration_commands", "run_register"),
+    "demo": ("registration_commands", "run_demo"),
+    "warp": ("warping_commands", "run_warp"),
+    "jacobian": ("warping_commands", "run_jacobian"),
+    "points": ("point_commands", "run_points"),
+    "evaluate": ("evaluation_commands", "run_evaluate"),
+    "models list": ("model_commands", "run_models_list"),
+    "models show": ("model_commands", "run_models_show"),
+    "models remove": ("model_commands", "run_models_remove"),
+    "models download": ("weights_commands", "run_models_download"),
+    "models import": ("weights_commands", "run_models_import"),
+    "doctor": ("doctor", "run_doctor"),
+    "train": ("train_commands", "run_train"),
+    "finetune": ("train_commands", "run_finetune"),
+    "cohort": ("cohort_commands", "run_cohort_command"),
+    "series": ("cohort_commands", "run_series"),
+    "template": ("cohort_commands", "run_template"),
+}
+
+
+def loaded(name: str) -> Command:
+    """The function of a command, its file imported.
+
+    While it is imported for the first time, Python does not look for garbage, and what was made is never looked at again: imports make
+    half a million objects that stay, and going through them takes a fifth of the time.
+    """
+    file, function = COMMANDS[name]
+    is_new = f"{__package__}.{file}" not in sys.modules
+    with _uncollected() if is_new else nullcontext():
+        command: Command = getattr(importlib.import_module(f".{file}", __package__), function)
+    return command
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Inside, no garbage is collected; what was made there is kept out of every later collection."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def program() -> None:
+    """`main` as the program `registrationnet`, which ends at once with its exit status.
+
+    Python would take every module apart first, which for those of torch takes half a second. Exit handlers run, and what was printed
+    is out. `python -m RegistrationNetLib` ends as every Python program does, so that profilers can tell what they saw.
+    """
+    status = main()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(status)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
@@ -41,14 +109,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_debugging = os.environ.get("REGISTRATIONNET_DEBUG", "0") not in ("", "0")
     with Interruption() as interruption, _data_warnings_in_one_line():
         try:
-            options = parser().parse_args(arguments)
+            commands = parser()
+            _complete(commands)
+            options = commands.parse_args(arguments)
             is_debugging |= options.debug
             # Heavy imports happen here, so that Ctrl-C during them is a clean end too. It waits for their end: torch's do not stand it.
             with interruption.patient():
-                from .commands import COMMANDS
+                command = loaded(options.command)
             interruption.check()
 
-            status = COMMANDS[options.command](options, interruption)
+            with log_on_stderr() if options.verbose else nullcontext():
+                status = command(options, interruption)
             sys.stdout.flush()
             return status
         except BrokenPipeError:
@@ -76,6 +147,30 @@ def explain(error: BaseException, *, is_cancelled: bool = False, is_debugging: b
         return 1
     _tell(f"failed inside: {type(error).__name__}: {error} (--debug tells where)")
     return 1
+
+
+def _complete(commands: Parser) -> None:
+    """Answer the shell that asks how the line goes on, and end; it asks by a variable, and argcomplete (extra `terminal`) is there."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(commands)
+
+
+@contextmanager
+def log_on_stderr() -> Iterator[None]:
+    """Inside, what the library's loggers tell stands on stderr, but for warnings, which commands tell themselves."""
+    logger, handler = logging.getLogger(__package__.partition(".")[0]), logging.StreamHandler()
+    handler.addFilter(lambda record: record.levelno < logging.WARNING)
+    handler.setFormatter(logging.Formatter("registrationnet: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @contextmanager
@@ -151,6 +246,7 @@ def _add(commands: Commands, name: str, summary: str, *, command: str = "", desc
     one = commands.add_parser(name, help=summary, description=description or f"{summary}.".capitalize())
     one.set_defaults(command=command or name, parser=one)
     one.add_argument("--debug", action="store_true", help="add the traceback to an error")
+    one.add_argument("--verbose", action="store_true", help="say on stderr what is being done, and why")
     return one
 
 
@@ -162,7 +258,9 @@ def _add_register(commands: Commands) -> None:
         "out_dir",
         metavar="OUT_DIR",
         type=Path,
-        help="receives transform.h5, inverse.h5, warped.nii.gz, jacobian.nii.gz, error_mm.nii.gz, report.json, report.html",
+        nargs="?",
+        help="receives transform.h5, inverse.h5, warped.nii.gz, jacobian.nii.gz, error_mm.nii.gz, report.json, report.html; "
+        "left out: says what would be done, and what that takes",
     )
     for side in ("fixed", "moving"):
         one.add_argument(f"--{side}-mask", metavar="FILE", help=f"where in {side} similarity counts")
@@ -187,7 +285,7 @@ def _add_register(commands: Commands) -> None:
         "--require", choices=VERDICTS, help="end with status 3 where the verdict is worse; the results are written all the same"
     )
     one.add_argument("--anonymous", action="store_true", help="name no files in the reports")
-    one.add_argument("--quiet", action="store_true", help="print nothing")
+    _add_quiet_or_json(one)
 
 
 def _add_options(one: argparse._ActionsContainer) -> None:
@@ -197,14 +295,15 @@ def _add_options(one: argparse._ActionsContainer) -> None:
         help="landmarks guide the registration, too; they were placed to within MM, default 1",
     )  # fmt: skip
     one.set_defaults(tolerance=1.0)
-    one.add_argument("--model", default="direct", metavar="NAME", help="see `registrationnet models`; default %(default)s")
+    _add_model_name(one, "--model", default="direct", help="see `registrationnet models`; default %(default)s")
     one.add_argument("--refine", choices=REFINEMENTS, help="refinement after the model; default: as its card says")
     one.add_argument(
         "--steps", type=whole_number, metavar="N", help="steps of the refinement, 0 for none; default: the method's own"
     )
-    one.add_argument(
+    similarity = one.add_argument(
         "--similarity", default="auto", metavar="NAME", help="default: as the modalities and contrasts of the pair ask"
     )
+    similarity.completer = lambda **_: ["auto", *SIMILARITIES]  # type: ignore[attr-defined]
     for side in ("fixed", "moving"):
         one.add_argument(
             f"--{side}-modality", choices=MODALITIES, help="default: what the DICOM header says, other where it says nothing"
@@ -300,20 +399,25 @@ def _add_models(commands: Commands) -> None:
     _add_json(_add_model(what, "show", "show the card of one model"))
     downloading = _add_model(what, "download", "fetch the weights of one model")
     downloading.add_argument("--sha256", type=checksum, metavar="SUM", help="take the file only if it has this checksum")
-    _add_quiet(downloading)
+    _add_quiet_or_json(downloading)
     importing = _add_model(what, "import", "take the weights of one model from a file, where there is no network")
     importing.add_argument(
         "file", metavar="FILE", type=Path, help="as published (`show` tells where), or of your own training, its card beside it"
     )
     importing.add_argument("--sha256", type=checksum, metavar="SUM", help="take the file only if it has this checksum")
-    _add_quiet(importing)
-    _add_quiet(_add_model(what, "remove", "delete the weights of one model from this machine"))
+    _add_quiet_or_json(importing)
+    _add_quiet_or_json(_add_model(what, "remove", "delete the weights of one model from this machine"))
 
 
 def _add_model(what: Commands, name: str, summary: str) -> Parser:
     one = _add(what, name, summary, command=f"models {name}")
-    one.add_argument("name", metavar="NAME")
+    _add_model_name(one, "name")
     return one
+
+
+def _add_model_name(one: argparse._ActionsContainer, name: str, **more: Any) -> None:
+    action = one.add_argument(name, metavar="NAME", **more)
+    action.completer = lambda **_: list(cards())  # type: ignore[attr-defined]  # argcomplete asks it for the words that may stand there
 
 
 def _add_demo(commands: Commands) -> None:
@@ -322,7 +426,7 @@ def _add_demo(commands: Commands) -> None:
     one.add_argument(
         "--seed", type=whole_number, default=0, metavar="N", help="another seed is another pair; default %(default)s"
     )
-    one.add_argument("--quiet", action="store_true", help="print nothing")
+    _add_quiet_or_json(one)
 
 
 def _add_train(commands: Commands) -> None:
@@ -333,7 +437,7 @@ def _add_train(commands: Commands) -> None:
 
 def _add_finetune(commands: Commands) -> None:
     one = _add(commands, "finetune", "train a model further on images of your own")
-    one.add_argument("--model", required=True, metavar="NAME", help="which to start from; see `registrationnet models`")
+    _add_model_name(one, "--model", required=True, help="which to start from; see `registrationnet models`")
     one.add_argument("--name", required=True, help="of the model that comes out")
     one.add_argument("--data", required=True, type=Path, metavar="WHAT", help="folder of images, or CSV file that lists pairs")
     one.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="receives weights, checkpoint, curves, pictures")
@@ -389,7 +493,7 @@ def _add_cohort(commands: Commands) -> None:
     of_all = one.add_argument_group("for every pair that does not say otherwise")
     _add_options(of_all)
     one.add_argument("--anonymous", action="store_true", help="name no files in reports and tables")
-    _add_quiet(one)
+    _add_quiet_or_json(one)
 
 
 def _add_place(one: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -428,7 +532,7 @@ def _add_series(commands: Commands) -> None:
     one.add_argument("--labels", metavar="FILE", help="outlined structures of the reference, carried to every frame")
     one.add_argument("--points", type=Path, metavar="FILE", help="points of the reference, followed through the series")
     _add_options(one)
-    _add_quiet(one)
+    _add_quiet_or_json(one)
 
 
 def _add_template(commands: Commands) -> None:
@@ -448,22 +552,28 @@ def _add_template(commands: Commands) -> None:
     )
     _add_place(one)
     _add_options(one.add_argument_group("for every registration"))
-    _add_quiet(one)
+    _add_quiet_or_json(one)
 
 
 def _add_resume(one: argparse.ArgumentParser) -> None:
     one.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
-    _add_quiet(one)
+    _add_quiet_or_json(one)
 
 
 def _add_transform(one: argparse.ArgumentParser, *, is_required: bool) -> None:
     one.add_argument("--transform", metavar="T", type=Path, required=is_required, help="ITK transform file, LPS mm")
 
 
-def _add_json(one: argparse.ArgumentParser) -> None:
+def _add_json(one: argparse.ArgumentParser | argparse._MutuallyExclusiveGroup) -> None:
     # Without a default of its own, or that of a command within a command would undo what was said before it.
     one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 
 
-def _add_quiet(one: argparse.ArgumentParser) -> None:
+def _add_quiet(one: argparse.ArgumentParser | argparse._MutuallyExclusiveGroup) -> None:
     one.add_argument("--quiet", action="store_true", help="print nothing")
+
+
+def _add_quiet_or_json(one: argparse.ArgumentParser) -> None:
+    how = one.add_mutually_exclusive_group()
+    _add_quiet(how)
+    _add_json(how)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -14,7 +15,7 @@ from ..training.data import DataOptions
 from ..training.learning import LearningOptions
 from ..training.processes import is_first_process
 from ..training.run import CHECKPOINT, Trained, train
-from .console import progress_bar
+from .console import progress_bar, wants_json
 from .interruption import Interruption
 
 FINETUNE_AFFINE = 0.05
@@ -69,7 +70,19 @@ def _carry_out(description: Configuration, options: Namespace, interruption: Int
             print(f"registrationnet: cancelled; --resume goes on from {checkpoint}", file=sys.stderr)
         return Cancelled.exit_status
     interruption.too_late()
-    if is_talking:
+    if wants_json(options) and is_first_process():
+        print(
+            json.dumps(
+                {
+                    "name": trained.card.name,
+                    "steps": trained.steps,
+                    "weights": str(trained.weights),
+                    "skipped": [one.reason for one in trained.skipped],
+                },
+                indent=2,
+            )
+        )
+    elif is_talking:
         _tell(trained)
     return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from ..io.series_files import Series, read_series, series_of
 from ..io.warping import LABELS, warp_image
 from ..progress import Progress, ProgressCallback, silent
 from ..quality.assessment import Displacement, displacement
+from ..quality.marks import ALARM
 from ..registration.pipeline import Registration, register
 
 # The frames that can be named; "mean" is the mean of all.
@@ -63,9 +65,9 @@ class Frame:
         return Displacement(0.0, 0.0) if self.registration is None else self.registration.quality.displacement_mm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SeriesRegistration:
-    """A registered series.
+    """A registered series. `repr` tells in two lines what it holds and how the frames fit.
 
     Attributes:
         reference: the image to which every frame was registered; `reference_number` is None where that is no frame.
@@ -76,6 +78,15 @@ class SeriesRegistration:
     reference_number: int | None
     frames: tuple[Frame, ...]
     drift_mm: tuple[Displacement, ...]
+
+    def __repr__(self) -> str:
+        reference = "the mean of all" if self.reference_number is None else f"frame {self.reference_number}"
+        verdicts = {frame.number: frame.registration.verdict for frame in self.frames if frame.registration is not None}
+        counts = Counter(verdict.words for verdict in verdicts.values())
+        told = ", ".join(f"{count} {words}" for words, count in counts.items())
+        worst = max(verdicts, key=lambda number: ALARM.index(verdicts[number].colour), default=None)
+        why = "" if worst is None else f"; the worst is frame {worst}: {verdicts[worst].reason}"
+        return f"Series of {len(self.frames)} frames registered to {reference}\n{told or 'no frame beside the reference'}{why}"
 
     @property
     def times(self) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..memory import full_precision
-from .trilinear import FEWEST_POINTS, SampledByLayers, pulled_back, with_slopes
+from .trilinear import WORTH_LAYERS, SampledByLayers, pulled_back, with_slopes
 
 Outside = Literal["border", "zeros"]
 
@@ -88,7 +88,7 @@ def sample_with_slopes(image: Tensor, points: Tensor, outside: Outside = "border
 
 def _is_for_layers(image: Tensor, points: Tensor) -> bool:
     is_volume = image.dim() == 5 and min(image.shape[2:]) > 1
-    return is_volume and image.device.type == "cpu" and points[0, 0].numel() >= FEWEST_POINTS
+    return is_volume and image.device.type == "cpu" and points[0, 0].numel() >= WORTH_LAYERS
 
 
 def _with_zeros_around(image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:

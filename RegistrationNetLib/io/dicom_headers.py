@@ -12,15 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from ..errors import InputError
 from .native_paths import printable
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 Array = NDArray[np.float64]
 
@@ -109,6 +110,9 @@ def read_header(path: Path) -> Header | None:
     Raises:
         InputError: it cannot be read, or says nothing sensible.
     """
+    # It takes a third of a second, and most images are no DICOM files.
+    import pydicom
+
     try:
         # pydicom warns of each value that is not by the book; what matters here is checked below.
         with warnings.catch_warnings():
@@ -200,7 +204,7 @@ def _of_groups(levels: Sequence[Dataset | None], dataset: Dataset) -> dict[str, 
 
 def _of_frame(dataset: Dataset, frame: int, count: int) -> dict[str, Any]:
     """A frame of a file without functional groups; several of them lie where a detector moved, or by a list of offsets."""
-    detector = _first(dataset.get("DetectorInformationSequence")) or Dataset()
+    detector: Mapping[str, Any] | Dataset = _first(dataset.get("DetectorInformationSequence")) or {}
     position = detector.get("ImagePositionPatient") or dataset.get("ImagePositionPatient")
     orientation = detector.get("ImageOrientationPatient") or dataset.get("ImageOrientationPatient")
     thickness = dataset.get("SpacingBetweenSlices") or dataset.get("SliceThickness")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from .native_paths import printable
 from .warning import Warn, python_warning
 
 ImageLike = Any
-"""A path, a `SimpleITK.Image` or an `itk.Image`."""
+"""A path, a `SimpleITK.Image`, an `itk.Image`, or an image of nibabel."""
 
 # How to bring an image of another package, by the first part of its class's module.
 _BRINGING = {
     "numpy": "Make it an image by SimpleITK.GetImageFromArray, and give it its SetSpacing, SetOrigin and SetDirection.",
     "torch": "Make it an image by SimpleITK.GetImageFromArray(tensor.numpy()), and give it its SetSpacing, SetOrigin and SetDirection.",
-    "nibabel": "Give the path of its file.",
+    "nibabel": "Of nibabel, only images of voxels are taken.",
     "torchio": "Call its as_sitk().",
     "monai": "Make it an image by SimpleITK.GetImageFromArray, and give it its SetSpacing, SetOrigin and SetDirection.",
     "pydicom": "Give the path of its file or folder.",
@@ -49,11 +50,24 @@ def as_image(source: ImageLike, what: str, warn: Warn = python_warning) -> sitk.
         return _one_moment(read_image(source, lambda text: warn(_named(text, printable(Path(source)), what))))
     if interop.is_itk_image(source):
         return interop.simpleitk_from_itk(source)
+    if interop.is_nibabel_image(source):
+        return _from_nibabel(source, what)
     package = type(source).__module__.partition(".")[0]
     bringing = _BRINGING.get(package, "Give one of these.")
     if isinstance(source, dict):
         bringing = "Give what it holds: the path or the image, and the others by their own names."
-    raise InputError(f"{what} is a {type(source).__name__}; a path, a SimpleITK image or an ITK image is needed. {bringing}")
+    raise InputError(
+        f"{what} is a {type(source).__name__}; a path, or an image of SimpleITK, ITK or nibabel is needed. {bringing}"
+    )
+
+
+def _from_nibabel(source: interop.NibabelImage, what: str) -> sitk.Image:
+    try:
+        return interop.simpleitk_from_nibabel(source)
+    except (OSError, EOFError, zlib.error) as error:  # its voxels are read from the file only now
+        raise InputError(
+            f"The file of {what} cannot be read ({' '.join(str(error).split())}). Copy or download it again."
+        ) from error
 
 
 def _named(text: str, path: str, what: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,13 +39,12 @@ def films(result: Result) -> list[Film]:
     fixed, moving = window_of(result.fixed), window_of(result.moving)
     voxel_mm = max(grid_of(result.fixed).spacing_mm)
 
-    def expected(view: View) -> Bytes:
-        return error_tinted(windowed(result.fixed, fixed, view), sampled(result.error_mm, view), voxel_mm)
-
+    beneath = [windowed(result.fixed, fixed, view) for view in cuts]
+    expected = [error_tinted(plane, sampled(result.error_mm, view), voxel_mm) for plane, view in zip(beneath, cuts, strict=True)]
     return [
-        _film("fixed", "fixed", cuts, lambda view: _grey(windowed(result.fixed, fixed, view))),
-        _film("before", "moving before registration", cuts, lambda view: _grey(windowed(result.moving, moving, view))),
-        _film("after", "moving after registration", cuts, lambda view: _grey(windowed(result.warped, moving, view))),
+        _film("fixed", "fixed", cuts, map(_grey, beneath)),
+        _film("before", "moving before registration", cuts, (_grey(windowed(result.moving, moving, view)) for view in cuts)),
+        _film("after", "moving after registration", cuts, (_grey(windowed(result.warped, moving, view)) for view in cuts)),
         _film("error", "expected error over fixed", cuts, expected),
     ]
 
@@ -69,10 +68,9 @@ def _cuts(fixed: sitk.Image) -> list[View]:
     return cuts
 
 
-def _film(name: str, title: str, cuts: list[View], draw: Callable[[View], Bytes]) -> Film:
-    pictures = [draw(view) for view in cuts]
+def _film(name: str, title: str, cuts: list[View], pictures: Iterable[Bytes]) -> Film:
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(pictures)).save(buffer, format="jpeg", quality=JPEG_QUALITY)
+    Image.fromarray(np.concatenate(list(pictures))).save(buffer, format="jpeg", quality=JPEG_QUALITY)
     rows, columns = cuts[0].shape
     return Film(name, title, buffer.getvalue(), len(cuts), rows, columns)
 

@@ -69,7 +69,7 @@ class Panel:
 
     def pngs(self) -> list[bytes]:
         """Each slice as a PNG file with its letters."""
-        return [_png(_lettered(pixels, view)) for pixels, view in zip(self.pixels, self.views, strict=True)]
+        return [png(lettered(pixels, view)) for pixels, view in zip(self.pixels, self.views, strict=True)]
 
 
 def panels(result: Result) -> dict[str, Panel]:
@@ -113,7 +113,7 @@ def jacobian_legend() -> bytes:
     labels = [(margin + patch / 2, "folded")]
     labels += [(start + (math.log(value, 4) + 1) / 2 * len(steps), f"{value:g}") for value in (0.25, 0.5, 1, 2, 4)]
     words = [(start + len(steps) * share, word) for share, word in ((0.14, "shrinks"), (0.5, "same volume"), (0.86, "grows"))]
-    return _png(_written(canvas, [(x, 38, text) for x, text in labels] + [(x, 54, text) for x, text in words], size=12))
+    return png(_written(canvas, [(x, 38, text) for x, text in labels] + [(x, 54, text) for x, text in words], size=12))
 
 
 def difference_legend() -> bytes:
@@ -122,7 +122,7 @@ def difference_legend() -> bytes:
     canvas = np.zeros((height, width, 3), dtype=np.uint8)
     canvas[8:28, margin:-margin] = difference_colour(np.linspace(-1, 1, width - 2 * margin))
     words = ((margin, "fixed brighter"), (width / 2, "equal"), (width - margin, "moving brighter"))
-    return _png(_written(canvas, [(x, 38, text) for x, text in words], size=12))
+    return png(_written(canvas, [(x, 38, text) for x, text in words], size=12))
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,9 @@ def _plain(cuts: Sequence[_Cut], where: Array) -> list[Panel]:
     before = "As it lies in the world before registration, at the same place."
     after = "At the same place. It should look like fixed."
     return [
-        _panel(cuts, "fixed", "Fixed", through, lambda cut: _grey(cut.fixed)),
-        _panel(cuts, "moving", "Moving, before", before, lambda cut: _grey(cut.moving)),
-        _panel(cuts, "warped", "Moving, after (warped)", after, lambda cut: _grey(cut.warped)),
+        _panel(cuts, "fixed", "Fixed", through, lambda cut: grey(cut.fixed)),
+        _panel(cuts, "moving", "Moving, before", before, lambda cut: grey(cut.moving)),
+        _panel(cuts, "warped", "Moving, after (warped)", after, lambda cut: grey(cut.warped)),
     ]
 
 
@@ -173,10 +173,10 @@ def _compared(cuts: Sequence[_Cut]) -> list[Panel]:
     after = "The same after registration."
     return [
         _panel(
-            cuts, "checkerboard_before", "Checkerboard, before", board, lambda cut: _grey(_checkered(cut.fixed, cut.moving, tile))
+            cuts, "checkerboard_before", "Checkerboard, before", board, lambda cut: grey(_checkered(cut.fixed, cut.moving, tile))
         ),
         _panel(
-            cuts, "checkerboard_after", "Checkerboard, after", after, lambda cut: _grey(_checkered(cut.fixed, cut.warped, tile))
+            cuts, "checkerboard_after", "Checkerboard, after", after, lambda cut: grey(_checkered(cut.fixed, cut.warped, tile))
         ),
         _panel(
             cuts, "difference_before", "Difference, before", difference, lambda cut: difference_colour(cut.moving - cut.fixed)
@@ -220,7 +220,7 @@ def error_legend(voxel_mm: float) -> bytes:
     for value in (voxel_mm, *(one for one in (2.0, 5.0, 10.0, 20.0) if 1.3 * voxel_mm < one <= top_mm)):
         share = math.log(value / voxel_mm) / math.log(top_mm / voxel_mm)
         texts.append((margin + share * (width - 2 * margin), 38.0, f"{value:.2g} mm"))
-    return _png(_written(canvas, texts, size=12))
+    return png(_written(canvas, texts, size=12))
 
 
 def _jacobian(cuts: Sequence[_Cut]) -> Panel:
@@ -233,7 +233,7 @@ def _jacobian(cuts: Sequence[_Cut]) -> Panel:
 
 def _worst_fold(cuts: Sequence[_Cut]) -> list[Panel]:
     caption = "The same slices through the voxel with the smallest determinant."
-    beneath = _panel(cuts, "fixed_at_fold", "Fixed at the worst fold", caption, lambda cut: _grey(cut.fixed))
+    beneath = _panel(cuts, "fixed_at_fold", "Fixed at the worst fold", caption, lambda cut: grey(cut.fixed))
     return [beneath, _panel(cuts, "jacobian_at_fold", "Where it folds most", caption, _tinted, over=beneath.name)]
 
 
@@ -249,11 +249,12 @@ def _deformed_grid(cuts: Sequence[_Cut], moving_from_fixed: sitk.Transform) -> P
         "deformed_grid",
         "Deformed grid",
         caption,
-        lambda cut: _ruled(_grey(cut.warped), _lines(moving_from_fixed, cut.view, step_mm)),
+        lambda cut: _ruled(grey(cut.warped), _lines(moving_from_fixed, cut.view, step_mm)),
     )
 
 
-def _grey(brightness: Plane) -> Bytes:
+def grey(brightness: Plane) -> Bytes:
+    """A slice, brightness from 0 to 1, without colour: [rows, columns, 3]."""
     return np.repeat((255 * brightness).round().astype(np.uint8)[..., None], 3, axis=-1)
 
 
@@ -314,7 +315,8 @@ def _round_length(length_mm: float) -> float:
     return min(candidates, key=lambda candidate: abs(math.log(candidate / length_mm)))
 
 
-def _lettered(pixels: Bytes, view: View) -> Bytes:
+def lettered(pixels: Bytes, view: View) -> Bytes:
+    """A slice, [rows, columns, 3], with the patient's directions at its edges."""
     rows, columns = view.shape
     places = [
         (4 + 4 * len(view.left), rows / 2, view.left),
@@ -335,8 +337,9 @@ def _written(pixels: Bytes, texts: Sequence[tuple[float, float, str]], *, size: 
     return np.asarray(picture)
 
 
-def _png(pixels: Bytes) -> bytes:
-    grey = bool((pixels == pixels[..., :1]).all())
+def png(pixels: Bytes) -> bytes:
+    """Pixels [rows, columns, 3] as a PNG file."""
+    is_grey = bool((pixels == pixels[..., :1]).all())
     buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if grey else pixels).save(buffer, format="png")
+    Image.fromarray(pixels[..., 0] if is_grey else pixels).save(buffer, format="png")
     return buffer.getvalue()

@@ -6,6 +6,7 @@ Masks, labels, initial transforms and devices are options of this pipeline; the 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,8 @@ from numpy.typing import ArrayLike
 from ..devices import PeakMemory, memory_kept
 from ..errors import InputError
 from ..geometry.space import affine_transform, grid_of
-from ..io.image_sources import ImageLike, modality_of
-from ..io.inputs import Pair, checked_pair
+from ..io.image_sources import ImageLike
+from ..io.inputs import Pair
 from ..io.label_images import checked_mask
 from ..io.native_paths import printable
 from ..io.outlying import plain_pair
@@ -34,6 +35,7 @@ from ..quality.assessment import Pull, Quality, assess, jacobian_image, landmark
 from ..quality.error_map import ExpectedError, error_image, expected_error
 from ..quality.evidence import Evidence
 from ..quality.marks import Mark, marks
+from ..quality.notebook import in_two_lines, notebook_html
 from ..quality.report import write_html
 from ..quality.truth import Truth
 from ..quality.verdict import Verdict, trust_marks, verdict_on
@@ -46,17 +48,20 @@ from .initial_transform import initial_of
 from .kept_shape import bodies_of, reached
 from .landmark_pairs import LandmarkPairs, checked_pairs
 from .method import Solution
-from .options import Options, checked_options
+from .options import Options
 from .previous import Previous, previous_of
 from .repeats import gathered
+from .request import checked_request
 from .resolution import REMEDY, resolutions_for
 from .solution import STAGE_NAMES, solve, stage_seconds
+
+_log = logging.getLogger(__name__)
 
 # Binary digits of the values in files: a determinant to 0.01 %, an expected error to 0.2 %.
 JACOBIAN_DIGITS, ERROR_DIGITS = 14, 9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Registration:
     """A registered pair: transforms in LPS mm, moving on fixed's grid, and what says whether to trust it.
 
@@ -64,6 +69,8 @@ class Registration:
     after a displacement field that covers fixed and a margin. `fixed_from_moving` is its inverse, with a field that covers moving.
     `error_mm` is the expected error at each voxel of fixed; 95 % of the errors lie below `expected_error.bound_factor` times it.
     `places_mm` are the points of fixed at which it is worst, by the `place` of a mark.
+
+    `repr` tells images, method and verdict in two lines; a notebook shows pictures, too.
     """
 
     fixed: sitk.Image
@@ -79,6 +86,12 @@ class Registration:
     expected_error: ExpectedError
     places_mm: Mapping[str, Place]
     facts: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return in_two_lines(self)
+
+    def _repr_html_(self) -> str:
+        return notebook_html(self)
 
     @property
     def marks(self) -> list[Mark]:
@@ -171,7 +184,7 @@ def register(
     """Register `moving` to `fixed`, two images of any grid and orientation, two- or three-dimensional.
 
     Args:
-        fixed, moving: paths (files or DICOM folders), SimpleITK or ITK images.
+        fixed, moving: paths (files or DICOM folders), images of SimpleITK, ITK or nibabel.
         model: name of a model card.
         refine: "none", "field" (the deformation itself, from the network's on, up to the image's resolution) or "network" (its
             weights, as published); default: what the card says. NePhi fits its networks ("network"), and has no field.
@@ -217,18 +230,21 @@ def register(
     warnings: list[str] = []
     stages = Stages(progress, dict.fromkeys(STAGE_NAMES, 1.0))
     stages.begin("prepare")
-    modalities = (modality_of(fixed, fixed_modality), modality_of(moving, moving_modality))
-    options = checked_options(
-        model, modalities=modalities, refine=refine, steps=steps, similarity=similarity, align=align, device=device,
-        weights=weights, smoothness=smoothness, mirrored=mirrored, conserve_mass=conserve_mass, repeats=repeats, seed=seed,
-        resolution=resolution, landmarks=landmarks, tolerance=tolerance,
+    request = checked_request(
+        fixed, moving,
+        {
+            "model": model, "refine": refine, "steps": steps, "similarity": similarity, "align": align, "device": device,
+            "weights": weights, "smoothness": smoothness, "mirrored": mirrored, "conserve_mass": conserve_mass,
+            "repeats": repeats, "seed": seed, "resolution": resolution, "landmarks": landmarks, "tolerance": tolerance,
+            "fixed_modality": fixed_modality, "moving_modality": moving_modality, "fixed_mask": fixed_mask,
+            "moving_mask": moving_mask, "fixed_labels": fixed_labels, "moving_labels": moving_labels,
+        },
+        warnings.append,
     )  # fmt: skip
-    pair = checked_pair(
-        (fixed, moving), modalities=modalities, masks=(fixed_mask, moving_mask), labels=(fixed_labels, moving_labels),
-        warn=warnings.append,
-    )  # fmt: skip
+    options, pair = request.options, request.pair
     pairs = _pairs_of(fixed_landmarks, moving_landmarks, landmark_labels, pair, options)
     resolutions = resolutions_for(pair, (grid_of(pair.fixed), grid_of(pair.moving)), options)
+    _log_beginning(pair, options)
     stages.weights = stage_seconds(resolutions[options.measure.name].size, options, pairs)
     bodies = bodies_of(
         *(None if one is None else checked_mask(one, pair.fixed, what, warnings.append)
@@ -243,6 +259,7 @@ def register(
         held, because = solved.options, solved.because
         chosen = resolutions[held.measure.name]
         warnings += chosen.warnings
+        _log.info("worked on at %s mm; %s", solved.fixed.grid.spacing_mm, because or f"similarity {held.measure.name} as asked")
         evidence = gathered(solved, held, held.repeats, stages.begin("repeats"))
         if evidence.repeat_failure:
             warnings.append(f"A repeat failed, and the verdict rests on the others: {evidence.repeat_failure}")
@@ -289,10 +306,20 @@ def register(
         "warnings": [*warnings, *solution.warnings, *_told_of_pull(pulled, pairs)],
         "versions": _versions(),
     }
-    return Registration(
+    result = Registration(
         **parts, error_mm=error_mm, quality=quality, evidence=evidence,
         expected_error=expected_error(evidence, max(quality.voxel_mm)), places_mm=places_mm, facts=facts,
     )  # fmt: skip
+    for warning in facts["warnings"]:
+        _log.warning("%s", warning)
+    _log.info("%s", result.verdict)
+    return result
+
+
+def _log_beginning(pair: Pair, options: Options) -> None:
+    for name, image, modality in zip(("fixed", "moving"), pair.images, pair.modalities, strict=True):
+        _log.info("%s: %s voxels of %s mm, modality %s", name, image.GetSize(), image.GetSpacing(), modality)
+    _log.info("model %s on %s, refinement %s, alignment %s", options.card.name, options.device, options.refine, options.align)
 
 
 def _pairs_of(

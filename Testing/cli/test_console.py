@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from RegistrationNetLib.cli.console import painted, progress_bar, table, time_left
+from RegistrationNetLib.cli.console import painted, progress_bar, table
 from RegistrationNetLib.progress import Progress
 
 
@@ -66,10 +66,6 @@ def test_no_bar_without_a_terminal_or_when_not_wanted(
     with progress_bar(is_wanted=is_wanted) as callback:
         callback(Progress("align", 0.25, None))
     assert stream.getvalue() == ""
-
-
-def test_time_left_is_said_in_minutes_and_seconds() -> None:
-    assert [time_left(seconds) for seconds in (None, 0.2, 59.6, 61)] == ["", "0:00 left", "1:00 left", "1:01 left"]
 
 
 def test_a_table_aligns_its_columns() -> None:

@@ -22,8 +22,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from RegistrationNetLib.cli import commands
-from RegistrationNetLib.cli.main import main, parser
+from RegistrationNetLib.cli import doctor, registration_commands, warping_commands
+from RegistrationNetLib.cli.main import COMMANDS, main, parser
 from RegistrationNetLib.errors import Cancelled, OutputError
 from RegistrationNetLib.io.outputs import write_image
 from RegistrationNetLib.models.catalogue import card_named
@@ -177,7 +177,7 @@ def test_each_flag_reaches_the_road(flag: str, tmp_path: Path, monkeypatch: pyte
         asked.update(options, fixed=fixed, moving=moving)
         raise Cancelled("seen enough")
 
-    monkeypatch.setattr(commands, "register", fake)
+    monkeypatch.setattr(registration_commands, "register", fake)
     status_of("register", "F", "M", str(tmp_path / "out"), *([flag, text] if text else [flag]))
     assert (asked["fixed"], asked["moving"], asked[name]) == ("F", "M", value)
 
@@ -191,7 +191,7 @@ def test_the_initial_transform_and_the_landmarks_reach_the_road(
         asked.update(options)
         raise Cancelled("seen enough")
 
-    monkeypatch.setattr(commands, "register", fake)
+    monkeypatch.setattr(registration_commands, "register", fake)
     landmarks = ["--fixed-landmarks", place / "points.csv", "--moving-landmarks", place / "moved.csv"]
     status_of("register", "F", "M", place / "out", "--initial", place / "shift.h5", "--align", "none", *landmarks)
     initial = asked["initial"]
@@ -204,7 +204,7 @@ def test_the_initial_transform_and_the_landmarks_reach_the_road(
 
 
 def test_every_flag_of_register_has_a_test_above(status_of: Status) -> None:
-    flags = set(re.findall(r"--[a-z-]+", status_of("register", "--help")[1])) - {"--help", "--debug", "--quiet", "--anonymous"}
+    flags = set(re.findall(r"--[a-z-]+", status_of("register", "--help")[1])) - {"--help", "--debug", "--quiet", "--verbose", "--json", "--anonymous"}
     assert flags - set(FLAGS) == {"--initial", "--fixed-landmarks", "--moving-landmarks", "--require"}
 
 
@@ -436,12 +436,12 @@ def test_ctrl_c_in_a_silent_download_leaves_nothing(status_of: Status, cache: Pa
 
 
 def test_doctor_prints_what_is_wrong_and_what_to_do(monkeypatch: pytest.MonkeyPatch, status_of: Status) -> None:
-    findings = [commands.Finding("torch", "2.13"), commands.Finding("memory", "3 MiB", "close other programs")]
-    monkeypatch.setattr(commands, "examine", lambda: iter(findings))
+    findings = [doctor.Finding("torch", "2.13"), doctor.Finding("memory", "3 MiB", "close other programs")]
+    monkeypatch.setattr(doctor, "examine", lambda: iter(findings))
     code, out, err = status_of("doctor")
     assert (code, err) == (1, "")
     assert out.splitlines() == ["ok  torch   2.13", "!!  memory  3 MiB", "!! memory: close other programs"]
-    monkeypatch.setattr(commands, "examine", lambda: iter(findings[:1]))
+    monkeypatch.setattr(doctor, "examine", lambda: iter(findings[:1]))
     assert status_of("doctor")[0] == 0
     assert json.loads(status_of("doctor", "--json")[1])[0]["what"] == "torch"
 
@@ -449,10 +449,10 @@ def test_doctor_prints_what_is_wrong_and_what_to_do(monkeypatch: pytest.MonkeyPa
 def test_demo_saves_the_pair_with_the_results_and_tells_the_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status_of: Status
 ) -> None:
-    full_demo_pair, full_register = commands.demo_pair, commands.register
-    monkeypatch.setattr(commands, "demo_pair", lambda seed: full_demo_pair(seed, shape=(24, 28, 24), spacing_mm=8.0))
+    full_demo_pair, full_register = registration_commands.demo_pair, registration_commands.register
+    monkeypatch.setattr(registration_commands, "demo_pair", lambda seed: full_demo_pair(seed, shape=(24, 28, 24), spacing_mm=8.0))
     monkeypatch.setattr(
-        commands, "register", lambda *images, **options: full_register(*images, steps=3, align=["centre"], **options)
+        registration_commands, "register", lambda *images, **options: full_register(*images, steps=3, align=["centre"], **options)
     )
     code, out, err = status_of("demo", str(tmp_path / "out"))
     assert (code, err) == (0, "")
@@ -547,7 +547,7 @@ def test_a_bad_option_is_refused_in_one_line(flags: list[str], message: str, pla
     [
         ("", "required: COMMAND"),
         ("fly", "invalid choice: 'fly'"),
-        ("register {}/fixed.nii.gz", "required: MOVING, OUT_DIR"),
+        ("register {}/fixed.nii.gz", "required: MOVING"),
         ("register {}/missing.nii.gz {}/moving.nii.gz {}/out", "no file .*missing.nii.gz"),
         ("register {}/points.csv {}/moving.nii.gz {}/out", "points.csv cannot be read as an image"),
         ("register {} {}/moving.nii.gz {}/out", "0 DICOM series"),
@@ -619,7 +619,7 @@ def test_native_libraries_do_not_add_lines_of_their_own(place: Place) -> None:
 def test_a_failure_is_told_in_one_line(
     error: BaseException, status: int, line: str, monkeypatch: pytest.MonkeyPatch, status_of: Status
 ) -> None:
-    monkeypatch.setattr(commands, "examine", failing(error))
+    monkeypatch.setattr(doctor, "examine", failing(error))
     assert status_of("doctor") == (status, "", line)
 
 
@@ -631,7 +631,7 @@ def failing(error: BaseException) -> Callable[[], object]:
 
 
 def test_an_unexpected_failure_is_one_line_and_on_request_a_traceback(monkeypatch: pytest.MonkeyPatch, status_of: Status) -> None:
-    monkeypatch.setattr(commands, "examine", failing(ZeroDivisionError("oh")))
+    monkeypatch.setattr(doctor, "examine", failing(ZeroDivisionError("oh")))
     monkeypatch.delenv("REGISTRATIONNET_DEBUG", raising=False)
     line = "registrationnet: failed inside: ZeroDivisionError: oh (--debug tells where)"
     assert status_of("doctor") == (1, "", line + "\n")
@@ -651,7 +651,7 @@ def test_an_interrupt_that_a_library_disguises_is_still_a_cancel(monkeypatch: py
             raise ImportError("a module failed to load") from error
         return iter(())
 
-    monkeypatch.setattr(commands, "examine", disguising)
+    monkeypatch.setattr(doctor, "examine", disguising)
     assert status_of("doctor") == (130, "", "registrationnet: cancelled; nothing was written\n")
 
 
@@ -733,7 +733,7 @@ def readme_commands() -> list[str]:
 
 def test_the_readme_shows_every_command() -> None:
     shown = {parser().parse_args(shlex.split(line, comments=True)[1:]).command for line in readme_commands()}
-    assert shown == set(commands.COMMANDS)
+    assert shown == set(COMMANDS)
 
 
 def test_help_of_every_command_is_there(status_of: Status) -> None:
@@ -913,7 +913,7 @@ def test_memory_that_runs_out_is_told_in_our_words(place: Place, status_of: Stat
     code, _, err = status_of("register", place / "fixed.nii.gz", place / "moving.nii.gz", place / "out", *QUICK)
     assert code == 1
     assert "The memory of this machine is not enough for these images. Crop the images" in err
-    monkeypatch.setattr(commands, "warp_series", greedy)
+    monkeypatch.setattr(warping_commands, "warp_series", greedy)
     code, _, err = status_of(*warp(place, "moving.nii.gz", "w.nrrd"))
     assert code == 1
     assert err == "registrationnet: Out of memory; close other programs or use smaller images.\n"

@@ -12,12 +12,13 @@ import SimpleITK as sitk
 
 from RegistrationNetLib import Registration, register_series
 from RegistrationNetLib.cohort import series as module
-from RegistrationNetLib.cohort.series import SeriesRegistration, as_one_field, joined
+from RegistrationNetLib.cohort.series import Frame, SeriesRegistration, as_one_field, joined
 from RegistrationNetLib.errors import Cancelled, InputError, OutputError
 from RegistrationNetLib.geometry.space import displacements_mm, grid_of
 from RegistrationNetLib.io.series_files import Series
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.quality.phantom import head_phantom
+from RegistrationNetLib.quality.verdict import Verdict
 
 # A pattern that moves along x by so many mm, on 32 by 32 voxels of 2 mm.
 SHIFTS_MM = (0.0, 2.0, 4.0)
@@ -38,6 +39,17 @@ def frames() -> tuple[sitk.Image, ...]:
 @pytest.fixture(scope="module")
 def result() -> SeriesRegistration:
     return register_series(Series(frames(), TIMES), reference="first", **FAST)
+
+
+def test_a_series_shows_itself_in_two_lines() -> None:
+    verdicts = [None, Verdict("green", "good"), Verdict("red", "it is upside down"), Verdict("green", "good")]
+    judged = [None if one is None else SimpleNamespace(verdict=one) for one in verdicts]
+    made = SeriesRegistration(frames()[0], 0, tuple(Frame(n, 0.0, frames()[0], one) for n, one in enumerate(judged)), ())  # type: ignore[arg-type]
+    assert repr(made) == (
+        "Series of 4 frames registered to frame 0\n2 fits, 1 does not fit; the worst is frame 2: it is upside down"
+    )
+    alone = SeriesRegistration(frames()[0], None, made.frames[:1], ())
+    assert repr(alone) == "Series of 1 frames registered to the mean of all\nno frame beside the reference"
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ SHAPES = [(20, 21, 19), (33, 8, 5), (2, 9, 7), (9, 2, 2)]
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layered_sampling, "MOST_POINTS", 700)
     monkeypatch.setattr(layered_sampling, "FEWEST_POINTS", 40)
-    monkeypatch.setattr(deformation, "FEWEST_POINTS", 40)
+    monkeypatch.setattr(deformation, "WORTH_LAYERS", 40)
 
 
 def plainly(image: Tensor, points: Tensor, outside: Outside = "border") -> Tensor:

@@ -18,7 +18,9 @@ from ..volumes import SHAPE, noise, voxels
 
 @pytest.mark.parametrize("source", [3, None, np.zeros(SHAPE), torch.zeros(SHAPE), b"path"])
 def test_what_is_no_image_is_refused_by_its_type(source: object) -> None:
-    with pytest.raises(InputError, match=f"fixed is a {type(source).__name__}; a path, a SimpleITK image or an ITK image"):
+    with pytest.raises(
+        InputError, match=f"fixed is a {type(source).__name__}; a path, or an image of SimpleITK, ITK or nibabel is needed"
+    ):
         as_image(source, "fixed")
 
 
