@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..memory import full_precision
-from .trilinear import WORTH_LAYERS, SampledByLayers, pulled_back, with_slopes
+from .trilinear import WORTH_LAYERS, WORTH_LAYERS_ROUNDED, SampledByLayers, pulled_back, with_slopes
 
 Outside = Literal["border", "zeros"]
 
@@ -53,7 +53,7 @@ def sample(image: Tensor, points: Tensor, *, outside: Outside = "border", neares
     batch = max(image.shape[0], points.shape[0])
     assert {image.shape[0], points.shape[0]} <= {1, batch}, "points and image differ in batch"
     image, points = image.expand(batch, *image.shape[1:]), points.expand(batch, *points.shape[1:])
-    if nearest or not _is_for_layers(image, points):
+    if nearest or not _is_for_layers(image, points, rounded=rounded):
         return _sampled_on_lattice(image, points, outside, nearest)
     flat = points.flatten(2)
     if outside == "zeros":
@@ -86,9 +86,10 @@ def sample_with_slopes(image: Tensor, points: Tensor, outside: Outside = "border
     return values.detach(), by_points
 
 
-def _is_for_layers(image: Tensor, points: Tensor) -> bool:
+def _is_for_layers(image: Tensor, points: Tensor, *, rounded: bool = False) -> bool:
     is_volume = image.dim() == 5 and min(image.shape[2:]) > 1
-    return is_volume and image.device.type == "cpu" and points[0, 0].numel() >= WORTH_LAYERS
+    worth = WORTH_LAYERS_ROUNDED if rounded else WORTH_LAYERS
+    return is_volume and image.device.type == "cpu" and points[0, 0].numel() >= worth
 
 
 def _with_zeros_around(image: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:

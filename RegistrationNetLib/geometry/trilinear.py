@@ -22,8 +22,8 @@ from torch import Tensor
 # Points that a thread samples at a time, at most and at least: their temporaries stay in the processor's cache, and they lie in
 # few layers.
 MOST_POINTS, FEWEST_POINTS = 2**16, 2**12
-# Of fewer points in all, finding the layers takes longer than it saves.
-WORTH_LAYERS = 2**14
+# Of fewer points in all, finding the layers takes longer than it saves; where places are rounded it saves more.
+WORTH_LAYERS, WORTH_LAYERS_ROUNDED = 2**16, 2**14
 # Half as many steps between rows are 1 in the unit of `grid_sample`: a power of 2, so that the number of a row is not rounded.
 # A place between rows is, by 0.000125 voxels at most, and where there are more steps it is not looked up between rows.
 MOST_STEPS_ROUNDED, MOST_STEPS = 2**12, 2**14

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from .dicom_headers import Header, Slice, is_dicom, read_header
 from .dicom_series import Stack, phases_of, stacked
+from .mr_weighting import TAGS
 from .native_messages import NATIVE_ERRORS, native_reason
 from .native_paths import native_path, printable
 from .warning import Warn
@@ -35,7 +36,7 @@ def read_dicom_file(path: Path, warn: Warn) -> sitk.Image:
         )
     if len(header.slices) == 1:
         image = _read(header)
-        image.SetMetaData(MODALITY_TAG, header.modality)
+        _tell_what_it_is(image, header)
         return image
     return _volume([header], path, warn)
 
@@ -106,8 +107,15 @@ def _volume(headers: Sequence[Header], source: Path, warn: Warn, among: Sequence
     image.SetSpacing((*first.spacing_mm, stack.distance_mm))
     image.SetOrigin([float(value) for value in first_mm])
     image.SetDirection(np.stack([*first.axes, first.normal]).T.flatten().tolist())
-    image.SetMetaData(MODALITY_TAG, by_file[first.file].modality)
+    _tell_what_it_is(image, by_file[first.file])
     return image
+
+
+def _tell_what_it_is(image: sitk.Image, header: Header) -> None:
+    """What the header says of the modality and of the times of MR goes with the image, by the numbers of its tags."""
+    image.SetMetaData(MODALITY_TAG, header.modality)
+    for name, text in header.times.items():
+        image.SetMetaData(TAGS[name], text)
 
 
 def _refuse_mosaics(headers: Sequence[Header], source: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .mr_weighting import TAGS
 from .native_paths import printable
 
 if TYPE_CHECKING:
@@ -56,6 +57,13 @@ KINDS: Mapping[str, str] = {
     "SeriesInstanceUID": "series",
 }
 # How a frame of a nuclear-medicine file is told by vectors, with one number for each frame.
+# Where files with functional groups keep what `mr_weighting` asks for: the sequence, and the name in it.
+IN_GROUPS = {
+    "RepetitionTime": ("MRTimingAndRelatedParametersSequence", "RepetitionTime"),
+    "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
+    "InversionTime": ("MRModifierSequence", "InversionTimes"),
+}
+SCANNING = {"SPIN": "SE", "GRADIENT": "GR"}
 VECTORS = tuple(name for name in KINDS if name.endswith("Vector"))
 
 
@@ -87,7 +95,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Header:
-    """What is needed of a DICOM file: its slices, and what it is."""
+    """What is needed of a DICOM file: its slices, and what it is; `times` are the tags by which MR images are told apart, as text."""
 
     file: Path
     modality: str
@@ -95,6 +103,7 @@ class Header:
     bits: int
     is_dose: bool
     slices: tuple[Slice, ...]
+    times: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_dicom(path: Path) -> bool:
@@ -141,7 +150,20 @@ def _header(path: Path, dataset: Dataset) -> Header:
         is_dose="DoseGridScaling" in dataset,
         bits=int(dataset.get("BitsAllocated") or 16),
         slices=tuple(_slices(path, dataset)),
+        times={name: text for name in TAGS if (text := _time(dataset, name))},
     )
+
+
+def _time(dataset: Dataset, name: str) -> str:
+    """A value of `mr_weighting.TAGS`, as DICOM writes it; of a file with functional groups, that of all its frames or of the first. "" without one."""
+    sequence, own_name = IN_GROUPS.get(name, ("", name))
+    places = [dataset.get("SharedFunctionalGroupsSequence"), dataset.get("PerFrameFunctionalGroupsSequence")]
+    groups = [_first(group.get(sequence)) for place in places if sequence and (group := _first(place)) is not None]
+    values = [dataset.get(name), *(group.get(own_name) for group in groups if group is not None)]
+    if name == "ScanningSequence":
+        values.append(SCANNING.get(str(dataset.get("EchoPulseSequence", ""))))
+    found = next((value for value in values if value not in (None, "")), "")
+    return str(found) if isinstance(found, str) or _length(found) == 0 else "\\".join(map(str, found))
 
 
 def _slices(path: Path, dataset: Dataset) -> Iterator[Slice]:

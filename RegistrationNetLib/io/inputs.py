@@ -13,6 +13,7 @@ from ..choices import SMALLEST_SIDE_VOX
 from ..errors import GeometryError, InputError
 from .image_sources import ImageLike, as_image
 from .label_images import checked_labels, checked_mask, is_real_scalar
+from .mr_weighting import weighting_of
 from .warning import Warn, python_warning
 
 Check = Callable[[ImageLike, sitk.Image, str], sitk.Image]
@@ -36,6 +37,14 @@ class Pair:
     def moving(self) -> sitk.Image:
         """The moving image."""
         return self.images[1]
+
+    @property
+    def weightings(self) -> tuple[str, str]:
+        """How MR images are weighted, as their headers say; "" where they say nothing."""
+        one, two = (
+            weighting_of(image) if modality == "mr" else "" for image, modality in zip(self.images, self.modalities, strict=True)
+        )
+        return one, two
 
 
 def checked_pair(

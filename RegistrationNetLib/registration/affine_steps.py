@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ STRETCH_PENALTY = 0.05
 PULL_WEIGHT = 0.5
 
 
+@cache
 def basis_of(dim: int) -> Tensor:
     """Generators [dim * dim, dim, dim]: rotations in each coordinate plane, growth, stretches along and across the axes."""
     planes = list(itertools.combinations(range(dim), 2))

@@ -55,20 +55,22 @@ class Contrast:
         """The name of the similarity that suits if there are two: "mi" or "mind"."""
         return "mi" if self.explained >= EXPLAINED and self.voxels >= FEWEST_VOXELS else "mind"
 
-    def because(self, *, is_one_modality: bool = True) -> str:
-        """The reason for the report."""
+    def because(self, *, is_one_modality: bool = True, told: tuple[str, str] | None = None) -> str:
+        """The reason for the report; `told` are weightings that differ, by the images' headers."""
         seen = (
             f"{self.positive:.0%} of the local correlation of the aligned images is positive, and a rising curve says {self.rising:.0%} "
             "of what their intensities say of each other"
         )
         needed = f"at least {POSITIVE:.0%} and {RISING:.0%}"
-        if self.is_one and is_one_modality:
+        if self.is_one and is_one_modality and told is None:
             return f"{seen} ({needed}): one contrast"
         relation = f"{self.explained:.0%} of one image's variance follows from the other's intensities"
         if self.explained >= EXPLAINED and self.voxels < FEWEST_VOXELS:
             relation += f", but the images are too small for a histogram (fewer than {FEWEST_VOXELS} voxels)"
         else:
             relation += f" ({'at least' if self.explained >= EXPLAINED else 'less than'} {EXPLAINED:.0%})"
+        if told is not None:
+            return f"the headers tell two contrasts, {told[0]} and {told[1]}. {relation}"
         if self.is_one:
             return f"{seen} ({needed}), but the modalities differ. {relation}"
         return f"{seen} (not {needed}): two contrasts. {relation}"

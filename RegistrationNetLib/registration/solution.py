@@ -108,7 +108,7 @@ def solve(
     asked, given = options, _given(previous, fixed, options)
     report = stages.begin("align")
     alignment = _aligned(fixed, moving, start, options, report, pairs) if given is None else given.alignment
-    options, because = _looked_at(fixed, moving, alignment, options)
+    options, because = _looked_at(fixed, moving, alignment, options, start.pair.weightings)
     if _resolution_mm(options, resolutions_mm) != _resolution_mm(asked, resolutions_mm):
         fixed, moving = _prepared(start, options, resolutions_mm)
         given = _given(previous, fixed, options)
@@ -156,14 +156,17 @@ def _aligned(
     return align(fixed, moving, start=start.matrix, stages=options.align, measure=wide, report=report, pairs=pairs)
 
 
-def _looked_at(fixed: Prepared, moving: Prepared, alignment: Array, options: Options) -> tuple[Options, str | None]:
-    """The options for what the aligned pair turns out to be, and why."""
+def _looked_at(
+    fixed: Prepared, moving: Prepared, alignment: Array, options: Options, weightings: tuple[str, str]
+) -> tuple[Options, str | None]:
+    """The options for what the aligned pair turns out to be, and why; `weightings` are those that the headers tell."""
     if not options.across:
         return options, None
     contrast = contrast_of(fixed, moving, alignment)
     is_one_modality = options.judge.name in OF_ONE_CONTRAST
-    because = contrast.because(is_one_modality=is_one_modality)
-    if contrast.is_one and is_one_modality:
+    told = weightings if all(weightings) and weightings[0] != weightings[1] else None
+    because = contrast.because(is_one_modality=is_one_modality, told=told)
+    if contrast.is_one and is_one_modality and told is None:
         return options, because
     return options.across.get(contrast.across, options.across["mind"]), because
 

@@ -19,8 +19,9 @@ from Testing.benchmarks.gpu_measures import MEASURES, measured
 PATIENT = ("--rehearse", "--limit", "3000", "--seconds", "9000")
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCES = [step.name for step in STEPS if "reference" in step.name]
-# Beside those that take long, constricon, which the rehearsal of the processes holds.
+# Those that take long.
 SLOW = (
+    "direct",
     "constricon",
     "carl",
     "carl, reference",
@@ -53,6 +54,7 @@ def outcomes(steps: dict[str, Any]) -> dict[str, str]:
     return {name: step["outcome"] for name, step in steps.items()}
 
 
+@pytest.mark.slow
 def test_a_rehearsal_leaves_every_figure_and_reason(tmp_path: Path) -> None:
     chosen = "machine;tests;constricon;carl;unicarl, reference"
     status, said, steps = run(tmp_path, *PATIENT, "--steps", chosen, "--without", "icon_registration", "--memory-gb", "0.05")

@@ -204,7 +204,14 @@ def test_the_initial_transform_and_the_landmarks_reach_the_road(
 
 
 def test_every_flag_of_register_has_a_test_above(status_of: Status) -> None:
-    flags = set(re.findall(r"--[a-z-]+", status_of("register", "--help")[1])) - {"--help", "--debug", "--quiet", "--verbose", "--json", "--anonymous"}
+    flags = set(re.findall(r"--[a-z-]+", status_of("register", "--help")[1])) - {
+        "--help",
+        "--debug",
+        "--quiet",
+        "--verbose",
+        "--json",
+        "--anonymous",
+    }
     assert flags - set(FLAGS) == {"--initial", "--fixed-landmarks", "--moving-landmarks", "--require"}
 
 

@@ -21,6 +21,7 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layered_sampling, "MOST_POINTS", 700)
     monkeypatch.setattr(layered_sampling, "FEWEST_POINTS", 40)
     monkeypatch.setattr(deformation, "WORTH_LAYERS", 40)
+    monkeypatch.setattr(deformation, "WORTH_LAYERS_ROUNDED", 40)
 
 
 def plainly(image: Tensor, points: Tensor, outside: Outside = "border") -> Tensor:

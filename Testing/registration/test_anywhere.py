@@ -98,7 +98,7 @@ def test_exchanged_images_get_the_inverse() -> None:
     assert mean_error(both, sitk.Transform(2, sitk.sitkIdentity), head()) < 0.2
 
 
-@pytest.mark.parametrize("factor", [1e-3, 25.0, 1e3])
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_the_unit_of_length_does_not_count(factor: float) -> None:
     moving, _ = bent()
     fixed = noisy(head(), 4)

@@ -97,3 +97,16 @@ def test_an_image_is_brought_into_the_contrast_of_another_where_it_counts() -> N
     assert float((found - like)[counted].abs().mean()) < 0.02
     nowhere = in_the_contrast_of(like, other, torch.zeros_like(counted), by=other)
     assert torch.equal(nowhere, other)
+
+
+@pytest.mark.parametrize(("times", "name"), [(("500", "12"), "lncc"), (("4200", "96"), "mi"), ((), "lncc")])
+def test_headers_that_tell_two_weightings_are_believed(times: tuple[str, ...], name: str) -> None:
+    """The image itself would pass for one contrast."""
+    fixed, moving = (sitk.Image(head_phantom((130, 130), [2.0, 2.0], 0).image) for _ in range(2))
+    for image, told in ((fixed, ("450", "10")), (moving, times)):
+        image.SetMetaData("0008|0060", "MR")
+        for tag, value in zip(("0018|0080", "0018|0081"), told, strict=False):
+            image.SetMetaData(tag, value)
+    found = register(fixed, moving, steps=1, repeats=0, align=("rigid",)).report()["inputs"]["similarity"]
+    assert found["name"] == name
+    assert ("the headers tell two contrasts, T1 and T2" in found["chosen_because"]) is (name == "mi")

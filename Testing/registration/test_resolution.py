@@ -24,7 +24,7 @@ from RegistrationNetLib.registration.resolution import Resolution, resolution_fo
 from ..volumes import noise, pair_of
 from .test_pipeline import field_grid, plain_case, plain_result
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "registered_once")
 
 FINE, THICK = (40, 60, 64), (12, 64, 64)
 

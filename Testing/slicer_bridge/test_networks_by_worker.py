@@ -73,6 +73,7 @@ def off_mm(moved: Volume) -> float:
     return float(np.linalg.norm(moved.values[inside] - [3, -4, 0], axis=-1).mean())
 
 
+@pytest.mark.slow
 def test_the_field_is_refined_from_where_carls_map_puts_it(client: Client) -> None:
     given = {"model": "own-carl", "align": ["centre"], "repeats": 0, "fixed_modality": "mr", "moving_modality": "mr"}
 
