@@ -6,6 +6,7 @@ of the command line and the Python reference from the docstrings; nothing that i
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,15 @@ def on_source_read(app: Any, page: str, content: list[str]) -> None:
     content[0] = text
 
 
+def on_signature(*given: Any) -> tuple[str | None, ...]:
+    """Write a name of `autodoc_type_aliases` as it is, in the signature and in what is returned, the last two that are given.
+
+    Within a union Sphinx shows how it holds such a name.
+    """
+    return tuple(text and re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text) for text in given[-2:])
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("source-read", on_source_read)
+    app.connect("autodoc-process-signature", on_signature)
