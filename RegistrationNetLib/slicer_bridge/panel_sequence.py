@@ -87,6 +87,8 @@ class SequencePanel:
             return
         fixed, moving = self._chosen()
         sequence = sequence_shown_by(moving)
+        if sequence is None:
+            return
         self._start = time.monotonic()
         self._running = self._logic.startSequenceFromParameters(
             sequence, "middle" if fixed is None else fixed, onChanged=self._hear
