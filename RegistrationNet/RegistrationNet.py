@@ -24,7 +24,6 @@ if (Path(__file__).parents[1] / "RegistrationNetLib" / "__init__.py").is_file():
     sys.path.append(str(Path(__file__).parents[1]))
 
 from RegistrationNetLib.slicer_bridge.client import Client
-from RegistrationNetLib.slicer_bridge.job import JobState, RegistrationJob
 from RegistrationNetLib.slicer_bridge.logic import RegistrationLogic
 from RegistrationNetLib.slicer_bridge.panel_binding import connected_gui
 from RegistrationNetLib.slicer_bridge.panel_checks import (
@@ -51,6 +50,7 @@ from RegistrationNetLib.slicer_bridge.panel_sight import bring_into_sight
 from RegistrationNetLib.slicer_bridge.panel_words import CHOICES
 from RegistrationNetLib.slicer_bridge.presets import settings_of
 from RegistrationNetLib.slicer_bridge.sample_data import TUMOUR_PAIR, register_sample_data
+from RegistrationNetLib.slicer_bridge.scene_job import JobState, RegistrationJob
 from RegistrationNetLib.slicer_bridge.scene_record import RegistrationResult
 
 # The console finds these here.

@@ -298,19 +298,19 @@ def _try_requests(path: Path, chance: random.Random) -> None:
     import io
 
     from RegistrationNetLib.errors import Cancelled, WorkerError
-    from RegistrationNetLib.slicer_bridge import services
+    from RegistrationNetLib.slicer_bridge import worker_services
     from RegistrationNetLib.slicer_bridge.messages import decoded, error_from
     from RegistrationNetLib.slicer_bridge.worker import Dispatcher, Work
 
     os.environ["REGISTRATIONNET_CACHE"] = str(path.parent)
-    services.register = _checked_only  # type: ignore[assignment]
+    worker_services.register = _checked_only  # type: ignore[assignment]
     out, ended = io.BytesIO(), []
     dispatcher = Dispatcher(out)
     dispatcher.listen(io.BytesIO(_odd_requests(path, chance)), lambda: ended.append(True))
     assert ended
     while dispatcher._pending:
         request = dispatcher._pending.popleft()
-        dispatcher._answer(request, Work(request["id"]), services.SERVICES[request["do"]])
+        dispatcher._answer(request, Work(request["id"]), worker_services.SERVICES[request["do"]])
     for line in out.getvalue().splitlines():
         event = decoded(line)
         assert event["event"] in ("progress", "result", "error", "cancelled")

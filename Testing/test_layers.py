@@ -30,10 +30,10 @@ PLAN: dict[str, str] = {
     """,
     "quality": "assessment marks likeness evidence error_map worst verdict known_warp known_pair truth phantom slices colours pictures film report notebook",
     "registration": """
-        argument_types size foreground volume prepare method aligned_pair optimizer network_pair landmark_pairs initial_transform
+        argument_types size foreground volume prepare method aligned_pair optimizer network_lattice landmark_pairs initial_transform
         overlap_score pose_search affine_fits affine_steps alignment contrast measures
-        field_refinement deforming velocity_refinement network_refinement prediction nephi_fit nephi_pair
-        direct trained_network constricon nephi methods options pair_judgement correction kept_shape previous solution perturbation repeats delivery resolution request forecast pipeline
+        field_refinement deforming velocity_refinement network_refinement network_run nephi_fit nephi_pair
+        direct network_methods constricon nephi methods options landmark_outliers correction kept_shape previous solving perturbation repeats delivery resolution request forecast pipeline
     """,
     "training": """
         state processes pairs synthetic cohort_files cohort_images data augmentation learning validation configuration
@@ -41,8 +41,8 @@ PLAN: dict[str, str] = {
     """,
     "cohort": "chains checksums pair option_texts plan bids records thumbnail estimate machine work overview clusters run series template",
     "slicer_bridge": """
-        messages packed_mask interpreter dependencies installation settings sample_data services worker client
-        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record scene_values scene_correction scene_sequences job many sequence logic
+        messages packed_mask interpreter dependencies installation settings sample_data worker_services worker client
+        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record scene_values scene_correction scene_sequences scene_job many sequence logic
         presets panel_binding panel_sight panel_words panel_inputs panel_devices panel_models panel_segments panel_checks
         panel_installation panel_presets panel_cursor panel_results panel_several panel_sequence panel_correct panel_run
     """,
@@ -53,10 +53,10 @@ PLAN: dict[str, str] = {
 PROGRAMS = ("__init__", "__main__", "worker")
 
 # The panel asks methods, in a process without torch: only what works imports it, in these functions of their files.
-METHODS = ("direct", "trained_network", "constricon", "nephi")
+METHODS = ("direct", "network_methods", "constricon", "nephi")
 WORKING = ("network", "settings", "repeat_settings", "solve")
 # What is heavy is imported where Ctrl-C is already a clean end, and after the worker has begun to listen.
-IMPORTS_IN_FUNCTIONS = {("slicer_bridge.worker", "slicer_bridge.services")}
+IMPORTS_IN_FUNCTIONS = {("slicer_bridge.worker", "slicer_bridge.worker_services")}
 
 # Slicer's own process imports these; they must not bring torch, nor what is only there after an installation.
 LIGHT = [
@@ -88,7 +88,7 @@ IN_SLICER = ["slicer_bridge.client", "slicer_bridge.sample_data"] + [
         "scene_results",
         "scene_views",
         "scene_transforms",
-        "job",
+        "scene_job",
         "many",
         "sequence",
         "logic",

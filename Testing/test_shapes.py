@@ -31,7 +31,7 @@ from RegistrationNetLib.models import carl_equivariance, composition, constricon
 from RegistrationNetLib.models.constricon import constricon_network
 from RegistrationNetLib.models.gradicon import gradicon_network
 from RegistrationNetLib.models.layers import attention, exponential, features, latent, layout, matrix, unet
-from RegistrationNetLib.registration import network_pair, prepare
+from RegistrationNetLib.registration import network_lattice, prepare
 
 # Sizes of the named axes, and of the several that stand for a lattice in 2-D and 3-D; no two are alike, nor 2 or 3.
 SIZES = {"b": 4, "c": 5, "p": 6, "n": 7, "g": 11}
@@ -289,7 +289,7 @@ def seen(image: Tensor) -> prepare.Prepared:
 
 REGISTRATION: dict[str, Edge] = {
     "affine_part": (
-        lambda field: torch.as_tensor(network_pair.affine_part(DisplacementField(0.01 * field))),
+        lambda field: torch.as_tensor(network_lattice.affine_part(DisplacementField(0.01 * field))),
         ("1 dim *shape",),
         "{dim+1} {dim+1}",
     ),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..models.catalogue import Card
 from .method import Solution, Task, network_shape
-from .trained_network import TrainedNetwork
+from .network_methods import TrainedNetwork
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,7 +28,7 @@ class ConstrICON(TrainedNetwork):
         """As for every method; the maps are refused where their velocities are not resolved on the lattice."""
         from ..models.constricon_resolution import check_resolved
         from .field_refinement import lattice_of_field
-        from .prediction import NetworkSettings, predicted, seen_by_network
+        from .network_run import NetworkSettings, predicted, seen_by_network
         from .velocity_refinement import affine_matrix_of, refine_velocity
 
         settings = task.settings

@@ -32,11 +32,11 @@ from ..progress import StageReport
 from .aligned_pair import counted_in_both
 from .deforming import of_objects
 from .field_refinement import SMALLEST_SIDE_VOX, Level, Splines, coarse_to_fine, displacement_on_lattice, flat_gradient
+from .landmark_outliers import followed
 from .landmark_pairs import LandmarkPairs
 from .measures import FIELD_STIFFNESS
 from .method import Solution
 from .optimizer import descend
-from .pair_judgement import followed
 from .prepare import Prepared
 
 # How far around the points a correction reaches, and within what distance it is free.

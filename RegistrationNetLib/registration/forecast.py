@@ -13,7 +13,7 @@ from ..models.weights import weights_state
 from .options import Options
 from .request import checked_request
 from .resolution import resolutions_for
-from .solution import stage_seconds
+from .solving import stage_seconds
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from .constricon import ConstrICON
 from .direct import Direct
 from .method import Method
 from .nephi import NePhi
-from .trained_network import CARL, GradICON, ICONKnee
+from .network_methods import CARL, GradICON, ICONKnee
 
 if TYPE_CHECKING:
     from torch import nn

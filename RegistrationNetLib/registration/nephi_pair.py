@@ -14,7 +14,7 @@ from ..models.loading import watched
 from ..models.nephi import NePhi
 from .method import Solution, Task
 from .nephi_fit import ImplicitOptions, ImplicitStart, levels_for, refine_implicit
-from .network_pair import network_pair
+from .network_lattice import network_pair
 from .prepare import Preparation
 
 # Of the steps that a random start takes: published networks are four times as wide, and so move farther with each.

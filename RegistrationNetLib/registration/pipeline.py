@@ -53,7 +53,7 @@ from .previous import Previous, previous_of
 from .repeats import gathered
 from .request import checked_request
 from .resolution import REMEDY, resolutions_for
-from .solution import STAGE_NAMES, solve, stage_seconds
+from .solving import STAGE_NAMES, solve, stage_seconds
 
 _log = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from .method import Solution, Task
 from .options import Options
 from .perturbation import Perturbation, random_perturbation
 from .prepare import Prepared, resized
-from .solution import Solved, correction_of
+from .solving import Solved, correction_of
 
 # No repeat works on more voxels than this along the longest side, as far as the method leaves it open.
 REPEAT_SIDE_VOX = 40

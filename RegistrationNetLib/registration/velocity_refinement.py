@@ -29,7 +29,7 @@ from ..models.constricon import affine_part
 from ..models.constricon_velocities import Middle
 from ..progress import StageReport
 from .field_refinement import SMALLEST_SIDE_VOX, FieldOptions, Level, Splines, coarse_to_fine, flat_gradient
-from .network_pair import NetworkPair
+from .network_lattice import NetworkPair
 from .optimizer import descend
 from .prepare import Prepared
 from .size import field_shape

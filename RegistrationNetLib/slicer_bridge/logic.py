@@ -20,9 +20,9 @@ from ..models.weights import listed_models, remove
 from . import dependencies
 from .client import Client, Job
 from .interpreter import named_python
-from .job import RegistrationJob
 from .many import ManyRegistrations, volumesOfFolder
 from .scene_inputs import Inputs
+from .scene_job import RegistrationJob
 from .scene_record import RegistrationResult
 from .scene_results import REPLACEABLE, check_outputs, remove_empty_folders
 from .scene_transforms import placed_under

@@ -13,7 +13,7 @@ import vtk
 
 from ..errors import Cancelled
 from ..progress import Progress
-from .job import RegistrationJob
+from .scene_job import RegistrationJob
 from .scene_record import RegistrationResult
 from .scene_results import role_of
 

@@ -20,8 +20,8 @@ from ..errors import Cancelled, InputError
 from ..io.nrrd import Volume
 from ..progress import Progress
 from .client import Client, Job, Result
-from .job import GATHER_SECONDS, JobState
 from .mrml import DISPLACEMENT_AXES, volume_of
+from .scene_job import GATHER_SECONDS, JobState
 from .scene_sampling import Node, Steps
 from .scene_sequences import FrameResult, SequenceNodes, frames_of, placed_beside
 

@@ -174,7 +174,7 @@ def _end(folder: Path | None) -> None:
 def _services() -> Mapping[str, Service]:
     try:
         # Heavy: what must react at once, the listening, is at work before.
-        from .services import SERVICES
+        from .worker_services import SERVICES
     except ImportError as error:
         missing = error
 

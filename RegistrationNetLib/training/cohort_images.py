@@ -14,7 +14,7 @@ from ..geometry.space import Grid, grid_of
 from ..io.image_files import read_image
 from ..io.inputs import checked_image
 from ..io.label_images import checked_labels, checked_mask
-from ..registration.network_pair import as_seen
+from ..registration.network_lattice import as_seen
 from ..registration.prepare import Preparation, on_lattice, prepared
 from .cohort_files import Cohort, Source
 from .pairs import Example, Pair

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from RegistrationNetLib.progress import Progress, ProgressCallback
 from RegistrationNetLib.registration.pipeline import Registration, register
-from RegistrationNetLib.slicer_bridge import services, worker
+from RegistrationNetLib.slicer_bridge import worker, worker_services
 from Testing.worker_input import ball
 
 
@@ -51,8 +51,8 @@ def main() -> None:
         return replace(result, fixed=fixed, moving=moving)
 
     def loaded() -> Mapping[str, Any]:
-        services.register = answered  # type: ignore[assignment]
-        return services.SERVICES
+        worker_services.register = answered  # type: ignore[assignment]
+        return worker_services.SERVICES
 
     worker._services = loaded  # type: ignore[assignment]
     worker.main(sys.argv[2:])

@@ -14,7 +14,7 @@ import slicer
 
 from RegistrationNetLib.errors import Cancelled, InputError, OutputError, WorkerError
 from RegistrationNetLib.io.nrrd import Volume
-from RegistrationNetLib.slicer_bridge import dependencies, job, mrml
+from RegistrationNetLib.slicer_bridge import dependencies, mrml, scene_job
 from RegistrationNetLib.slicer_bridge.scene_record import records
 from RegistrationNetLib.slicer_bridge.scene_results import placed
 from RegistrationNetLib.slicer_bridge.scene_sampling import at_once, sampled
@@ -292,7 +292,7 @@ def test_a_node_that_goes_while_it_is_registered_ends_the_job(scene: Any, module
 @pytest.fixture
 def slow_start(scene: Any, module: Any, logic: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Starts a registration whose mask is still being sampled when the start returns."""
-    monkeypatch.setattr(job, "GATHER_SECONDS", -1.0)
+    monkeypatch.setattr(scene_job, "GATHER_SECONDS", -1.0)
 
     def start(**keywords: Any) -> Any:
         fixed, moving = pair_nodes(scene)

@@ -12,8 +12,8 @@ from RegistrationNetLib.losses.similarity import LNCC, MINDSSC, NCC, SquaredLNCC
 from RegistrationNetLib.models.catalogue import card_named
 from RegistrationNetLib.registration.field_refinement import FieldOptions
 from RegistrationNetLib.registration.nephi_fit import ImplicitOptions
+from RegistrationNetLib.registration.network_run import NetworkSettings
 from RegistrationNetLib.registration.options import Options, checked_options
-from RegistrationNetLib.registration.prediction import NetworkSettings
 
 
 def options(model: str = "unigradicon", modalities: tuple[str, str] = ("mr", "mr"), **asked: Any) -> Options:

@@ -486,7 +486,7 @@ def both_landmarks(shift_mm: float) -> dict[str, Matrix]:
     return {"fixed_landmarks": landmarks(2), "moving_landmarks": landmarks(2) + shift_mm}
 
 
-# What is given → another result. Those without an entry have a test of their own, here or in test_solution.py.
+# What is given → another result. Those without an entry have a test of their own, here or in test_solving.py.
 CHANGES_THE_TRANSFORM: dict[str, Callable[[], dict[str, Any]]] = {
     "refine": lambda: {"refine": "none"},
     "steps": lambda: {"steps": 5},

@@ -23,7 +23,7 @@ from RegistrationNetLib.quality.known_pair import AppearanceOptions, known_pair
 from RegistrationNetLib.quality.known_warp import KnownMap, WarpOptions, error_mm
 from RegistrationNetLib.quality.phantom import head_phantom
 from RegistrationNetLib.registration.field_refinement import FieldOptions
-from RegistrationNetLib.registration.network_pair import NetworkPair, network_pair
+from RegistrationNetLib.registration.network_lattice import NetworkPair, network_pair
 from RegistrationNetLib.registration.prepare import Prepared, prepared
 from RegistrationNetLib.registration.velocity_refinement import in_the_middle, middle_grid, refine_velocity
 

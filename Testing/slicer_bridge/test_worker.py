@@ -160,9 +160,9 @@ def test_it_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 def test_what_libraries_print_stays_off_the_line(tmp_path: Path) -> None:
     (tmp_path / "printing.py").write_text(
-        "import os, sys\nfrom RegistrationNetLib.slicer_bridge import services, worker\n"
+        "import os, sys\nfrom RegistrationNetLib.slicer_bridge import worker_services, worker\n"
         "def noisy(*_):\n    print('from python'); os.write(1, b'from C'); return 1\n"
-        "services.SERVICES['devices'] = noisy\nworker.main([])\n"
+        "worker_services.SERVICES['devices'] = noisy\nworker.main([])\n"
     )
     process = subprocess.run(
         [sys.executable, str(tmp_path / "printing.py")],
@@ -277,7 +277,7 @@ def test_progress_is_sent_twenty_times_a_second_and_at_every_new_stage(monkeypat
 def test_a_python_without_torch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     from RegistrationNetLib.slicer_bridge import worker
 
-    monkeypatch.setitem(sys.modules, "RegistrationNetLib.slicer_bridge.services", None)
+    monkeypatch.setitem(sys.modules, "RegistrationNetLib.slicer_bridge.worker_services", None)
     services = worker._services()
     with pytest.raises(WorkerError, match="lacks what registration needs"):
         services["register"]({}, lambda _: None)

@@ -17,7 +17,7 @@ from RegistrationNetLib.models import catalogue
 from RegistrationNetLib.models.catalogue import Card, card_named
 from RegistrationNetLib.models.composition import FunctionFromVectorField
 from RegistrationNetLib.registration.methods import METHODS
-from RegistrationNetLib.registration.trained_network import TrainedNetwork
+from RegistrationNetLib.registration.network_methods import TrainedNetwork
 from RegistrationNetLib.training.configuration import Configuration, configuration
 
 SHAPE = (16, 20)

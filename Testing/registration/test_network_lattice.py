@@ -18,7 +18,7 @@ from RegistrationNetLib.geometry.deformation import Composition, DisplacementFie
 from RegistrationNetLib.geometry.space import anatomical_grid, grid_of, transform_from_map
 from RegistrationNetLib.interop import itk_from_simpleitk, simpleitk_from_itk
 from RegistrationNetLib.models.composition import BothWays
-from RegistrationNetLib.registration.network_pair import NetworkPair, affine_part, network_pair, placed
+from RegistrationNetLib.registration.network_lattice import NetworkPair, affine_part, network_pair, placed
 from RegistrationNetLib.registration.prepare import Prepared, prepared
 
 from ..volumes import QUANTILES, box, noise

@@ -18,7 +18,7 @@ from ..models.loading import watched
 from ..progress import StageReport
 from .field_refinement import FieldOptions, field_options
 from .method import Asked, Settings, Task
-from .network_pair import NetworkPair, Placed, as_seen, network_pair, placed
+from .network_lattice import NetworkPair, Placed, as_seen, network_pair, placed
 from .network_refinement import NetworkOptions, NetworkRefined, network_options, refine_network
 from .prepare import Preparation, Prepared
 
@@ -75,7 +75,7 @@ class Prediction:
         return replace(self, maps=maps)
 
     def placed(self, grid: Grid, *, affine: Array | None = None, is_refined: bool = False) -> Placed:
-        """The maps in the world; see `network_pair.placed`."""
+        """The maps in the world; see `network_lattice.placed`."""
         return placed(self.maps, self.pair, grid, affine=affine, is_refined=is_refined)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from RegistrationNetLib.registration.pair_judgement import FEWEST, followed
+from RegistrationNetLib.registration.landmark_outliers import FEWEST, followed
 
 
 def places(count: int = 21) -> np.ndarray:

@@ -45,7 +45,7 @@ class TrainedNetwork(Method):
         return {"network": 0.5 + PREDICTION_SECONDS_PER_VOXEL * predicted, "refine": refine}
 
     def settings(self, asked: Asked) -> Settings:
-        from .prediction import network_settings
+        from .network_run import network_settings
 
         return network_settings(asked)
 
@@ -57,13 +57,13 @@ class TrainedNetwork(Method):
 
     def repeat_settings(self, settings: Settings) -> Settings:
         """The network's answer alone."""
-        from .prediction import prediction_only
+        from .network_run import prediction_only
 
         return prediction_only(settings)
 
     def solve(self, task: Task) -> Solution:
         from .field_refinement import refine_aligned
-        from .prediction import NetworkSettings, predicted
+        from .network_run import NetworkSettings, predicted
 
         settings = task.settings
         assert isinstance(settings, NetworkSettings)

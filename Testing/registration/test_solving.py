@@ -21,7 +21,7 @@ from RegistrationNetLib.interop import itk_from_simpleitk
 from RegistrationNetLib.models.catalogue import Card
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.quality.phantom import head_phantom
-from RegistrationNetLib.registration import trained_network
+from RegistrationNetLib.registration import network_methods
 from RegistrationNetLib.registration.pipeline import Registration
 
 from ..small_network import install, narrow, random_network, random_weights, small_card
@@ -364,7 +364,7 @@ def test_the_network_reports_while_it_works(weights: Path) -> None:
 
 
 def test_the_memory_of_the_network_counts_before_the_start(monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
-    monkeypatch.setattr(trained_network, "NETWORK_BASE_MB", 10**9)
+    monkeypatch.setattr(network_methods, "NETWORK_BASE_MB", 10**9)
     with pytest.raises(ResourceError, match="needs about .* GB on cpu"):
         predicted(weights)
 

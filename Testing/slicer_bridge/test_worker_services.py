@@ -12,10 +12,10 @@ from RegistrationNetLib.errors import InputError, OutputError, WeightsError
 from RegistrationNetLib.models.catalogue import card_named
 from RegistrationNetLib.progress import silent
 from RegistrationNetLib.registration import correction
-from RegistrationNetLib.slicer_bridge import services
+from RegistrationNetLib.slicer_bridge import worker_services
 from RegistrationNetLib.slicer_bridge.messages import WORK
 from RegistrationNetLib.slicer_bridge.packed_mask import unpacked
-from RegistrationNetLib.slicer_bridge.services import SERVICES, downloaded, imported, registered
+from RegistrationNetLib.slicer_bridge.worker_services import SERVICES, downloaded, imported, registered
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -62,8 +62,8 @@ def test_the_fields_are_the_transforms_of_the_registration(
     pair: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = []
-    register = services.register
-    monkeypatch.setattr(services, "register", lambda *a, **k: kept.append(register(*a, **k)) or kept[-1])
+    register = worker_services.register
+    monkeypatch.setattr(worker_services, "register", lambda *a, **k: kept.append(register(*a, **k)) or kept[-1])
     answer = registered(asked(pair, tmp_path, parts=True), silent)
     (result,) = kept
     for name, transform in (("moving_from_fixed", result.moving_from_fixed), ("fixed_from_moving", result.fixed_from_moving)):
