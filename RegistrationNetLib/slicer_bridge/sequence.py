@@ -195,16 +195,17 @@ class SequenceRegistration:
             return (yield from volume_of(self._fixedNode, "the reference"))
         if self._number is not None:
             return (yield from volume_of(self._frames[self._number], "the reference"))
-        total, first = 0.0, (yield from volume_of(self._frames[0], "frame 0"))
+        first = yield from volume_of(self._frames[0], "frame 0")
+        total = np.zeros(first.values.shape, np.float32)
         for number, frame in enumerate(self._frames):
             one = yield from volume_of(frame, f"frame {number}")
             if one.size != first.size or not np.allclose(one.world_from_index, first.world_from_index, atol=SAME_LATTICE_WITHIN):
                 raise InputError(
                     "The frames of the sequence lie on different grids; their mean needs one grid. Choose a frame as the reference."
                 )
-            total = total + one.values.astype(np.float32)
+            total += one.values
             yield
-        return replace(first, values=np.asarray(total / len(self._frames), np.float32))
+        return replace(first, values=total / np.float32(len(self._frames)))
 
     def _title(self) -> str:
         if self._fixedNode is not None:
