@@ -87,8 +87,7 @@ class SequencePanel:
             return
         fixed, moving = self._chosen()
         sequence = sequence_shown_by(moving)
-        if sequence is None:
-            return
+        assert sequence is not None, "the button is shown where there is a sequence"
         self._start = time.monotonic()
         self._running = self._logic.startSequenceFromParameters(
             sequence, "middle" if fixed is None else fixed, onChanged=self._hear
