@@ -255,7 +255,7 @@ def content(scene: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "stage", ["set_displacements", "set_quality", "show_as_jacobian", "set_voxels", "set_chart", "set_matrix", "_filed"]
+    "stage", ["set_displacements", "set_quality", "show_as_jacobian", "set_voxels", "set_chart", "set_matrix", "filed"]
 )
 def test_a_failure_at_any_stage_leaves_the_scene_as_it_was(
     scene: Any, pair: tuple[Any, Any], stage: str, monkeypatch: pytest.MonkeyPatch
@@ -281,7 +281,7 @@ def test_a_failure_while_filing_leaves_no_folder(scene: Any, pair: tuple[Any, An
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     items = hierarchy.GetNumberOfItems()
     with pytest.raises(TypeError), all_or_none(scene):
-        scene_results._filed(scene, "folder", [fixed, "no node"])
+        scene_results.filed(scene, "folder", [fixed, "no node"])
     assert hierarchy.GetItemByName("folder") == hierarchy.GetInvalidItemID()
     assert hierarchy.GetNumberOfItems() <= items + 1
 

@@ -65,7 +65,13 @@ def test_every_control_that_chooses_is_tested_here(panel: Panel) -> None:
     tested |= {f"{name}Selector" for name in SEGMENTATIONS + LANDMARKS} | OTHERS
     assert bound | {"modelCombo", "deviceCombo", "presetCombo"} == tested
     chosen = {name for name in dir(panel.ui) if name.endswith(("Combo", "Selector")) and not name.startswith("applyTo")}
-    assert chosen - tested == {"fixedSegmentCombo", "movingSegmentCombo", "resultCombo", "compareCombo"}  # tested elsewhere
+    assert chosen - tested == {
+        "fixedSegmentCombo",
+        "movingSegmentCombo",
+        "resultCombo",
+        "compareCombo",
+        "folderSelector",
+    }  # tested elsewhere
 
 
 @pytest.mark.parametrize(("widget", "words", "option", "value"), LISTS)
