@@ -38,7 +38,8 @@ def asserted_times(tree: ast.Module) -> Iterator[int]:
 
 
 def test_no_test_asserts_the_time_that_something_took() -> None:
-    found = {str(path.relative_to(TESTING)): list(asserted_times(ast.parse(path.read_text("utf-8")))) for path in FILES}
+    timing = {path: text for path in FILES if "time." in (text := path.read_text("utf-8"))}
+    found = {str(path.relative_to(TESTING)): list(asserted_times(ast.parse(text))) for path, text in timing.items()}
     assert {name: lines for name, lines in found.items() if lines} == {}
 
 

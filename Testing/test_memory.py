@@ -101,6 +101,7 @@ def test_both_kinds_of_half_precision_leave_coordinates_whole(name: str, kind: t
     assert 0 < error < 2e-3  # coordinates in bfloat16 alone would miss by 2e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["unigradicon", "constricon", pytest.param("carl", marks=pytest.mark.slow)])
 def test_the_gradient_in_half_precision_leads_the_same_way(name: str) -> None:
     card = small_card(name, shape=PAIRS[name])

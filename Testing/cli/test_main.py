@@ -99,6 +99,7 @@ Status = Callable[..., tuple[int, str, str]]
 # register
 
 
+@pytest.mark.slow
 def test_nephi_is_a_choice_here_too(place: Place) -> None:
     given = ["--model", "nephi", "--similarity", "ncc", *QUICK, "--quiet"]
     assert main(["register", place / "fixed.nii.gz", place / "moving.nii.gz", place / "out", *given]) == 0
@@ -117,6 +118,7 @@ def test_register_writes_everything_and_prints_the_numbers(place: Place, status_
     assert json.loads((place.folder / "out" / "report.json").read_text())["model"] == "direct"
 
 
+@pytest.mark.slow
 def test_quiet_prints_nothing(place: Place) -> None:
     done = run("register", place / "fixed.nii.gz", place / "moving.nii.gz", place / "out", *QUICK, "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

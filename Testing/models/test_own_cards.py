@@ -45,6 +45,7 @@ def images() -> list[sitk.Image]:
     return [sitk.Resample(sitk.GetImageFromArray(random.random((9, 8)).astype(np.float32)), (80, 90)) for _ in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("composition", COMPOSITIONS)
 def test_every_published_composition_of_carl_can_be_brought(tmp_path: Path, composition: str) -> None:
     shape = (112, 96) if composition.startswith("unicarl") else (32, 24)

@@ -421,6 +421,7 @@ def test_a_full_disk_fails_the_job_and_changes_nothing(scene: Any, logic: Any) -
     assert content(scene) == before
 
 
+@pytest.mark.slow
 def test_ten_registrations_leave_neither_files_nor_memory_behind(scene: Any, logic: Any) -> None:
     import psutil
 

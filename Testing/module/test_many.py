@@ -15,6 +15,7 @@ __all__ = ["logic", "module"]
 QUICK: dict[str, Any] = {"steps": 0, "align": [], "repeats": 0}
 
 
+@pytest.mark.slow
 def test_several_are_registered_and_one_that_fails_ends_no_other(logic: Any, scene: Any) -> None:
     fixed, moving = pair_nodes(scene)
     empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")

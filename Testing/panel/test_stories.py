@@ -23,6 +23,7 @@ def test_an_empty_scene_says_what_to_do(panel: Panel) -> None:
     assert not panel.logic.client.unfinished
 
 
+@pytest.mark.slow
 def test_two_volumes_are_registered_by_one_click(ready: Panel, layers: dict[str, Any]) -> None:
     panel = ready
     quick(panel)

@@ -65,6 +65,7 @@ def in_another_contrast(image: sitk.Image) -> sitk.Image:
     return image_on(grid_of(image), curve.astype(np.float32))
 
 
+@pytest.mark.slow
 def test_two_contrasts_are_compared_as_in_one() -> None:
     one = demo_pair(5, shape=(40, 44, 40), spacing_mm=5)
     found = register(one.fixed, in_another_contrast(one.moving), align=("centre", "rigid"), repeats=0)

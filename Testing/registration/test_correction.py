@@ -140,6 +140,7 @@ def test_pairs_in_place_change_next_to_nothing() -> None:
     assert after.mean() < 1.05 * before.mean()
 
 
+@pytest.mark.slow
 def test_the_tolerance_says_how_exactly_points_are_met() -> None:
     """Two that contradict each other by 6 mm are met within 1 mm, or between them within 8."""
     points = case().around(3, 0)[:1] + np.array([[0.0, 0.0], [4.0, 0.0]])

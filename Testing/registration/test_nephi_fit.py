@@ -82,6 +82,7 @@ def test_the_fields_are_the_maps_at_their_lattice_whatever_its_shape() -> None:
         np.testing.assert_allclose(fields.grid.world_from_unit, maps.grid.world_from_unit)
 
 
+@pytest.mark.slow
 def test_images_in_place_stay_there() -> None:
     image = warped_head(2)[0]
     moved = in_voxels(refine_implicit(image, image, OPTIONS, silent).fields().moving_from_fixed)
@@ -102,6 +103,7 @@ def test_moving_is_seen_through_the_alignment_on_its_own_grid() -> None:
     torch.testing.assert_close(aligned, fitted_head(2).fields().displacements(), atol=5e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_images_of_whole_numbers_are_fitted_as_they_are() -> None:
     fixed, moving, *_ = warped_head(2)
     coarse = [replace(one, values=(255 * one.values).round().to(torch.uint8)) for one in (fixed, moving)]
@@ -242,6 +244,7 @@ def test_a_mask_of_one_line_is_met() -> None:
 # where it starts
 
 
+@pytest.mark.slow
 def test_the_fit_goes_on_from_a_start_whose_networks_stay_as_they_are() -> None:
     fixed, moving, *_ = warped_head(2)
     torch.manual_seed(0)
@@ -323,6 +326,7 @@ def test_the_reported_fractions_rise_to_one_and_the_report_can_stop_the_work() -
         refine_implicit(image, image, OPTIONS, stop)
 
 
+@pytest.mark.slow
 def test_a_volume_of_thin_slices_is_taken() -> None:
     shape = (8, 40, 40)
     grid = Grid(shape, np.diag([10.0, 2.0, 2.0, 1.0]))

@@ -102,6 +102,7 @@ def test_the_same_seed_gives_the_same_map() -> None:
     assert np.array_equal(field_of(result.__wrapped__()), field_of(result()))
 
 
+@pytest.mark.slow
 def test_the_initial_transform_and_the_masks_are_heard() -> None:
     one = plain_case(2)
     shift = sitk.TranslationTransform(2, (25.0, 0.0))
@@ -112,6 +113,7 @@ def test_the_initial_transform_and_the_masks_are_heard() -> None:
         assert not np.allclose(field_of(found), field_of(result()), rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_it_says_how_far_it_is_and_can_be_stopped_in_every_stage() -> None:
     one, heard = plain_case(2), list[Progress]()
     register(one.fixed, one.moving, model="nephi", steps=2, progress=heard.append)

@@ -113,6 +113,7 @@ def in_a_frame(seed: int, direction: Sequence[int]) -> sitk.Image:
     return image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "direction", [(0, 0, -1, 1, 0, 0, 0, 1, 0), pytest.param((-1, 0, 0, 0, 0, 1, 0, 1, 0), marks=pytest.mark.slow)]
 )

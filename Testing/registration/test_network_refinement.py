@@ -202,6 +202,7 @@ def test_every_option_changes_the_maps(changes: dict[str, Any]) -> None:
     assert differs(refined(), refined(replace(QUICK, **changes)))
 
 
+@pytest.mark.slow
 def test_masks_labels_and_mass_change_the_maps() -> None:
     moving, fixed = pair()
     plain = refined()

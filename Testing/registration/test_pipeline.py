@@ -191,6 +191,7 @@ def test_slices_of_any_two_orientations_and_grids_are_registered(
     check_found(case, register(case.fixed, case.moving, repeats=0), share=0.4)
 
 
+@pytest.mark.slow
 @given(fixed=directions(3), moving=directions(3), spacing=st.tuples(*[st.floats(8.0, 11.0)] * 6))
 @settings(max_examples=2)
 def test_volumes_of_any_two_orientations_and_grids_are_registered(

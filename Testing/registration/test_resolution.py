@@ -135,6 +135,7 @@ def test_a_coarser_resolution_costs_little_and_the_results_keep_that_of_fixed(di
     assert found.quality.inverse_consistency_mm.mean < 0.5
 
 
+@pytest.mark.slow
 def test_masks_labels_and_a_start_go_with_a_coarser_resolution(tmp_path: Path) -> None:
     case = plain_case(2)
     start = sitk.DisplacementFieldTransform(sitk.Cast(sitk.Compose(case.fixed * 0 + 5, case.fixed * 0), sitk.sitkVectorFloat64))

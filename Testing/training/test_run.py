@@ -365,6 +365,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
     assert (tmp_path / "out" / CHECKPOINT).exists()
 
 
+@pytest.mark.slow
 def test_nephi_learns_resumes_and_gives_a_model_whose_encoder_begins_the_fit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

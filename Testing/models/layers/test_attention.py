@@ -183,6 +183,7 @@ def test_the_map_follows_when_fixed_is_shifted_by_whole_cells() -> None:
     torch.testing.assert_close(interior(back), interior(before), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_map_follows_when_moving_is_shifted_where_features_tell_cells_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     # Weights spread over the whole window when features are alike, and the window does not shift along. Normalized as training

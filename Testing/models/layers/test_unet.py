@@ -83,7 +83,7 @@ def test_training_mode_is_that_of_the_published_network(shape: Sequence[int]) ->
         torch.testing.assert_close(net.state_dict()[name], value, msg=name)
 
 
-@pytest.mark.parametrize("is_training", [False, True])
+@pytest.mark.parametrize("is_training", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("shape", [(40, 37), (33, 36, 34)])
 def test_gradients_are_those_of_the_published_network(shape: Sequence[int], is_training: bool) -> None:
     oracle = published_unet(len(shape)).train(is_training).double()
@@ -106,6 +106,7 @@ def test_displacement_with_and_without_gradients_is_one(shape: Sequence[int]) ->
     torch.testing.assert_close(net(moving, fixed), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(40, 37), (33, 36, 34)])
 @torch.no_grad()
 def test_half_precision_under_autocast_changes_the_displacement_by_some_percent(shape: Sequence[int]) -> None:
