@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..geometry.space import grid_of
 from .colours import Bytes
-from .pictures import Plane, Result, error_tinted, sampled, window_of, windowed
+from .pictures import Plane, Result, error_tinted, sampled, window_of, windowed, within
 from .slices import View, views
 
 LONGEST_PX = 256
@@ -40,7 +40,10 @@ def films(result: Result) -> list[Film]:
     voxel_mm = max(grid_of(result.fixed).spacing_mm)
 
     beneath = [windowed(result.fixed, fixed, view) for view in cuts]
-    expected = [error_tinted(plane, sampled(result.error_mm, view), voxel_mm) for plane, view in zip(beneath, cuts, strict=True)]
+    expected = [
+        error_tinted(plane, sampled(result.error_mm, view) * within(result.body, view), voxel_mm)
+        for plane, view in zip(beneath, cuts, strict=True)
+    ]
     return [
         _film("fixed", "fixed", cuts, map(_grey, beneath)),
         _film("before", "moving before registration", cuts, (_grey(windowed(result.moving, moving, view)) for view in cuts)),

@@ -52,6 +52,10 @@ class Result(Protocol):
         """The expected error in mm, on the grid of fixed."""
 
     @property
+    def body(self) -> sitk.Image:
+        """1 where fixed shows a body, else 0; on any grid over fixed."""
+
+    @property
     def moving_from_fixed(self) -> sitk.Transform:
         """The transform: points of fixed → points of moving, LPS mm."""
 
@@ -127,13 +131,14 @@ def difference_legend() -> bytes:
 
 @dataclass(frozen=True)
 class _Cut:
-    """What lies in one slice: brightness from 0 to 1 of the three images, and the determinant, each [rows, columns]."""
+    """What lies in one slice: brightness from 0 to 1 of the three images, the determinant, and where the body is, each [rows, columns]."""
 
     view: View
     fixed: Plane
     moving: Plane
     warped: Plane
     determinant: Plane
+    body: NDArray[np.bool_]
 
 
 def _cut(result: Result, view: View, windows: tuple[tuple[float, float], tuple[float, float]]) -> _Cut:
@@ -144,6 +149,7 @@ def _cut(result: Result, view: View, windows: tuple[tuple[float, float], tuple[f
         moving=windowed(result.moving, windows[1], view),
         warped=windowed(result.warped, windows[1], view),
         determinant=_determinant(result.jacobian, view),
+        body=within(result.body, view),
     )
 
 
@@ -187,10 +193,10 @@ def _compared(cuts: Sequence[_Cut]) -> list[Panel]:
 
 def _expected_error(cuts: Sequence[_Cut], result: Result) -> Panel:
     voxel_mm = max(grid_of(result.fixed).spacing_mm)
-    caption = f"Fixed, coloured where an error of more than a voxel ({voxel_mm:.2g} mm) is expected."
+    caption = f"Fixed, coloured where in the body an error of more than a voxel ({voxel_mm:.2g} mm) is expected."
 
     def draw(cut: _Cut) -> Bytes:
-        return error_tinted(cut.fixed, sampled(result.error_mm, cut.view), voxel_mm)
+        return error_tinted(cut.fixed, sampled(result.error_mm, cut.view) * cut.body, voxel_mm)
 
     return _panel(cuts, "error", "Expected error", caption, draw)
 
@@ -209,6 +215,11 @@ def sampled(image: sitk.Image, view: View) -> Plane:
     return plane
 
 
+def within(body: sitk.Image, view: View) -> NDArray[np.bool_]:
+    """Where a slice shows the body, [rows, columns]: colours of the air around it would be those of noise."""
+    return sampled(sitk.Cast(body, sitk.sitkFloat32), view) >= 0.5
+
+
 def error_legend(voxel_mm: float) -> bytes:
     """The colours of the expected error with their values, as a PNG file."""
     width, height, margin = 480, 48, 40
@@ -225,7 +236,7 @@ def error_legend(voxel_mm: float) -> bytes:
 
 def _jacobian(cuts: Sequence[_Cut]) -> Panel:
     caption = (
-        "Blue: the tissue is smaller in moving than in fixed; red: larger; grey: unchanged; yellow: the map folds. "
+        "Blue: the tissue is smaller in moving than in fixed; red: larger; grey: unchanged, or not of the body; yellow: the map folds. "
         "Light and dark are those of fixed."
     )
     return _panel(cuts, "jacobian", "Volume change (Jacobian determinant)", caption, _tinted, over="fixed")
@@ -268,8 +279,9 @@ def _sampled(image: sitk.Image, view: View, *, outside: float, nearest: bool = F
 
 
 def _tinted(cut: _Cut) -> Bytes:
-    """Fixed in the colours of the determinant; folded pixels wholly in theirs."""
-    tint = jacobian_colour(cut.determinant) * (DARKEST_TINT + (1 - DARKEST_TINT) * cut.fixed[..., None])
+    """Fixed in the colours of the determinant, within the body; folded pixels wholly in theirs, wherever they are."""
+    determinant = np.where(cut.body, cut.determinant, 1.0)
+    tint = jacobian_colour(determinant) * (DARKEST_TINT + (1 - DARKEST_TINT) * cut.fixed[..., None])
     pixels: Bytes = np.where((cut.determinant <= 0)[..., None], FOLDED, tint).round().astype(np.uint8)
     return pixels
 

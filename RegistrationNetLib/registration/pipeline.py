@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from ..devices import PeakMemory, memory_kept
 from ..errors import InputError
-from ..geometry.space import affine_transform, grid_of
+from ..geometry.space import affine_transform, grid_of, image_on
 from ..io.image_sources import ImageLike
 from ..io.inputs import Pair
 from ..io.label_images import checked_mask
@@ -97,6 +97,11 @@ class Registration:
     def marks(self) -> list[Mark]:
         """Every measure with its colour: the evidence first, in the order of its weight."""
         return [*trust_marks(self.evidence, self.expected_error, max(self.quality.voxel_mm)), *marks(self.quality)]
+
+    @property
+    def body(self) -> sitk.Image:
+        """1 where fixed shows a body, else 0; uint8, on the coarse lattice of the evidence."""
+        return image_on(self.evidence.grid, self.evidence.body.astype(np.uint8))
 
     @property
     def verdict(self) -> Verdict:

@@ -11,6 +11,7 @@ from PIL import Image
 from RegistrationNetLib.geometry.space import field_transform, grid_of
 from RegistrationNetLib.quality.assessment import jacobian_image
 from RegistrationNetLib.quality.colours import FOLDED
+from RegistrationNetLib.quality.film import films
 from RegistrationNetLib.quality.pictures import GRID_COLOUR, difference_legend, jacobian_legend, panels, window_of, windowed
 from RegistrationNetLib.quality.slices import centre_of_foreground_mm, letters, views, worst_fold_mm
 from Testing.strategies import rotation, signed_permutations
@@ -57,6 +58,7 @@ def result_of(fixed, moving=None, transform=None):
     return SimpleNamespace(
         fixed=fixed, moving=moving, warped=warped, jacobian=jacobian_image(transform, fixed), moving_from_fixed=transform,
         error_mm=sitk.Cast(fixed * 0 + 0.5, sitk.sitkFloat32),
+        body=sitk.Cast(fixed * 0 + 1, sitk.sitkUInt8),
     )  # fmt: skip
 
 
@@ -271,3 +273,25 @@ def test_a_legend_is_a_picture_with_words(legend):
     with Image.open(io.BytesIO(legend())) as picture:
         assert picture.width == 480
         assert np.asarray(picture.convert("RGB"))[32:].max() == 255
+
+
+def test_only_the_body_is_coloured() -> None:
+    """What is above a voxel, or has changed its volume, in the air is noise; what folds is yellow wherever it is."""
+    fixed = image_of(ball, [24, 22])
+    result = result_of(fixed)
+    result.error_mm = sitk.Cast(fixed * 0 + 30.0, sitk.sitkFloat32)
+    result.jacobian = sitk.Cast(fixed * 0 + 3.0, sitk.sitkFloat32)
+    result.jacobian[1, 1] = -1.0
+    half = np.zeros(fixed.GetSize()[::-1], np.uint8)
+    half[:, :12] = 1
+    result.body = sitk.GetImageFromArray(half)
+    result.body.CopyInformation(fixed)
+    drawn = panels(result)
+    for name in ("error", "jacobian"):
+        pixels = drawn[name].pixels[0].astype(int)
+        coloured = (np.ptp(pixels, axis=-1) > 0) & ~(pixels == FOLDED).all(axis=-1)
+        assert 0.3 < coloured.mean() < 0.7
+    assert (drawn["jacobian"].pixels[0] == FOLDED).all(axis=-1).any()
+    (film,) = [one for one in films(result) if one.name == "error"]
+    pixels = np.asarray(Image.open(io.BytesIO(film.jpeg)).convert("RGB")).astype(int)
+    assert 0.3 < (np.ptp(pixels, axis=-1) > 40).mean() < 0.7
