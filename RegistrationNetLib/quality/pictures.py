@@ -236,8 +236,8 @@ def error_legend(voxel_mm: float) -> bytes:
 
 def _jacobian(cuts: Sequence[_Cut]) -> Panel:
     caption = (
-        "Blue: the tissue is smaller in moving than in fixed; red: larger; grey: unchanged, or not of the body; yellow: the map folds. "
-        "Light and dark are those of fixed."
+        "Blue: the tissue is smaller in moving than in fixed; red: larger; grey: unchanged; yellow: the map folds. "
+        "Only the body is coloured. Light and dark are those of fixed."
     )
     return _panel(cuts, "jacobian", "Volume change (Jacobian determinant)", caption, _tinted, over="fixed")
 
@@ -280,8 +280,9 @@ def _sampled(image: sitk.Image, view: View, *, outside: float, nearest: bool = F
 
 def _tinted(cut: _Cut) -> Bytes:
     """Fixed in the colours of the determinant, within the body; folded pixels wholly in theirs, wherever they are."""
-    determinant = np.where(cut.body, cut.determinant, 1.0)
-    tint = jacobian_colour(determinant) * (DARKEST_TINT + (1 - DARKEST_TINT) * cut.fixed[..., None])
+    brightness = cut.fixed[..., None]
+    tint = jacobian_colour(cut.determinant) * (DARKEST_TINT + (1 - DARKEST_TINT) * brightness)
+    tint = np.where(cut.body[..., None], tint, 255.0 * brightness)
     pixels: Bytes = np.where((cut.determinant <= 0)[..., None], FOLDED, tint).round().astype(np.uint8)
     return pixels
 
