@@ -42,11 +42,7 @@ def what_several_miss(node: Any, models: ModelPanel, segments: SegmentPanel) -> 
         return _("Choose a fixed volume above; the volumes of the folder are registered to it.")
     if words := _about_model(node, models) or _about_lost_segment(node, segments, sides=("fixed",)):
         return words
-    if models.card["prepare"]["mask"] == "required":
-        return _("{title} needs a mask of each volume, which a folder does not name. Choose another network.").format(
-            title=models.card["title"]
-        )
-    return ""
+    return _about_a_mask_of_each(models)
 
 
 def about_frame(node: Any) -> str:
@@ -61,13 +57,15 @@ def about_frame(node: Any) -> str:
 
 def frames_miss(node: Any, models: ModelPanel) -> str:
     """What the user must do before the frames of a sequence can be registered, "" where nothing is missing."""
-    if words := _about_model(node, models):
-        return words
-    if models.card["prepare"]["mask"] == "required":
-        return _("{title} needs a mask of each volume, which a sequence does not have. Choose another network.").format(
-            title=models.card["title"]
-        )
-    return ""
+    return _about_model(node, models) or _about_a_mask_of_each(models)
+
+
+def _about_a_mask_of_each(models: ModelPanel) -> str:
+    if models.card["prepare"]["mask"] != "required":
+        return ""
+    return _("{title} needs a mask of each volume, which folders and sequences do not bring. Choose another network.").format(
+        title=models.card["title"]
+    )
 
 
 def not_for_several(node: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import slicer
 
@@ -40,6 +40,36 @@ class JobState(enum.Enum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Running(Protocol[Result_co]):
+    """Something under way that ends with a result or an error."""
+
+    @property
+    def isFinished(self) -> bool:
+        """Whether it has ended."""
+
+    @property
+    def result(self) -> Result_co | None:
+        """What came of it; None while it is under way, and where it failed."""
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it failed; None while it is under way, and where it did not."""
+
+
+def waited_for(running: Running[Result_co], logic: Owner) -> Result_co:
+    """The result, once it is there; the application stays responsive meanwhile. Raises what went wrong."""
+    while not running.isFinished:
+        logic.poll()
+        slicer.app.processEvents()
+    if running.error is not None:
+        raise running.error
+    assert running.result is not None
+    return running.result
 
 
 class RegistrationJob:
@@ -98,13 +128,7 @@ class RegistrationJob:
 
     def wait(self) -> RegistrationResult:
         """The result, once it is there; the application stays responsive meanwhile. Raises what went wrong."""
-        while not self.isFinished:
-            self._logic.poll()
-            slicer.app.processEvents()
-        if self.error is not None:
-            raise self.error
-        assert self.result is not None
-        return self.result
+        return waited_for(self, self._logic)
 
     def endIfNodesAreGone(self) -> None:
         """Without its nodes there is nowhere to put a result."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import slicer
@@ -19,22 +19,13 @@ from ..cohort.chains import chains, reference_number
 from ..errors import Cancelled, InputError
 from ..io.nrrd import Volume
 from ..progress import Progress
-from .client import Client, Job, Result
+from .client import Job, Result
 from .mrml import DISPLACEMENT_AXES, volume_of
-from .scene_job import GATHER_SECONDS, JobState
+from .scene_job import GATHER_SECONDS, JobState, Owner, waited_for
 from .scene_sampling import Node, Steps
 from .scene_sequences import FrameResult, SequenceNodes, frames_of, placed_beside
 
 SAME_LATTICE_WITHIN = 1e-4
-
-
-class Owner(Protocol):
-    """What is needed of the logic."""
-
-    client: Client
-
-    def poll(self) -> None:
-        """Let every job get on."""
 
 
 class SequenceResult:
@@ -125,13 +116,7 @@ class SequenceRegistration:
 
     def wait(self) -> SequenceResult:
         """The result, once it is there; the application stays responsive meanwhile. Raises what went wrong."""
-        while not self.isFinished:
-            self._logic.poll()
-            slicer.app.processEvents()
-        if self.error is not None:
-            raise self.error
-        assert self.result is not None
-        return self.result
+        return waited_for(self, self._logic)
 
     def _end(self, error: Exception | None) -> None:
         self.error = error

@@ -8,39 +8,23 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
 
 from RegistrationNetLib.cli import cohort_commands
-from RegistrationNetLib.cli.main import main, parser
+from RegistrationNetLib.cli.main import parser
 from RegistrationNetLib.cohort.pair import RECORD, RESULTS
 from RegistrationNetLib.cohort.records import Failure, is_done
 from RegistrationNetLib.cohort.run import Summary
 
 from ..cohort.small import QUICK, listed, small_plan
+from .conftest import Status
 
 pytest.importorskip("distributed")
 
 ROOT = Path(__file__).resolve().parents[2]
-Status = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def status_of(capsys: pytest.CaptureFixture[str]) -> Status:
-    """Runs a command in this process: exit status, stdout, stderr."""
-
-    def status(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            code = main([str(one) for one in arguments])
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        return code, *capsys.readouterr()
-
-    return status
 
 
 def test_a_plan_is_carried_out_and_told(tmp_path: Path, status_of: Status) -> None:

@@ -7,7 +7,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,28 +17,12 @@ import SimpleITK as sitk
 
 from RegistrationNetLib.choices import SIMILARITIES
 from RegistrationNetLib.cli import cohort_commands, model_commands, registration_commands, train_commands, weights_commands
-from RegistrationNetLib.cli.main import log_on_stderr, main
+from RegistrationNetLib.cli.main import log_on_stderr
 from RegistrationNetLib.cohort.records import Failure
 from RegistrationNetLib.cohort.run import Summary
 from RegistrationNetLib.models.catalogue import cards
 
-QUICK = ["--align", "centre", "--steps", "3", "--repeats", "0"]
-Status = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def status_of(capsys: pytest.CaptureFixture[str]) -> Status:
-    """Runs a command in this process: exit status, stdout, stderr."""
-
-    def status(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            code = main([str(one) for one in arguments])
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        return code, *capsys.readouterr()
-
-    return status
+from .conftest import QUICK, Status
 
 
 @pytest.fixture

@@ -31,10 +31,10 @@ from RegistrationNetLib.registration import pipeline as registration
 from RegistrationNetLib.registration.methods import untrained_network
 
 from ..loopback import Answer, Server, stalled, status, whole
+from .conftest import QUICK, Status
 
 RESULTS = {"transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz", "error_mm.nii.gz", "report.json", "report.html"}
 README = Path(__file__).resolve().parents[2] / "README.md"
-QUICK = ["--align", "centre", "--steps", "3", "--repeats", "0"]
 
 
 def blob(centre: Sequence[float], *, size: int = 24) -> sitk.Image:
@@ -76,24 +76,6 @@ def place(tmp_path: Path) -> Place:
 def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "RegistrationNetLib", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=README.parent, timeout=120, **options)  # type: ignore[call-overload]
-
-
-@pytest.fixture
-def status_of(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command in this process: exit status, stdout, stderr."""
-
-    def status(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            code = main(arguments)
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        return code, *capsys.readouterr()
-
-    return status
-
-
-Status = Callable[..., tuple[int, str, str]]
 
 
 # register

@@ -248,7 +248,7 @@ def test_what_is_missing_is_told(scene: Any, panel: Panel, monkeypatch: pytest.M
     with monkeypatch.context() as changed:
         changed.setitem(panel.widget.modelPanel.card["prepare"], "mask", "required")
         panel.widget.severalPanel.refresh()
-        assert "needs a mask of each volume, which a folder does not name. Choose another network." in told()
+        assert "needs a mask of each volume, which folders and sequences do not bring. Choose another network." in told()
     panel.choose("modelCombo", "uniGradICON")
     assert "The weights of uniGradICON are not here" in told()
 
