@@ -27,10 +27,9 @@ Array = NDArray[np.floating]
 MODEL_FILE = "trust.json"
 # What is smaller than this counts as this, in voxels: no evidence is finer.
 SMALLEST_VOX = 0.05
-# What the error can only grow with: with repeats, without, and either way. "of the whole" is one number for the body.
+# What the error can only grow with; the first need repeats. "of the whole" is one number for the body.
 REPEATED = ("spread", "spread of the whole", "fineness against repeats")
-ALONE = ("fineness",)
-EITHER = (
+ALONE = (
     "ambiguity",
     "rim",
     "beyond",
@@ -61,7 +60,7 @@ def features(evidence: Evidence) -> dict[str, Array]:
     }
     whole["disagreement of the whole"] = 1 - evidence.likeness
     whole["pose"] = evidence.pose_doubt
-    whole["fineness"], whole["fineness against repeats"] = np.log(evidence.fineness), np.log(evidence.repeats_fineness)
+    whole["fineness against repeats"] = np.log(evidence.repeats_fineness)
     return {name: np.asarray(value, dtype=np.float64) for name, value in {**local, **whole}.items()}
 
 

@@ -105,8 +105,8 @@ class Evidence:
         spread_vox: root mean square distance of the repeats from the result; None without repeats.
         repeats_asked: how many repeats were asked for, and `repeat_failure` why one failed.
         repeats_off_mm: of each repeat that was done, how far from the result it ends, in the median over the body.
-        fineness: edge of the voxels on which the registration was found, as a share of those of the lattice; and `repeats_fineness`
-            as a share of those on which the repeats worked (1 without repeats).
+        repeats_fineness: edge of the voxels on which the registration was found, as a share of those on which the repeats worked;
+            1 without repeats.
         body_mm: diameter of a ball of the body's volume (disc, in 2-D).
     """
 
@@ -126,7 +126,6 @@ class Evidence:
     repeats_asked: int
     repeat_failure: str
     repeats_off_mm: tuple[float, ...]
-    fineness: float
     repeats_fineness: float
     body_mm: float
 
@@ -190,7 +189,6 @@ def evidence_of(seen: Seen) -> Evidence:
         repeats_asked=seen.repeats.asked,
         repeat_failure=seen.repeats.failure,
         repeats_off_mm=tuple(_medians(seen, tissue)),
-        fineness=seen.voxel_mm / voxel_mm,
         repeats_fineness=seen.voxel_mm / seen.repeats.voxel_mm if seen.repeats.asked else 1.0,
         body_mm=2 * (volume / {2: math.pi, 3: 4 / 3 * math.pi}[seen.grid.dim]) ** (1 / seen.grid.dim),
     )

@@ -29,7 +29,6 @@ from RegistrationNetLib.geometry.space import Grid
 from RegistrationNetLib.quality import error_map
 from RegistrationNetLib.quality.error_map import (
     ALONE,
-    EITHER,
     MODEL_FILE,
     REPEATED,
     ErrorModel,
@@ -52,7 +51,7 @@ NONLINEAR = ("warped", "cropped", "pose", "contrast")
 VOXELS, RIDGE = 1500, 3e-3
 MAPS = ("body", "agreement", "ambiguity", "rim", "bending_vox", "beyond_vox", "spread_vox")
 NUMBERS = (
-    "likeness", "pose_score", "overlap", "volume_factor", "body_mm", "repeats_asked", "fineness", "repeats_fineness",
+    "likeness", "pose_score", "overlap", "volume_factor", "body_mm", "repeats_asked", "repeats_fineness",
 )  # fmt: skip
 
 
@@ -154,7 +153,7 @@ def calibrated(cases: Sequence[Judged]) -> dict[str, Any]:
     """What `trust.json` holds, from the pairs of the calibration."""
     known = [case for case in cases if case.error_mm.size]
     right, wrong = [case for case in cases if case.is_right], [case for case in cases if case.is_wrong]
-    laws = {"with repeats": _law(known, (*REPEATED, *EITHER)), "without repeats": _law(known, (*ALONE, *EITHER))}
+    laws = {"with repeats": _law(known, (*REPEATED, *ALONE)), "without repeats": _law(known, ALONE)}
     return {
         "about": {
             "made_by": "python -m Testing.benchmarks.trust calibrate",

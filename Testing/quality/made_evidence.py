@@ -38,7 +38,6 @@ def evidence(*, dim: int = 3, spacing_mm: float = 4.0, **changed: Any) -> Eviden
         "repeats_asked": 2,
         "repeat_failure": "",
         "repeats_off_mm": (0.4, 0.5),
-        "fineness": 1.0,
         "repeats_fineness": 1.0,
         "body_mm": 160.0,
     }
