@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..geometry.space import grid_of
-from ..quality.colours import Bytes
-from ..quality.pictures import Plane, Result, error_tinted, sampled, window_of, windowed
+from ..quality.pictures import Result, error_over_fixed, grey, window_of, windowed
 from ..quality.slices import centre_of_foreground_mm, views
 
 LONGEST_PX = 96
@@ -21,10 +19,5 @@ def write_thumbnail(result: Result, path: Path) -> None:
     view = views(result.fixed, centre_of_foreground_mm(result.fixed), longest_px=LONGEST_PX)[0]
     fixed = windowed(result.fixed, window_of(result.fixed), view)
     warped = windowed(result.warped, window_of(result.moving), view)
-    error = error_tinted(fixed, sampled(result.error_mm, view), max(grid_of(result.fixed).spacing_mm))
-    Image.fromarray(np.concatenate([_grey(fixed), _grey(warped), error], axis=1)).save(path, format="jpeg", quality=QUALITY)
-
-
-def _grey(brightness: Plane) -> Bytes:
-    pixels: Bytes = np.repeat((255 * brightness).round().astype(np.uint8)[..., None], 3, axis=-1)
-    return pixels
+    error = error_over_fixed(result, fixed, view)
+    Image.fromarray(np.concatenate([grey(fixed), grey(warped), error], axis=1)).save(path, format="jpeg", quality=QUALITY)

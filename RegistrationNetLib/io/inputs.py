@@ -21,12 +21,16 @@ Check = Callable[[ImageLike, sitk.Image, str], sitk.Image]
 
 @dataclass(frozen=True)
 class Pair:
-    """The two images with all that came with them, checked: fixed first, moving second."""
+    """The two images with all that came with them, checked: fixed first, moving second.
+
+    `weightings` tells how MR images are weighted, as their headers say; "" where they say nothing.
+    """
 
     images: tuple[sitk.Image, sitk.Image]
     modalities: tuple[str, str]
     masks: tuple[sitk.Image | None, sitk.Image | None]
     labels: tuple[sitk.Image | None, sitk.Image | None]
+    weightings: tuple[str, str] = ("", "")
 
     @property
     def fixed(self) -> sitk.Image:
@@ -37,14 +41,6 @@ class Pair:
     def moving(self) -> sitk.Image:
         """The moving image."""
         return self.images[1]
-
-    @property
-    def weightings(self) -> tuple[str, str]:
-        """How MR images are weighted, as their headers say; "" where they say nothing."""
-        one, two = (
-            weighting_of(image) if modality == "mr" else "" for image, modality in zip(self.images, self.modalities, strict=True)
-        )
-        return one, two
 
 
 def checked_pair(
@@ -86,9 +82,15 @@ def checked_pair(
         modalities,
         checked(masks, partial(checked_mask, warn=warn), "mask"),
         checked(labels, partial(checked_labels, warn=warn), "labels"),
+        # Kept apart from the images: what makes new ones of them keeps nothing of a header but the geometry.
+        (_weighting(fixed, modalities[0]), _weighting(moving, modalities[1])),
     )
     _check_shared_label(*pair.labels)
     return pair
+
+
+def _weighting(image: sitk.Image, modality: str) -> str:
+    return weighting_of(image) if modality == "mr" else ""
 
 
 def _check_shared_label(fixed: sitk.Image | None, moving: sitk.Image | None) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..geometry.space import grid_of
 from .colours import Bytes
-from .pictures import Plane, Result, error_tinted, sampled, window_of, windowed, within
+from .pictures import Plane, Result, error_over_fixed, window_of, windowed
 from .slices import View, views
 
 LONGEST_PX = 256
@@ -37,13 +37,8 @@ def films(result: Result) -> list[Film]:
     """Axial slices of fixed, of moving before and after, and of the expected error over fixed; of a 2-D image its only one."""
     cuts = _cuts(result.fixed)
     fixed, moving = window_of(result.fixed), window_of(result.moving)
-    voxel_mm = max(grid_of(result.fixed).spacing_mm)
-
     beneath = [windowed(result.fixed, fixed, view) for view in cuts]
-    expected = [
-        error_tinted(plane, sampled(result.error_mm, view) * within(result.body, view), voxel_mm)
-        for plane, view in zip(beneath, cuts, strict=True)
-    ]
+    expected = [error_over_fixed(result, plane, view) for plane, view in zip(beneath, cuts, strict=True)]
     return [
         _film("fixed", "fixed", cuts, map(_grey, beneath)),
         _film("before", "moving before registration", cuts, (_grey(windowed(result.moving, moving, view)) for view in cuts)),

@@ -10,10 +10,9 @@ from typing import Any, Protocol
 
 import SimpleITK as sitk
 
-from ..geometry.space import grid_of
 from .marks import Colour
 from .pictures import Result as Drawable
-from .pictures import error_tinted, grey, lettered, png, sampled, window_of, windowed
+from .pictures import error_over_fixed, grey, largest_edge_mm, lettered, png, window_of, windowed
 from .slices import View, centre_of_foreground_mm, views
 from .verdict import Verdict
 
@@ -78,14 +77,13 @@ def _pictures(result: Result) -> Iterator[tuple[str, bytes]]:
     """An axial slice through the centre of the bright tissue: of fixed, of moving before and after, and of the expected error."""
     where = centre_of_foreground_mm(result.fixed)
     view: View = views(result.fixed, where, longest_px=LONGEST_PX)[0]
-    voxel_mm = max(grid_of(result.fixed).spacing_mm)
     of_moving = window_of(result.moving)
     fixed = windowed(result.fixed, window_of(result.fixed), view)
     drawn = {
         "fixed": grey(fixed),
         "moving, before": grey(windowed(result.moving, of_moving, view)),
         "moving, after": grey(windowed(result.warped, of_moving, view)),
-        f"expected error above {voxel_mm:.2g} mm": error_tinted(fixed, sampled(result.error_mm, view), voxel_mm),
+        f"expected error above {largest_edge_mm(result):.2g} mm": error_over_fixed(result, fixed, view),
     }
     for name, pixels in drawn.items():
         yield name, png(lettered(pixels, view))

@@ -192,18 +192,24 @@ def _compared(cuts: Sequence[_Cut]) -> list[Panel]:
 
 
 def _expected_error(cuts: Sequence[_Cut], result: Result) -> Panel:
-    voxel_mm = max(grid_of(result.fixed).spacing_mm)
+    voxel_mm = largest_edge_mm(result)
     caption = f"Fixed, coloured where in the body an error of more than a voxel ({voxel_mm:.2g} mm) is expected."
 
     def draw(cut: _Cut) -> Bytes:
-        return error_tinted(cut.fixed, sampled(result.error_mm, cut.view) * cut.body, voxel_mm)
+        return error_over_fixed(result, cut.fixed, cut.view)
 
     return _panel(cuts, "error", "Expected error", caption, draw)
 
 
-def error_tinted(brightness: Plane, error_mm: Plane, voxel_mm: float) -> Bytes:
-    """A slice, brightness from 0 to 1, in the colours of the expected error where that is more than a voxel: [rows, columns, 3]."""
-    colour, weight = error_colour(error_mm, voxel_mm)
+def largest_edge_mm(result: Result) -> float:
+    """Of fixed's voxels: an error below it is none that shows."""
+    return max(grid_of(result.fixed).spacing_mm)
+
+
+def error_over_fixed(result: Result, brightness: Plane, view: View) -> Bytes:
+    """A slice of fixed, brightness from 0 to 1, coloured where in the body more than a voxel of error is expected: [rows, columns, 3]."""
+    error_mm = sampled(result.error_mm, view) * within(result.body, view)
+    colour, weight = error_colour(error_mm, largest_edge_mm(result))
     grey = 255.0 * brightness[..., None]
     pixels: Bytes = ((1 - weight[..., None]) * grey + weight[..., None] * colour).round().astype(np.uint8)
     return pixels

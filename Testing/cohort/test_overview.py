@@ -131,9 +131,10 @@ def test_a_histogram_of_one_value_has_one_bar(plan: Plan, tmp_path: Path) -> Non
 
 def test_a_thumbnail_shows_fixed_warped_and_the_error_beside_each_other(tmp_path: Path) -> None:
     fixed, warped = blob((12.0, 12.0)), blob((12.0, 6.0))
-    error_mm = sitk.Cast(fixed > 0, sitk.sitkFloat32) * 15.0
-    error_mm.CopyInformation(fixed)
-    result = SimpleNamespace(fixed=fixed, moving=warped, warped=warped, error_mm=error_mm)
+    error_mm = sitk.Cast(fixed * 0 + 15.0, sitk.sitkFloat32)
+    body = sitk.Cast(fixed * 0, sitk.sitkUInt8)
+    body[: body.GetWidth() // 2, :] = 1
+    result = SimpleNamespace(fixed=fixed, moving=warped, warped=warped, error_mm=error_mm, body=body)
     write_thumbnail(result, tmp_path / "thumbnail.jpg")  # type: ignore[arg-type]
     with Image.open(tmp_path / "thumbnail.jpg") as picture:
         assert picture.size == (3 * LONGEST_PX, LONGEST_PX)
@@ -142,3 +143,5 @@ def test_a_thumbnail_shows_fixed_warped_and_the_error_beside_each_other(tmp_path
     assert brightest == pytest.approx([0.52, 0.27], abs=0.05)
     colourfulness = [np.ptp(part, axis=2).max() for part in parts]
     assert max(colourfulness[:2]) < 30 < colourfulness[2]
+    # Only the body is coloured, one half of the picture here.
+    assert (np.ptp(parts[2], axis=2) > 60).mean() == pytest.approx(0.5, abs=0.1)

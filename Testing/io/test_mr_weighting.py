@@ -6,16 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
 from RegistrationNetLib.io.image_files import read_image
-from RegistrationNetLib.io.inputs import Pair
+from RegistrationNetLib.io.inputs import Pair, checked_pair
 from RegistrationNetLib.io.mr_weighting import weighting, weighting_of
+from RegistrationNetLib.io.outlying import plain_pair
 
 from ..dicom_files import CT, MR, inner, write_frames, write_series
 
-SLICES = np.random.default_rng(0).integers(0, 900, (6, 9, 12))
-POSITIONS = np.arange(6)[:, None] * np.array([0.0, 0.0, 3.0])
+SLICES = np.random.default_rng(0).integers(0, 900, (9, 9, 12))
+POSITIONS = np.arange(9)[:, None] * np.array([0.0, 0.0, 3.0])
 
 
 @pytest.mark.parametrize(
@@ -52,8 +54,21 @@ def test_a_series_brings_its_weighting(tmp_path: Path) -> None:
     write_series(tmp_path / "ct", SLICES, POSITIONS, storage=CT, modality="CT")
     one, other = (read_image(tmp_path / name) for name in ("flair", "ct"))
     assert [weighting_of(image) for image in (one, other)] == ["FLAIR", ""]
-    pair = Pair((one, one), ("mr", "ct"), (None, None), (None, None))
-    assert pair.weightings == ("FLAIR", "")
+    assert checked(one, one, ("mr", "ct")).weightings == ("FLAIR", "")
+
+
+def checked(one: sitk.Image, other: sitk.Image, modalities: tuple[str, str] = ("mr", "mr")) -> Pair:
+    return checked_pair((one, other), modalities=modalities, masks=(None, None), labels=(None, None))
+
+
+def test_the_weighting_stays_where_lone_voxels_are_taken_out(tmp_path: Path) -> None:
+    slices = np.random.default_rng(0).integers(0, 900, (12, 16, 16))
+    slices[5, 7, 7] = 30_000
+    write_series(tmp_path, slices, np.arange(12)[:, None] * np.array([0.0, 0.0, 3.0]), storage=MR, modality="MR", extra=flair)
+    pair = checked(read_image(tmp_path), read_image(tmp_path))
+    plain = plain_pair(pair, lambda _: None)
+    assert plain.fixed is not pair.fixed
+    assert plain.weightings == ("FLAIR", "FLAIR")
 
 
 @pytest.mark.parametrize("is_shared", [True, False])

@@ -65,6 +65,9 @@ def test_the_pictures_are_those_of_the_images_they_name() -> None:
     result = shown()
     result.moving = sitk.Resample(result.fixed, sitk.TranslationTransform(3, (3.0, 0.0, 0.0)))
     result.warped = result.fixed
+    result.error_mm = sitk.Cast(result.fixed * 0 + 30.0, sitk.sitkFloat32)
+    result.body = sitk.Cast(result.fixed * 0, sitk.sitkUInt8)
+    result.body[: result.body.GetWidth() // 2, :, :] = 1
     page = Page(notebook_html(result))
     fixed, before, after, expected = (
         np.asarray(Image.open(io.BytesIO(base64.b64decode(one.partition(",")[2]))).convert("RGB")).astype(int)
@@ -73,6 +76,7 @@ def test_the_pictures_are_those_of_the_images_they_name() -> None:
     assert np.abs(fixed - after).mean() < 1 < np.abs(fixed - before).mean()
     assert (fixed == fixed[..., :1]).all()
     assert fixed.shape == expected.shape
+    assert (np.ptp(expected, axis=-1) > 30).mean() == pytest.approx(0.5, abs=0.1)
     assert max(fixed.shape) == 192
 
 
