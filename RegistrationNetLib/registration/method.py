@@ -1,7 +1,7 @@
 """What every method of registration is: what must be known of it before it works, and one call that solves a pair.
 
-docs/methods.md tells how to add one. A method's file is read by the panel, in whose process there is no torch: what needs torch is
-imported inside `network`, `settings` and `solve`.
+docs/a-method-of-your-own.md tells how to add one. A method's file is read by the panel, in whose process there is no torch: what
+needs torch is imported inside `network`, `settings` and `solve`.
 """
 
 from __future__ import annotations
