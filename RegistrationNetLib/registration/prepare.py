@@ -26,7 +26,7 @@ class Prepared:
 
     `values`, `mask` and `labels` are [1, 1, *grid.shape]; the mask is boolean, True where the similarity counts. `content` is
     where the image holds anything, one slice per axis, for those networks that see nothing else; None is everywhere. `original` is
-    the image itself where `grid` is coarser than its own.
+    the image itself where `values` are not its own: its lattice is finer, or it has padding, which is continued here.
     """
 
     values: Tensor
@@ -199,20 +199,20 @@ def prepared(
     shape = volume.grid.shape if resolution_mm == 0 else coarser_shape(volume.grid.shape, volume.grid.spacing_mm, resolution_mm)
     is_whole = shape == volume.grid.shape
     return Prepared(
-        values=volume.resampled(shape, smooth=True),
+        values=volume.continued(shape),
         grid=volume.grid if is_whole else volume.grid.resized(shape),
         mask=volume.counted_on(shape),
         labels=volume.labels_on(shape),
         content=volume.content_on(shape),
-        original=None if is_whole else volume,
+        original=None if is_whole and volume.measured is None else volume,
     )
 
 
 def on_lattice(image: Prepared, shape: Sequence[int], *, mirror_axis: int | None = None) -> Prepared:
     """The same extent on a lattice of `shape`, as the published networks want it: interpolated, mask and labels by the nearest voxel.
 
-    Nothing is blurred against aliasing, as published. With `mirror_axis` that axis counts backwards afterwards. Where the image is
-    only held coarser than it came, it is read once more.
+    Nothing is blurred against aliasing, as published. With `mirror_axis` that axis counts backwards afterwards. Where the values that
+    are held are not those that came, they are read once more.
     """
     shape = tuple(shape)
     resized_image = _interpolated(image, shape) if image.original is None else _read_anew(image.original, shape, image.values)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,6 +34,8 @@ Shape = tuple[int, ...]
 Ranges = tuple[slice, ...]
 
 LAYERS_AT_A_TIME = 8
+# A voxel of a coarser lattice of which less was measured is told by its neighbours.
+LEAST_MEASURED = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,7 @@ class Volume:
         values: [*grid.shape], of any type of number; a view of the image's own memory.
         window: the values that become 0 and 1.
         counted: where the similarity counts; None is everywhere.
+        measured: where the values are no padding; None is everywhere.
         labels: whole numbers; None are none.
         is_zero_outside: values are 0 where they are not counted.
         content: where the image holds anything, for those networks that see nothing else; None is everywhere.
@@ -53,6 +57,7 @@ class Volume:
     grid: Grid
     window: tuple[float, float]
     counted: Mask | None = None
+    measured: Mask | None = None
     labels: Values | None = None
     is_zero_outside: bool = False
     content: Ranges | None = None
@@ -79,6 +84,22 @@ class Volume:
         if shape == self.grid.shape:
             return self.whole()
         return in_layers(self.read, self._matrices(shape, smooth=smooth))
+
+    def continued(self, shape: Shape) -> Tensor:
+        """As `resampled` smoothly, the padding told by what lies next to it: [1, 1, *shape], float32.
+
+        Its own value would make an edge that has nothing to do with the body, along which two images would be drawn together.
+        """
+        if self.measured is None or self.is_zero_outside:
+            return self.resampled(shape, smooth=True)
+        measured = self.measured
+        if shape == self.grid.shape:
+            return continued(self.whole(), _tensor(measured)[None, None])
+        matrices = self._matrices(shape, smooth=True)
+        share = in_layers(lambda layers: _tensor(measured[layers]).float()[None, None], matrices)
+        values = in_layers(lambda layers: self.read(layers) * _tensor(measured[layers]), matrices)
+        is_known = share > LEAST_MEASURED
+        return continued(values.div_(share.clamp_(min=LEAST_MEASURED)).clamp_(0, 1), is_known)
 
     def counted_on(self, shape: Shape) -> Tensor | None:
         """Where at least half of a voxel of a lattice of `shape` counts; of one too thin for it, what holds most of it: boolean."""
@@ -124,8 +145,8 @@ class Volume:
         return replace(one, grid=self.grid.rearranged(order, flipped), content=None)
 
     def _viewed(self, view: Callable[[Values], Values]) -> Volume:
-        counted, labels = (None if one is None else view(one) for one in (self.counted, self.labels))
-        return replace(self, values=view(self.values), counted=counted, labels=labels)
+        counted, measured, labels = (None if one is None else view(one) for one in (self.counted, self.measured, self.labels))
+        return replace(self, values=view(self.values), counted=counted, measured=measured, labels=labels)
 
     def _matrices(self, shape: Shape, *, smooth: bool) -> list[Matrix]:
         return [resize_matrix(new, old, smooth=smooth) for new, old in zip(shape, self.grid.shape, strict=True)]
@@ -162,27 +183,41 @@ def volume_of(
     values, counted, numbers = (None if one is None else sitk.GetArrayViewFromImage(one) for one in (image, mask, labels))
     assert values is not None
     plain = Volume(
-        values, grid_of(image), (0.0, 1.0), None if counted is None else counted != 0, numbers, zero_outside_mask,
+        values, grid_of(image), (0.0, 1.0), None if counted is None else counted != 0, None, numbers, zero_outside_mask,
         owners=(image, mask, labels),
     )  # fmt: skip
     volume = plain if towards is None else plain.towards(towards)
     content = ranges_within_border(volume.values, what=what) if crops_border else None
     padding = padding_of(volume.values)
     window = window_of(volume.values, intensity, content=content, padding=padding, what=what)
-    return replace(volume, window=window, content=content, counted=_measured(volume, padding, what))
+    volume = replace(volume, window=window, content=content)
+    return volume if padding is None else _without(padding, volume, what)
 
 
-def _measured(volume: Volume, padding: Mask | None, what: str) -> Mask | None:
-    """What counts, without the padding."""
-    if padding is None:
-        return volume.counted
-    counted = ~padding if volume.counted is None else volume.counted & ~padding
+def _without(padding: Mask, volume: Volume, what: str) -> Volume:
+    """The volume, whose padding was not measured and does not count."""
+    measured = ~padding
+    counted = measured if volume.counted is None else volume.counted & measured
     if not counted.any():
         raise InputError(
             f"{what} holds nothing within its mask but the value {float(volume.values[padding][0]):g}, which stands for no "
             "measurement; at least one voxel must be measured. Check the mask."
         )
-    return counted
+    return replace(volume, counted=counted, measured=measured)
+
+
+def continued(values: Tensor, is_known: Tensor) -> Tensor:
+    """`values` [1, 1, *shape], in [0, 1], where they are known (boolean, the same shape); elsewhere what is known nearby, smoother the farther it is."""
+    if bool(is_known.all()) or not bool(is_known.any()):
+        return values
+    shape = values.shape[2:]
+    pool, mode = (F.avg_pool2d, "bilinear") if len(shape) == 2 else (F.avg_pool3d, "trilinear")
+    # Windows of four voxels, two apart, so that the nearest known voxel is always seen.
+    windows = [[4 if size > 1 else 1 for size in shape], [2 if size > 1 else 1 for size in shape], [int(size > 1) for size in shape]]
+    weight = is_known.to(values)
+    share = pool(weight, *windows)
+    coarse = continued(pool(values * weight, *windows) / share.clamp_min(1e-6), share > 0)
+    return torch.where(is_known, values, F.interpolate(coarse, shape, mode=mode, align_corners=False))
 
 
 def window_of(

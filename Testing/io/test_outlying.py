@@ -151,7 +151,8 @@ def test_the_registration_ignores_padding_and_delivers_it() -> None:
     plain, none, _ = found(-1100)
     padded, said, warped = found(-32768)
     assert none == []
-    assert len(said) == 2
+    assert sum("taken as padding" in one for one in said) == 2
     assert plain == pytest.approx(3.0, abs=0.7)
-    assert padded == pytest.approx(3.0, abs=0.7)
+    # Nearer than with the round edge of another grey, which lies 2 to the side.
+    assert padded == pytest.approx(3.0, abs=0.1)
     assert voxels(warped).min() == -32768

@@ -9,7 +9,8 @@ import torch
 
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.registration.foreground import foreground_of, padding_of
-from RegistrationNetLib.registration.prepare import prepared
+from RegistrationNetLib.registration.prepare import on_lattice, prepared
+from RegistrationNetLib.registration.volume import continued
 
 from ..volumes import QUANTILES
 
@@ -68,3 +69,28 @@ def test_an_image_from_within_a_body_is_all_object() -> None:
     counted = torch.zeros_like(values, dtype=torch.bool)
     counted[..., 5:9, 5:9] = True
     assert torch.equal(foreground_of(values, counted), counted)
+
+
+@pytest.mark.parametrize("resolution_mm", [0.0, 2.5])
+def test_padding_makes_no_edge_and_a_network_sees_the_image_as_it_came(resolution_mm: float) -> None:
+    """Tissue that rises evenly goes on evenly where the field of view ends, on every lattice."""
+    rising = np.tile(np.linspace(0.0, 100.0, 40, dtype=np.float32), (40, 40, 1))
+    is_padding = np.hypot(*np.mgrid[-1:1:40j, -1:1:40j]) > 0.8
+    image = sitk.GetImageFromArray(np.where(is_padding, np.float32(-3024), rising))
+    one = prepared(image, {"window": [0.0, 100.0]}, resolution_mm=resolution_mm)
+    wanted = torch.linspace(0, 1, one.grid.shape[2]).expand(1, 1, *one.grid.shape)
+    assert one.mask is not None
+    assert 0.3 < one.mask.double().mean() < 0.7
+    steps = [(other.roll(-1, 4) - other)[..., :-1].abs().max() for other in (one.values, wanted)]
+    assert steps[0] < 3 * steps[1]
+    assert torch.allclose(one.values[one.mask], wanted[one.mask], atol=0.04)
+    as_it_came = on_lattice(one, (40, 40, 40)).values[0, 0].numpy()
+    assert np.array_equal(as_it_came, np.where(is_padding, np.float32(0), rising / np.float32(100)))
+
+
+def test_what_is_not_known_is_told_by_its_neighbours() -> None:
+    values = torch.tensor([0.25, 0.0, 0.0, 0.75, 0.0])[None, None, None].expand(1, 1, 3, 5).contiguous()
+    found = continued(values, values > 0)[0, 0, 0]
+    assert found[[0, 3]].tolist() == [0.25, 0.75]
+    assert 0.25 <= found[1] < found[2] <= 0.75
+    assert found[4] == pytest.approx(0.75, abs=0.1)
