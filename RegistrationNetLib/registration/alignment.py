@@ -22,7 +22,7 @@ from ..progress import StageReport
 from .affine_fits import rigid_fit
 from .affine_steps import NO_PULL, PairPull, Placement, improved, losses
 from .landmark_pairs import LandmarkPairs
-from .overlap_score import SMALLEST_SHARE, Overlap, View, spacing_for
+from .overlap_score import SMALLEST_SHARE, By, Overlap, View, spacing_for
 from .pose_search import Pose, PoseSearch, batches, edges_of
 from .prepare import Prepared
 
@@ -71,8 +71,8 @@ def align(
 ) -> Array:
     """Homogeneous world matrix moving_from_fixed [dim + 1, dim + 1], from `start` through the `stages`.
 
-    `measure` says whether both images have one contrast ("lncc", "ncc", "ssd"); with every other one, local correlation counts by
-    its square. `pairs` of landmarks are one more place to begin at, and count beside the images.
+    `measure` says whether both images have one contrast ("lncc", "ncc", "ssd"); with every other one, the pose is found by what
+    holds between any two contrasts, and made better by their structure. `pairs` of landmarks are one more place to begin at, and count beside the images.
 
     Raises:
         InputError: an unknown stage, or nothing to take the centre of.
@@ -90,18 +90,18 @@ def align(
     starts = [start, _centred(fixed, moving, start)] if "centre" in stages else [start]
     if stages == ("centre",):
         return starts[-1]
-    ticks, is_squared = _Ticks(report, stages, fixed.grid.dim), measure.name not in OF_ONE_CONTRAST
+    ticks, is_one_contrast = _Ticks(report, stages, fixed.grid.dim), measure.name in OF_ONE_CONTRAST
     with threads_for(COARSE_SIDE_VOX**fixed.grid.dim):
         if pairs is None:
-            return _Aligning(fixed, moving, is_squared, ticks).found(starts, stages)
+            return _Aligning(fixed, moving, is_one_contrast, ticks).found(starts, stages)
         pull = _pull(fixed, moving, pairs)
-        return _Aligning(fixed, moving, is_squared, ticks, pull).found([*starts, _through(pairs, start, pull)], stages)
+        return _Aligning(fixed, moving, is_one_contrast, ticks, pull).found([*starts, _through(pairs, start, pull)], stages)
 
 
 def improved_nearby(fixed: Prepared, moving: Prepared, start: Array, measure: Measure) -> Array:
     """The affine place nearest to the world matrix `start` (moving_from_fixed, a mirrored one too), on a coarse lattice and without a search."""
-    is_squared = measure.name not in OF_ONE_CONTRAST
-    overlap, view = _coarse(fixed, moving, COARSE_SIDE_VOX, is_squared=is_squared)
+    by: By = "correlation" if measure.name in OF_ONE_CONTRAST else "statistics"
+    overlap, view = _coarse(fixed, moving, COARSE_SIDE_VOX, by)
     with threads_for(COARSE_SIDE_VOX**fixed.grid.dim):
         placement = _placed([start], view)
         for stage in ("rigid", "affine"):
@@ -132,7 +132,7 @@ def check_direction(fixed: Prepared, moving: Prepared, start: Array) -> None:
     """
     if np.allclose(start, np.eye(len(start))):
         return
-    overlap, _ = _coarse(fixed, moving, SEARCH_SIDE_VOX, is_squared=True)
+    overlap, _ = _coarse(fixed, moving, SEARCH_SIDE_VOX, "statistics")
     there, back = overlap.score(torch.as_tensor(np.stack([start, np.linalg.inv(start)]))).share.tolist()
     if there < SMALLEST_SHARE <= back:
         raise GeometryError(
@@ -141,10 +141,10 @@ def check_direction(fixed: Prepared, moving: Prepared, start: Array) -> None:
         )
 
 
-def _coarse(fixed: Prepared, moving: Prepared, side_vox: int, *, is_squared: bool) -> tuple[Overlap, View]:
+def _coarse(fixed: Prepared, moving: Prepared, side_vox: int, by: By) -> tuple[Overlap, View]:
     """Both images on a coarse lattice, ready to be compared, and fixed there."""
     views = [View.of(one, spacing_for((fixed, moving), side_vox)) for one in (fixed, moving)]
-    return Overlap(*views, is_squared=is_squared), views[0]
+    return Overlap(*views, by), views[0]
 
 
 def centre_of_mass_mm(prepared: Prepared) -> Array:
@@ -220,13 +220,13 @@ class _Aligning:
 
     fixed: Prepared
     moving: Prepared
-    is_squared: bool
+    is_one_contrast: bool
     tick: _Ticks
     pull: PairPull = NO_PULL
 
     def found(self, starts: Sequence[Array], stages: Sequence[str]) -> Array:
         placement, last = self._followed(starts, search="pose" in stages), "rigid"
-        coarse, _ = self._overlap(COARSE_SIDE_VOX)
+        coarse, _ = self._nearby(COARSE_SIDE_VOX)
         if self.pull is not NO_PULL:  # they say about where it is, and the images how it lies there
             placement = improved(coarse, placement, "rigid", steps=COARSE_STEPS, first_step=0.3, tick=self.tick)
         for stage in (one for one in OPTIMIZING if one in stages):
@@ -234,7 +234,7 @@ class _Aligning:
             before, after = (float(losses(coarse, one)[0]) for one in (placement, moved))
             if before - after > STAGE_GAIN * before:
                 placement, last = moved, stage
-        fine, view = self._overlap(FINE_SIDE_VOX)
+        fine, view = self._nearby(FINE_SIDE_VOX)
         freest = [one for one in OPTIMIZING if one in stages][-1:] or ["rigid"]
         for stage in dict.fromkeys((*freest, last)):
             moved = improved(fine, placement, stage, steps=FINE_STEPS, first_step=0.2, tick=self.tick)
@@ -250,12 +250,17 @@ class _Aligning:
         _check_overlap(float(fine.score(best.matrices()).share[0]))
         return np.asarray(best.matrices()[0].numpy())
 
-    def _overlap(self, side_vox: int) -> tuple[Overlap, View]:
-        return _coarse(self.fixed, self.moving, side_vox, is_squared=self.is_squared)
+    def _nearby(self, side_vox: int) -> tuple[Overlap, View]:
+        """What tells a good match from a better one."""
+        return _coarse(self.fixed, self.moving, side_vox, "correlation" if self.is_one_contrast else "structure")
+
+    def _afar(self, side_vox: int) -> tuple[Overlap, View]:
+        """What tells a match from none."""
+        return _coarse(self.fixed, self.moving, side_vox, "correlation" if self.is_one_contrast else "statistics")
 
     def _followed(self, starts: Sequence[Array], *, search: bool) -> Placement:
         """The best rigid place near one of the `starts`, or near what the search finds."""
-        overlap, view = self._overlap(COARSE_SIDE_VOX)
+        overlap, view = self._afar(COARSE_SIDE_VOX)
         near = starts if search else [*starts, *self._explored(starts)]
         placement = improved(
             overlap, _placed(near, view), "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick, pull=self.pull
@@ -273,7 +278,7 @@ class _Aligning:
 
     def _explored(self, starts: Sequence[Array]) -> list[Array]:
         """The best of every combination of a rotation about and a shift along one axis, from each of the `starts`."""
-        overlap, view = self._overlap(SEARCH_SIDE_VOX)
+        overlap, view = self._afar(SEARCH_SIDE_VOX)
         dim = len(starts[0]) - 1
         planes = dim * (dim - 1) // 2
         turns = EXPLORED_DEGREES * np.pi / 180 * np.concatenate([np.zeros((1, planes)), np.eye(planes), -np.eye(planes)])
@@ -289,7 +294,7 @@ class _Aligning:
 
     def _searched(self, start: Array) -> list[Array]:
         """Places that the search over all poses finds, improved on its lattice, the best ones; those about `start` where it takes too long."""
-        overlap, view = self._overlap(SEARCH_SIDE_VOX)
+        overlap, view = self._afar(SEARCH_SIDE_VOX)
         moving = overlap.moving
         best: list[tuple[float, Array]] = []
         for channels in (lambda one: one.values, lambda one: edges_of(one.values)):

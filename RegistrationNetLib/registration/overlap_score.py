@@ -1,14 +1,16 @@
 """How alike two images are where both have voxels: what the alignment compares, under many matrices at once.
 
-The score is the mean local correlation over the overlap of the two fields of view, as far as it shows an object in either image; for
-contrasts of which nothing is known, the mean of its square and the mutual information. It says nothing about places that only one of
-them shows, so that a part fits the whole.
+The score is the mean local correlation over the overlap of the two fields of view, as far as it shows an object in either image. For
+contrasts of which nothing is known it is the mean of its square and the mutual information, which see a match from afar, or the
+structure around each voxel (MIND-SSC), which tells a good match from a better one: the edge of the skull in one contrast correlates
+well with that of the skin in another. It says nothing about places that only one of them shows, so that a part fits the whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 from ..geometry.deformation import Affine, identity_points, sample
 from ..geometry.separable import apply_along_axes, blur_matrix, on
 from ..geometry.space import Array, Grid
+from ..losses.mind import MINDSSC
 from .foreground import foreground_of
 from .prepare import Prepared, resized
 
@@ -25,8 +28,13 @@ SIGMA_VOX, SIGMA_ACROSS_VOX = 1.5, 2.0
 EPSILON = 1e-3
 # Bins of the joint histogram, and the part of the loss that is mutual information where contrasts may differ.
 BINS, INFORMATION = 16, 0.5
+# The structure that is compared, and the loss by it of images that have nothing to do with each other.
+STRUCTURE, UNRELATED = MINDSSC(radius=1, dilation=1), 1 / 7
 # A score from a smaller share of the smaller object falls towards the worst, in proportion.
 SMALLEST_SHARE = 0.2
+
+By = Literal["correlation", "statistics", "structure"]
+"""What is compared: the first for images of one contrast, the others for any two; see above."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +70,12 @@ class Score:
 
 
 class Overlap:
-    """Two views, compared on the lattice of the first.
+    """Two views, compared on the lattice of the first."""
 
-    Args:
-        is_squared: the correlation counts by its square, beside mutual information, for contrasts of which nothing is known.
-    """
-
-    def __init__(self, fixed: View, moving: View, *, is_squared: bool) -> None:
-        self.fixed, self.moving, self.is_squared = fixed, moving, is_squared
+    def __init__(self, fixed: View, moving: View, by: By) -> None:
+        self.fixed, self.moving, self.by = fixed, moving, by
         self._points = identity_points(fixed.grid.shape, fixed.values)
-        sigma = SIGMA_ACROSS_VOX if is_squared else SIGMA_VOX
+        sigma = SIGMA_VOX if by == "correlation" else SIGMA_ACROSS_VOX
         blurs = [blur_matrix(size, sigma, 2 * round(2 * sigma) + 1) for size in fixed.grid.shape]
         self._blur = on(blurs, fixed.values)
         self._memberships = _memberships(fixed.values)
@@ -82,31 +86,41 @@ class Overlap:
 
     def score(self, moving_from_fixed: Tensor) -> Score:
         """The score of each of the homogeneous world matrices [B, dim + 1, dim + 1], float64."""
-        values, correlation, objects, share = self._compared(moving_from_fixed)
-        closeness = correlation.square() if self.is_squared else correlation
-        mean = (closeness * objects).flatten(1).sum(1) / objects.flatten(1).sum(1).clamp_min(1)
-        if self.is_squared:
-            mean = (1 - INFORMATION) * mean + INFORMATION * _information(self._memberships, values, objects)
+        values, both, objects, share = self._seen(moving_from_fixed)
+        if self.by == "structure":
+            far = torch.stack([STRUCTURE.loss(*pair) for pair in self._pairs(values, objects)])
+            mean = 1 - far / UNRELATED
+        else:
+            correlation = self._correlation(values, both)
+            closeness = correlation if self.by == "correlation" else correlation.square()
+            mean = (closeness * objects).flatten(1).sum(1) / objects.flatten(1).sum(1).clamp_min(1)
+            if self.by == "statistics":
+                mean = (1 - INFORMATION) * mean + INFORMATION * _information(self._memberships, values, objects)
         return Score(1 - mean * (share / SMALLEST_SHARE).clamp(max=1), share)
 
     def local(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Moving's values under the matrices, their local correlation, and 1 where it counts, else 0: [B, 1, *shape of fixed] each."""
-        values, correlation, objects, _ = self._compared(moving_from_fixed)
-        return values, correlation, objects
+        values, both, objects, _ = self._seen(moving_from_fixed)
+        return values, self._correlation(values, both), objects
 
-    def _compared(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Moving's values, their local correlation with fixed, where it counts, and the share of the smaller object that lies in both."""
+    def _pairs(self, values: Tensor, objects: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Moving, fixed and what counts for each of the batch."""
+        return ((one[None], self.fixed.values, counted[None]) for one, counted in zip(values, objects, strict=True))
+
+    def _seen(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Moving's values, where both have voxels, where those show an object, and the share of the smaller object that lies in both."""
         before, after = (torch.as_tensor(m) for m in (self.fixed.grid.world_from_unit, self.moving.grid.unit_from_world))
         unit = (after @ moving_from_fixed @ before)[:, :-1].to(self._points)
         points = Affine(unit)(self._points.expand(len(unit), *self._points.shape[1:]))
-        values = sample(self.moving.values, points, outside="zeros")
+        # Zeros next to the image would be structure that it does not have.
+        values = sample(self.moving.values, points, outside="border" if self.by == "structure" else "zeros")
         with torch.no_grad():
             counted, foreground = (sample(self._masks, points, outside="zeros") > 0.5).split(1, dim=1)
             both = counted & self.fixed.counted
             objects = (both & (self.fixed.foreground | foreground)).to(values)
             shared = (both & self.fixed.foreground & foreground).flatten(1).sum(1)
             share = (shared * self._voxel / self._smaller).clamp(max=1)
-        return values, self._correlation(values, both.to(values)), objects, share
+        return values, both.to(values), objects, share
 
     def _correlation(self, warped: Tensor, weight: Tensor) -> Tensor:
         """Local correlation [B, 1, *shape] within what the weights count."""

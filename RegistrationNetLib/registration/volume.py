@@ -213,7 +213,11 @@ def continued(values: Tensor, is_known: Tensor) -> Tensor:
     shape = values.shape[2:]
     pool, mode = (F.avg_pool2d, "bilinear") if len(shape) == 2 else (F.avg_pool3d, "trilinear")
     # Windows of four voxels, two apart, so that the nearest known voxel is always seen.
-    windows = [[4 if size > 1 else 1 for size in shape], [2 if size > 1 else 1 for size in shape], [int(size > 1) for size in shape]]
+    windows = [
+        [4 if size > 1 else 1 for size in shape],
+        [2 if size > 1 else 1 for size in shape],
+        [int(size > 1) for size in shape],
+    ]
     weight = is_known.to(values)
     share = pool(weight, *windows)
     coarse = continued(pool(values * weight, *windows) / share.clamp_min(1e-6), share > 0)

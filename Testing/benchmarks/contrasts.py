@@ -30,7 +30,7 @@ def contrast_source(kind: str, other: str, seed: int, labels_folder: Path) -> So
     """
     random = np.random.default_rng(seed)
     labels = _head_labels(seed, labels_folder) if kind == "random" else _phantom_labels(seed)
-    images = [at_3_mm(_painted(labels, name, random)) for name in (kind, other)]
+    images = [at_3_mm(painted(labels, name, random)) for name in (kind, other)]
     if kind == other:
         images[1] = images[0]
     body = at_3_mm(sitk.Cast(labels > 0, sitk.sitkFloat32)) > 0.5
@@ -48,7 +48,8 @@ def _head_labels(seed: int, folder: Path) -> sitk.Image:
     return sitk.ReadImage(str(paths[seed % len(paths)]))
 
 
-def _painted(labels: sitk.Image, name: str, random: np.random.Generator) -> sitk.Image:
+def painted(labels: sitk.Image, name: str, random: np.random.Generator) -> sitk.Image:
+    """The label map in a contrast of `CONTRASTS`, on its own lattice; `random` draws the brightness of "random" ones."""
     array = sitk.GetArrayViewFromImage(labels)
     values, places = np.unique(array, return_inverse=True)
     if name.startswith("random"):

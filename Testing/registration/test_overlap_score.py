@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
+from RegistrationNetLib.geometry.space import grid_of, image_on
 from RegistrationNetLib.quality.phantom import head_phantom
-from RegistrationNetLib.registration.overlap_score import Overlap, View, spacing_for
+from RegistrationNetLib.registration.overlap_score import By, Overlap, View, spacing_for
 from RegistrationNetLib.registration.prepare import Prepared, prepared
+from Testing.benchmarks.contrasts import painted
 
 from ..volumes import QUANTILES
 
@@ -27,8 +30,8 @@ def cropped(image: Prepared, ranges: tuple[slice, ...]) -> Prepared:
     return Prepared(image.values[(slice(None), slice(None), *ranges)], image.grid.cropped(ranges))
 
 
-def loss(fixed: View, moving: View, matrix: np.ndarray, *, is_squared: bool = False) -> float:
-    return float(Overlap(fixed, moving, is_squared=is_squared).score(torch.as_tensor(matrix)[None]).loss[0])
+def loss(fixed: View, moving: View, matrix: np.ndarray, by: By = "correlation") -> float:
+    return float(Overlap(fixed, moving, by).score(torch.as_tensor(matrix)[None]).loss[0])
 
 
 def test_a_part_fits_the_whole_perfectly_where_it_belongs() -> None:
@@ -48,14 +51,28 @@ def test_a_part_blown_up_to_the_whole_fits_worse_than_where_it_belongs() -> None
     assert loss(view(whole), view(part), squeezed) > 0.3 + loss(view(whole), view(part), np.eye(3))
 
 
-@pytest.mark.parametrize("is_squared", [False, True])
-def test_less_overlap_than_the_smallest_share_counts_against_a_match(is_squared: bool) -> None:
+@pytest.mark.parametrize("by", ["correlation", "statistics", "structure"])
+def test_less_overlap_than_the_smallest_share_counts_against_a_match(by: By) -> None:
     whole = head()
     away = np.eye(3)
     away[0, 2] = 200.0
-    score = Overlap(view(whole), view(whole), is_squared=is_squared).score(torch.as_tensor(away)[None])
+    score = Overlap(view(whole), view(whole), by).score(torch.as_tensor(away)[None])
     assert float(score.share[0]) < 0.2
     assert float(score.loss[0]) > 0.7
+
+
+def test_structure_tells_the_skin_from_the_skull() -> None:
+    """T1 against CT: a head shrunk until the inner edge of the other's skull lies on its skin matches it by statistics, not by structure."""
+    labels, random = head_phantom((69, 80, 66), [3.0] * 3, 1).labels, np.random.default_rng(0)
+    arrays = [sitk.GetArrayFromImage(painted(labels, kind, random)) for kind in ("t1", "ct")]
+    noisy = [array + 0.02 * np.ptp(array) * random.normal(size=array.shape) for array in arrays]
+    one, other = (prepared(image_on(grid_of(labels), array), QUANTILES) for array in noisy)
+    views = [View.of(image, 6.0) for image in (one, other)]
+    shrunk = np.diag([0.945] * 3 + [1.0])
+    shrunk[:3, 3] = views[0].grid.centre_mm * 0.055
+    found = {by: [loss(*views, matrix, by) for matrix in (np.eye(4), shrunk)] for by in ("statistics", "structure")}
+    assert found["statistics"][1] < 1.03 * found["statistics"][0]
+    assert found["structure"][1] > 1.1 * found["structure"][0]
 
 
 def test_an_inverted_contrast_counts_by_the_square_alone() -> None:
@@ -64,7 +81,7 @@ def test_an_inverted_contrast_counts_by_the_square_alone() -> None:
     assert loss(view(one), view(other), np.eye(3)) > 1
     shifted = np.eye(3)
     shifted[0, 2] = 25.0
-    assert loss(view(one), view(other), np.eye(3), is_squared=True) < 0.7 * loss(view(one), view(other), shifted, is_squared=True)
+    assert loss(view(one), view(other), np.eye(3), "statistics") < 0.7 * loss(view(one), view(other), shifted, "statistics")
 
 
 def test_the_masks_of_both_sides_leave_out_what_they_cover() -> None:
