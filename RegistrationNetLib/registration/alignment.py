@@ -144,7 +144,7 @@ def check_direction(fixed: Prepared, moving: Prepared, start: Array) -> None:
 def _coarse(fixed: Prepared, moving: Prepared, side_vox: int, by: By) -> tuple[Overlap, View]:
     """Both images on a coarse lattice, ready to be compared, and fixed there."""
     views = [View.of(one, spacing_for((fixed, moving), side_vox)) for one in (fixed, moving)]
-    return Overlap(*views, by), views[0]
+    return Overlap(views[0], views[1], by), views[0]
 
 
 def centre_of_mass_mm(prepared: Prepared) -> Array:

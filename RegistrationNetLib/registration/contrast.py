@@ -80,7 +80,7 @@ def contrast_of(fixed: Prepared, moving: Prepared, moving_from_fixed: Array) -> 
     """How the contrasts of two images are related, under a world matrix that aligns them."""
     views = [View.of(one, spacing_for((fixed, moving), SIDE_VOX)) for one in (fixed, moving)]
     with torch.no_grad():
-        values, correlation, objects = Overlap(*views, "statistics").local(torch.as_tensor(moving_from_fixed)[None])
+        values, correlation, objects = Overlap(views[0], views[1], "statistics").local(torch.as_tensor(moving_from_fixed)[None])
     is_object = objects > 0
     pair = [one[is_object].double().numpy() for one in (views[0].values, values)]
     local = correlation[is_object].double().numpy()
