@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import Tensor
+
 from ..errors import GeometryError
 from ..geometry.pyramid import coarsened
 from ..geometry.separable import coarsening_matrix, on
 from ..geometry.space import Array, Grid
 from .prepare import Prepared, coarse_mask
+from .volume import continued
 
 
 def seen_on_fixed(moving: Prepared, fixed: Grid, alignment: Array) -> Prepared:
@@ -17,7 +20,9 @@ def seen_on_fixed(moving: Prepared, fixed: Grid, alignment: Array) -> Prepared:
 
 
 def counted_in_both(fixed: Prepared, aligned: Prepared) -> tuple[Prepared, Prepared]:
-    """Two images on one lattice, counted only where both are.
+    """Two images on one lattice, counted only where both are; what is padding in one is continued in the other as well.
+
+    Otherwise only one of them would show what lies there, next to places that count.
 
     Raises:
         GeometryError: that is nowhere.
@@ -36,7 +41,11 @@ def counted_in_both(fixed: Prepared, aligned: Prepared) -> tuple[Prepared, Prepa
             "The fixed mask lies where moving has no voxels, or none that count; at least one voxel of it must fall into moving "
             "and its mask. Widen the masks, or give an initial transform."
         )
-    return replace(fixed, mask=both), replace(aligned, mask=both)
+    return _continued(replace(fixed, mask=both), aligned.measured), _continued(replace(aligned, mask=both), fixed.measured)
+
+
+def _continued(image: Prepared, measured: Tensor | None) -> Prepared:
+    return image if measured is None else replace(image, values=continued(image.values, measured))
 
 
 def on_coarser(image: Prepared, shape: tuple[int, ...]) -> Prepared:
@@ -44,5 +53,5 @@ def on_coarser(image: Prepared, shape: tuple[int, ...]) -> Prepared:
     if shape == image.grid.shape:
         return image
     matrices = on([coarsening_matrix(new, old) for new, old in zip(shape, image.grid.shape, strict=True)], image.values)
-    mask = None if image.mask is None else coarse_mask(image.mask, matrices)
-    return Prepared(coarsened(image.values, shape), image.grid.spanned(shape), mask)
+    mask, measured = (None if one is None else coarse_mask(one, matrices) for one in (image.mask, image.measured))
+    return Prepared(coarsened(image.values, shape), image.grid.spanned(shape), mask, measured=measured)

@@ -21,6 +21,7 @@ from ..losses.measure import Measure
 from ..progress import StageReport
 from .affine_fits import rigid_fit
 from .affine_steps import NO_PULL, PairPull, Placement, improved, losses
+from .contrast import contrast_of
 from .landmark_pairs import LandmarkPairs
 from .overlap_score import SMALLEST_SHARE, By, Overlap, View, spacing_for
 from .pose_search import Pose, PoseSearch, batches, edges_of
@@ -72,7 +73,7 @@ def align(
     """Homogeneous world matrix moving_from_fixed [dim + 1, dim + 1], from `start` through the `stages`.
 
     `measure` says whether both images have one contrast ("lncc", "ncc", "ssd"); with every other one, the pose is found by what
-    holds between any two contrasts, and made better by their structure. `pairs` of landmarks are one more place to begin at, and count beside the images.
+    holds between any two contrasts, and made better by what suits these two. `pairs` of landmarks are one more place to begin at, and count beside the images.
 
     Raises:
         InputError: an unknown stage, or nothing to take the centre of.
@@ -226,7 +227,8 @@ class _Aligning:
 
     def found(self, starts: Sequence[Array], stages: Sequence[str]) -> Array:
         placement, last = self._followed(starts, search="pose" in stages), "rigid"
-        coarse, _ = self._nearby(COARSE_SIDE_VOX)
+        by = self._by(placement)
+        coarse, _ = self._overlap(COARSE_SIDE_VOX, by)
         if self.pull is not NO_PULL:  # they say about where it is, and the images how it lies there
             placement = improved(coarse, placement, "rigid", steps=COARSE_STEPS, first_step=0.3, tick=self.tick)
         for stage in (one for one in OPTIMIZING if one in stages):
@@ -234,7 +236,7 @@ class _Aligning:
             before, after = (float(losses(coarse, one)[0]) for one in (placement, moved))
             if before - after > STAGE_GAIN * before:
                 placement, last = moved, stage
-        fine, view = self._nearby(FINE_SIDE_VOX)
+        fine, view = self._overlap(FINE_SIDE_VOX, by)
         freest = [one for one in OPTIMIZING if one in stages][-1:] or ["rigid"]
         for stage in dict.fromkeys((*freest, last)):
             moved = improved(fine, placement, stage, steps=FINE_STEPS, first_step=0.2, tick=self.tick)
@@ -250,13 +252,17 @@ class _Aligning:
         _check_overlap(float(fine.score(best.matrices()).share[0]))
         return np.asarray(best.matrices()[0].numpy())
 
-    def _nearby(self, side_vox: int) -> tuple[Overlap, View]:
-        """What tells a good match from a better one."""
-        return _coarse(self.fixed, self.moving, side_vox, "correlation" if self.is_one_contrast else "structure")
+    def _by(self, placement: Placement) -> By:
+        """What tells a good match from a better one, once the images lie about where they belong."""
+        matrix = np.asarray(placement.matrices()[0].numpy())
+        return "correlation" if self.is_one_contrast or contrast_of(self.fixed, self.moving, matrix).is_one else "structure"
+
+    def _overlap(self, side_vox: int, by: By) -> tuple[Overlap, View]:
+        return _coarse(self.fixed, self.moving, side_vox, by)
 
     def _afar(self, side_vox: int) -> tuple[Overlap, View]:
         """What tells a match from none."""
-        return _coarse(self.fixed, self.moving, side_vox, "correlation" if self.is_one_contrast else "statistics")
+        return self._overlap(side_vox, "correlation" if self.is_one_contrast else "statistics")
 
     def _followed(self, starts: Sequence[Array], *, search: bool) -> Placement:
         """The best rigid place near one of the `starts`, or near what the search finds."""

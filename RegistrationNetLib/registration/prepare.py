@@ -26,7 +26,8 @@ class Prepared:
 
     `values`, `mask` and `labels` are [1, 1, *grid.shape]; the mask is boolean, True where the similarity counts. `content` is
     where the image holds anything, one slice per axis, for those networks that see nothing else; None is everywhere. `original` is
-    the image itself where `values` are not its own: its lattice is finer, or it has padding, which is continued here.
+    the image itself where `values` are not its own: its lattice is finer, or it has padding, which is continued here; `measured`
+    is where it has none, None being everywhere.
     """
 
     values: Tensor
@@ -35,6 +36,7 @@ class Prepared:
     labels: Tensor | None = None
     content: tuple[slice, ...] | None = None
     original: Volume | None = None
+    measured: Tensor | None = None
 
     def carried(self, grid: Grid) -> Prepared:
         """The same image on `grid` of the same world, counted only where it has voxels."""
@@ -56,22 +58,22 @@ class Prepared:
             # Numbered from 0, so that float32 holds labels of any size.
             names, numbers = torch.unique(self.labels, return_inverse=True)
             labels = names[look(numbers.to(self.values), nearest=True).long()] * inside
-        return Prepared(look(self.values), grid, mask, labels)
+        measured = None if self.measured is None else look(self.measured.to(self.values), nearest=True) > 0.5
+        return Prepared(look(self.values), grid, mask, labels, measured=measured)
 
     def to(self, device: torch.device) -> Prepared:
         """The same on `device`."""
-        mask = None if self.mask is None else self.mask.to(device)
-        labels = None if self.labels is None else self.labels.to(device)
-        return Prepared(self.values.to(device), self.grid, mask, labels, self.content, self.original)
+        mask, labels, measured = (None if one is None else one.to(device) for one in (self.mask, self.labels, self.measured))
+        return Prepared(self.values.to(device), self.grid, mask, labels, self.content, self.original, measured)
 
     def cropped(self) -> Prepared:
         """The image within its content."""
         if self.content is None:
             return self
         every = (slice(None), slice(None), *self.content)
-        mask, labels = (None if one is None else one[every] for one in (self.mask, self.labels))
+        mask, labels, measured = (None if one is None else one[every] for one in (self.mask, self.labels, self.measured))
         original = None if self.original is None else self.original.cropped()
-        return Prepared(self.values[every], self.grid.cropped(self.content), mask, labels, original=original)
+        return Prepared(self.values[every], self.grid.cropped(self.content), mask, labels, None, original, measured)
 
     def towards(self, target: Grid) -> Prepared:
         """The same voxels with their axes brought to the nearest ones of `target`; the content comes along as everywhere.
@@ -84,9 +86,9 @@ class Prepared:
         def rearranged(one: Tensor) -> Tensor:
             return one.permute(0, 1, *(2 + axis for axis in order)).flip(places)
 
-        mask, labels = (None if one is None else rearranged(one) for one in (self.mask, self.labels))
+        mask, labels, measured = (None if one is None else rearranged(one) for one in (self.mask, self.labels, self.measured))
         original = None if self.original is None else self.original.towards(target)
-        return Prepared(rearranged(self.values), self.grid.rearranged(order, flipped), mask, labels, original=original)
+        return Prepared(rearranged(self.values), self.grid.rearranged(order, flipped), mask, labels, None, original, measured)
 
 
 def resized(prepared: Prepared, spacing_mm: float) -> Prepared:
@@ -205,6 +207,7 @@ def prepared(
         labels=volume.labels_on(shape),
         content=volume.content_on(shape),
         original=None if is_whole and volume.measured is None else volume,
+        measured=volume.measured_on(shape),
     )
 
 

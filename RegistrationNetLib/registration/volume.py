@@ -103,10 +103,16 @@ class Volume:
 
     def counted_on(self, shape: Shape) -> Tensor | None:
         """Where at least half of a voxel of a lattice of `shape` counts; of one too thin for it, what holds most of it: boolean."""
-        if self.counted is None or shape == self.grid.shape:
-            return None if self.counted is None else _tensor(self.counted)[None, None]
-        counted = self.counted
-        share = in_layers(lambda layers: _tensor(counted[layers]).float()[None, None], self._matrices(shape, smooth=True))
+        return self._on(shape, self.counted)
+
+    def measured_on(self, shape: Shape) -> Tensor | None:
+        """The same of what is no padding."""
+        return self._on(shape, self.measured)
+
+    def _on(self, shape: Shape, mask: Mask | None) -> Tensor | None:
+        if mask is None or shape == self.grid.shape:
+            return None if mask is None else _tensor(mask)[None, None]
+        share = in_layers(lambda layers: _tensor(mask[layers]).float()[None, None], self._matrices(shape, smooth=True))
         return share > 0.5 * share.max()
 
     def counted_nearest(self, shape: Shape) -> Tensor | None:
@@ -213,14 +219,10 @@ def continued(values: Tensor, is_known: Tensor) -> Tensor:
     shape = values.shape[2:]
     pool, mode = (F.avg_pool2d, "bilinear") if len(shape) == 2 else (F.avg_pool3d, "trilinear")
     # Windows of four voxels, two apart, so that the nearest known voxel is always seen.
-    windows = [
-        [4 if size > 1 else 1 for size in shape],
-        [2 if size > 1 else 1 for size in shape],
-        [int(size > 1) for size in shape],
-    ]
+    window, stride, margin = ([full if size > 1 else least for size in shape] for full, least in ((4, 1), (2, 1), (1, 0)))
     weight = is_known.to(values)
-    share = pool(weight, *windows)
-    coarse = continued(pool(values * weight, *windows) / share.clamp_min(1e-6), share > 0)
+    share = pool(weight, window, stride, margin)
+    coarse = continued(pool(values * weight, window, stride, margin) / share.clamp_min(1e-6), share > 0)
     return torch.where(is_known, values, F.interpolate(coarse, shape, mode=mode, align_corners=False))
 
 

@@ -8,6 +8,7 @@ import SimpleITK as sitk
 import torch
 
 from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.registration.aligned_pair import counted_in_both, seen_on_fixed
 from RegistrationNetLib.registration.foreground import foreground_of, padding_of
 from RegistrationNetLib.registration.prepare import on_lattice, prepared
 from RegistrationNetLib.registration.volume import continued
@@ -94,3 +95,22 @@ def test_what_is_not_known_is_told_by_its_neighbours() -> None:
     assert found[[0, 3]].tolist() == [0.25, 0.75]
     assert 0.25 <= found[1] < found[2] <= 0.75
     assert found[4] == pytest.approx(0.75, abs=0.1)
+
+
+def test_what_only_one_image_has_measured_is_not_compared_from_the_places_next_to_it() -> None:
+    """Fixed shows a bright rim where moving has padding: both show the same there, and neither counts there."""
+    values = np.full((24, 24, 24), 40.0, dtype=np.float32)
+    values[:2] = 0
+    values[12, 12, 12] = 60
+    rim, padded = values.copy(), values.copy()
+    rim[:, :, 18:], padded[:, :, 16:] = 100.0, -3000.0
+    window = {"window": [0.0, 100.0]}
+    fixed, moving = (prepared(sitk.GetImageFromArray(one), window) for one in (rim, padded))
+    grid = fixed.grid
+    for one, other in ((fixed, moving), (moving, fixed)):
+        sides = counted_in_both(one, seen_on_fixed(other, grid, np.eye(4)))
+        for side in sides:
+            assert side.mask is not None
+            assert torch.equal(side.mask[0, 0], torch.from_numpy(padded > -3000.0))
+            assert side.values[..., 5:, :, 17:].max() == pytest.approx(0.4, abs=0.02)
+            assert side.values[0, 0, 12, 12, 12] == pytest.approx(0.6)
