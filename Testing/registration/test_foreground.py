@@ -99,8 +99,7 @@ def test_what_is_not_known_is_told_by_its_neighbours() -> None:
 
 def test_what_only_one_image_has_measured_is_not_compared_from_the_places_next_to_it() -> None:
     """Fixed shows a bright rim where moving has padding: both show the same there, and neither counts there."""
-    values = np.full((24, 24, 24), 40.0, dtype=np.float32)
-    values[:2] = 0
+    values = np.random.default_rng(0).uniform(39.5, 40.5, (24, 24, 24)).astype(np.float32)
     values[12, 12, 12] = 60
     rim, padded = values.copy(), values.copy()
     rim[:, :, 18:], padded[:, :, 16:] = 100.0, -3000.0
