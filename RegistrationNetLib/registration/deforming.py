@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..errors import GeometryError
 from ..geometry.deformation import DisplacementField, identity_points, invert
 from ..geometry.field_pair import FieldPair
 from ..geometry.space import INVERSION_TOLERANCE, Array, Grid, values_on
-from ..losses.direction import Direction, DirectionOptions
+from ..losses.direction import Direction, DirectionOptions, both_directions
 from ..losses.measure import Measure
 from ..losses.similarity import LNCC, SquaredLNCC
 from ..progress import StageReport
@@ -25,7 +26,7 @@ from .field_refinement import (
     displacement_on_lattice,
     lattice_of_field,
     refine_field,
-    targets_on,
+    sides_on,
 )
 from .overlap_score import View, spacing_for
 from .prepare import Prepared
@@ -90,11 +91,12 @@ def _kept(fields: FieldPair, sides: tuple[Prepared, Prepared], measure: Measure)
 
     Half the resolution, because there noise has no part in the gain.
     """
-    shape = [max(SMALLEST_SIDE_VOX, (size + 1) // 2) for size in sides[0].grid.shape]
+    shape = tuple(max(SMALLEST_SIDE_VOX, (size + 1) // 2) for size in sides[0].grid.shape)
+    coarse = sides_on([shape], *sides)[shape]
     none = _none(fields.grid, fields.moving_from_fixed.displacement)
     held_out = HELD_OUT if measure.name in ("lncc", "ncc", "ssd") else HELD_OUT_ACROSS
     for judge, gain in ((measure, FIELD_GAIN), (held_out, 0.0)):
-        directions = targets_on(shape, *sides, DirectionOptions(judge))
+        directions = both_directions(*coarse, DirectionOptions(judge))
         before, after = (_loss(directions, one, shape) for one in (none, fields))
         if before - after > gain * abs(before):
             continue
@@ -113,7 +115,7 @@ def _none(grid: Grid, like: Tensor) -> FieldPair:
 
 
 @torch.no_grad()
-def _loss(directions: tuple[Direction, Direction], fields: FieldPair, shape: list[int]) -> float:
+def _loss(directions: tuple[Direction, Direction], fields: FieldPair, shape: Sequence[int]) -> float:
     """The sum of the losses of both directions, on the lattice of `shape`."""
     both = displacement_on_lattice(fields.displacements(), shape)
     lattice = identity_points(shape, both)

@@ -21,12 +21,12 @@ from ..errors import InputError
 from ..geometry.deformation import DisplacementField, identity_points, sample
 from ..geometry.field_pair import FieldPair
 from ..geometry.layered_points import Layered, LayeredPoints
+from ..geometry.pyramid import pyramid
 from ..geometry.regularity import gradicon_on_lattice
 from ..geometry.separable import (
     apply_along_axes,
     bspline_change_matrix,
     bspline_matrix,
-    coarsening_matrix,
     interpolation_matrix,
     on,
     replicating_blur_matrix,
@@ -40,7 +40,7 @@ from .aligned_pair import counted_in_both, seen_on_fixed
 from .measures import FIELD_STIFFNESS
 from .method import Asked
 from .optimizer import descend
-from .prepare import Prepared, coarse_mask
+from .prepare import Prepared
 from .size import COARSEST_SIDE_VOX, field_shape
 
 SMALLEST_SIDE_VOX = 8
@@ -213,12 +213,15 @@ def coarse_to_fine(
     levels = levels_for(grid.shape, grid.spacing_mm, steps)
     total = sum(math.prod(level.shape) * level.steps for level in levels) or 1
     coefficients, done = torch.zeros(ways, grid.dim, *(1,) * grid.dim), 0
-    previous: Level | None = None
     labels = None if fixed.labels is None or moving.labels is None else numbered(fixed.labels, moving.labels)
+    sides = sides_on([level.shape for level in reversed(levels)], fixed, moving, labels)
+    previous: Level | None = None
     for level in levels:
         coefficients = _carried_over(coefficients, previous, level, like=fixed.values)
+        if previous is None or previous.shape != level.shape:
+            directions = both_directions(*sides[level.shape], shared)
         with threads_for(math.prod(level.shape)):
-            for step in optimize(coefficients, level, targets_on(level.shape, fixed, moving, shared, labels)):
+            for step in optimize(coefficients, level, directions):
                 report((done + math.prod(level.shape) * step) / total)
         done += math.prod(level.shape) * level.steps
         previous = level
@@ -273,26 +276,28 @@ def _matrices_to(shape: Sequence[int], values: Tensor) -> list[Tensor]:
     return on([interpolation_matrix(new, old) for new, old in zip(shape, values.shape[2:], strict=True)], values)
 
 
-def targets_on(
-    shape: Sequence[int],
-    fixed: Prepared,
-    moving: Prepared,
-    options: DirectionOptions,
-    labels: tuple[Tensor, Tensor, int] | None = None,
-) -> tuple[Direction, Direction]:
-    """Both directions on the lattice of `shape`, with the Dice loss of what `numbered` makes of their labels (None: without)."""
-    shape, count = tuple(shape), 0 if labels is None else labels[2]
-    is_own = shape == fixed.grid.shape
-    matrices = on([coarsening_matrix(new, old) for new, old in zip(shape, fixed.grid.shape, strict=True)], fixed.values)
-    numbers = (None, None) if labels is None else (on_lattice_of(labels[0], shape), on_lattice_of(labels[1], shape))
-    masks = [
-        image.mask if is_own or image.mask is None else coarse_mask(image.mask, matrices) for image in _differing(fixed, moving)
-    ]
-    sides = [
-        Side(image.values if is_own else apply_along_axes(image.values, matrices), mask, labels=own, label_count=count)
-        for image, mask, own in zip((fixed, moving), (masks[0], masks[-1]), numbers, strict=True)
-    ]
-    return both_directions(sides[0], sides[1], options)
+def sides_on(
+    shapes: Sequence[tuple[int, ...]], fixed: Prepared, moving: Prepared, labels: tuple[Tensor, Tensor, int] | None = None
+) -> dict[tuple[int, ...], tuple[Side, Side]]:
+    """Both images on each of the lattices, which are named finest first; with the labels that `numbered` makes (None: without)."""
+    images = [pyramid(one.values, shapes) for one in (fixed, moving)]
+    shares = [None if one.mask is None else pyramid(one.mask, shapes) for one in _differing(fixed, moving)]
+    sides = {}
+    for place, shape in enumerate(shapes):
+        masks = [None if one is None else _mask_of(one[place]) for one in shares]
+        numbers = (None, None) if labels is None else (on_lattice_of(labels[0], shape), on_lattice_of(labels[1], shape))
+        count = 0 if labels is None else labels[2]
+        first, second = (
+            Side(image[place], mask, labels=own, label_count=count)
+            for image, mask, own in zip(images, (masks[0], masks[-1]), numbers, strict=True)
+        )
+        sides[shape] = first, second
+    return sides
+
+
+def _mask_of(share: Tensor) -> Tensor:
+    """The mask on a coarser lattice, from the share of each voxel that lies in it; see `coarse_mask`."""
+    return share if share.dtype == torch.bool else share > 0.5 * share.max()
 
 
 def _differing(fixed: Prepared, moving: Prepared) -> list[Prepared]:
