@@ -188,3 +188,11 @@ def test_a_replicating_blur_is_that_of_the_line_with_its_ends_repeated(size: int
     weights = np.exp(-0.5 * (offsets / sigma_vox) ** 2)
     expected = np.convolve(np.pad(line, reach, mode="edge"), weights / weights.sum(), mode="valid")
     np.testing.assert_allclose(replicating_blur_matrix(size, sigma_vox) @ line, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("size_out", "size_in"), [(23, 181), (46, 181), (91, 181), (300, 512), (2, 9)])
+def test_no_weight_is_so_small_that_the_processor_stumbles(size_out: int, size_in: int) -> None:
+    """Of denormal numbers, that is, below 1e-38 in single precision."""
+    for matrix in (coarsening_matrix(size_out, size_in), resize_matrix(size_out, size_in)):
+        assert np.abs(matrix[matrix != 0]).min() > 1e-30
+        np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=1e-12)
