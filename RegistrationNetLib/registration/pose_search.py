@@ -19,7 +19,7 @@ from ..geometry.space import Array, Grid
 from .overlap_score import View
 
 ROTATIONS = {2: 36, 3: 240}
-# Shifts at which less than this share of the smaller image lies in the other are no pose.
+# Shifts at which less than this share of the smaller object lies in the other are no pose.
 SMALLEST_SHARE = 0.2
 AT_A_TIME = 16
 # A correlation above this is no better than this one; a few voxels may correlate by chance.
@@ -111,7 +111,8 @@ class PoseSearch:
         own = self._channels(self._fixed) * self._fixed.counted
         counted = self._fixed.counted.to(own)
         self._own = [self._spectrum(one) for one in (counted, own, own * own)]
-        self._own_sum = float(counted.sum())
+        self._objects = self._spectrum((self._fixed.foreground & self._fixed.counted).to(own))
+        self._own_sum = float((self._fixed.foreground & self._fixed.counted).sum())
         every = rotations(self._fixed.grid.dim)
         for start in range(0, len(every), AT_A_TIME):
             yield self._best_of(every[start : start + AT_A_TIME], keep)
@@ -122,10 +123,11 @@ class PoseSearch:
         points = identity_points(lattice.shape, self._values)
         unit_from_lattice = np.stack([self._moving.grid.unit_from_world @ turn @ lattice.world_from_unit for turn in turns])
         unit = torch.as_tensor(unit_from_lattice[:, :-1]).to(points)
-        both = torch.cat([self._moving.counted.to(self._values), self._values], dim=1)
+        masks = [one.to(self._values) for one in (self._moving.counted, self._moving.foreground)]
+        both = torch.cat([*masks, self._values], dim=1)
         seen = sample(both, Affine(unit)(points.expand(len(unit), *points.shape[1:])), outside="zeros")
-        counted = (seen[:, :1] > 0.5).to(seen)
-        scores = self._scores(seen[:, 1:] * counted, counted)
+        counted, objects = (seen[:, :2] > 0.5).to(seen).split(1, dim=1)
+        scores = self._scores(seen[:, 2:] * counted, counted, objects * counted)
         poses = []
         for turn, score in zip(turns, scores, strict=True):
             for place, value in _peaks(score, keep):
@@ -143,17 +145,20 @@ class PoseSearch:
         _, lattice = self._lattice(np.eye(dim))
         return turn @ lattice.world_from_voxel @ lattice_from_fixed_voxel @ np.linalg.inv(self._fixed.grid.world_from_voxel)
 
-    def _scores(self, values: Tensor, counted: Tensor) -> Tensor:
-        """[rotations, *shape of the shifts]: correlation within the overlap, rising with the square root of its share."""
+    def _scores(self, values: Tensor, counted: Tensor, objects: Tensor) -> Tensor:
+        """[rotations, *shape of the shifts]: correlation within the overlap, rising with the square root of the share of the objects in it.
+
+        Of the objects, as a scan of nothing but body fits well into the air beside another one's.
+        """
         mask, once, twice = self._own
-        m, v, vv = (self._spectrum(one).conj() for one in (counted, values, values * values))
+        m, o, v, vv = (self._spectrum(one).conj() for one in (counted, objects, values, values * values))
         axes = tuple(range(2, values.dim()))
-        count, f, ff, w, ww, wf = (
+        count, shared, f, ff, w, ww, wf = (
             torch.fft.irfftn(product, s=self._shape, dim=axes)
-            for product in (mask * m, once * m, twice * m, mask * v, mask * vv, once * v)
+            for product in (mask * m, self._objects * o, once * m, twice * m, mask * v, mask * vv, once * v)
         )
-        smaller = torch.minimum(counted.flatten(1).sum(1), torch.tensor(self._own_sum)).view(-1, *(1,) * (values.dim() - 1))
-        share = count / smaller
+        smaller = torch.minimum(objects.flatten(1).sum(1), torch.tensor(self._own_sum)).view(-1, *(1,) * (values.dim() - 1))
+        share = shared / smaller.clamp_min(1)
         count = count.clamp_min(1.0)
         own, other = (ff - f * f / count).clamp_min(0), (ww - w * w / count).clamp_min(0)
         least = 1e-4 * count

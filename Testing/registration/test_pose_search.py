@@ -7,11 +7,14 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from RegistrationNetLib import register
 from RegistrationNetLib.geometry.space import grid_of
 from RegistrationNetLib.quality.phantom import head_phantom
 from RegistrationNetLib.registration.overlap_score import View
 from RegistrationNetLib.registration.pose_search import ROTATIONS, PoseSearch, batches, edges_of, rotations
 from RegistrationNetLib.registration.prepare import prepared
+from Testing.benchmarks.known_warps import data_folder
+from Testing.benchmarks.pose_pairs import FILES, Recipe, in_mm, pose_pair, real_source
 
 from ..strategies import rotation
 from ..volumes import QUANTILES
@@ -82,3 +85,15 @@ def test_a_part_in_a_whole_of_many_times_its_length_is_not_searched_for() -> Non
     views = [View.of(prepared(one, QUANTILES), 15.0) for one in (small, whole)]
     assert PoseSearch(views[0], views[0], lambda one: one.values, np.eye(3)).is_affordable
     assert not PoseSearch(*views, lambda one: one.values, np.eye(3)).is_affordable
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (data_folder() / FILES["thorax"]).exists(), reason="needs the image of a chest")
+def test_a_chest_is_not_put_into_the_air_beside_another() -> None:
+    """All of fixed is body, and half of what moving shows is air, in which a part of fixed's edge fits well by chance."""
+    source = real_source("thorax", 10011, data_folder())
+    pair = pose_pair(source, Recipe(degrees=(60, 90)), 10011)
+    found = register(pair.fixed, pair.moving, repeats=0, steps=1).alignment
+    inside = sitk.GetArrayViewFromImage(pair.counted) > 0
+    truth, alignment = (in_mm(one, pair, pair.counted)[inside] for one in (pair.truth, found))
+    assert np.linalg.norm(alignment - truth, axis=-1).mean() < 10
