@@ -1,0 +1,69 @@
+"""Whether the numbers of a transform that was read can be meant: damaged files hold numbers that are none, or far beyond any anatomy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import ArrayLike
+
+from ..errors import InputError
+from .native_paths import printable
+
+# A kilometre, in mm. Squares and products of such numbers are still exact enough in single precision not to overflow.
+LARGEST = 1e6
+
+
+def are_sound(numbers: ArrayLike) -> bool:
+    """Whether all are finite, and none is beyond `LARGEST`."""
+    array = np.asarray(numbers)
+    # An array is not copied, as a field of displacements may be large; what is no number is no end of a range either.
+    return array.size == 0 or bool(array.min() >= -LARGEST and array.max() <= LARGEST)
+
+
+def check_transform_image(path: Path, image: sitk.Image) -> None:
+    """Of an image of displacements, positions or coefficients, read from `path`: its values, and the lattice on which they lie.
+
+    Raises:
+        InputError: one is not finite, or beyond `LARGEST`; or the lattice has no length.
+    """
+    if not are_sound(sitk.GetArrayViewFromImage(image)):
+        raise _unsound(path, "values")
+    spacing = image.GetSpacing()
+    if not are_sound([*spacing, *image.GetOrigin(), *image.GetDirection()]) or min(spacing) < 1 / LARGEST:
+        raise InputError(
+            f"{printable(path)} says that its voxels are {'×'.join(f'{one:g}' for one in spacing)} mm apart from {image.GetOrigin()} on; both must "
+            f"be finite, and none beyond {LARGEST:g}. Repair its header, or write it again."
+        )
+
+
+def check_transform(path: Path, transform: sitk.Transform) -> None:
+    """Of a transform, read from `path`: its parameters, displacements and coefficients, and those of all that it is chained of.
+
+    Raises:
+        InputError: one is not finite, or beyond `LARGEST`.
+    """
+    if not all(are_sound(one) for one in _numbers(transform.Downcast())):
+        raise _unsound(path, "numbers")
+
+
+def _numbers(transform: sitk.Transform) -> Iterator[ArrayLike]:
+    yield transform.GetFixedParameters()
+    if isinstance(transform, sitk.CompositeTransform):
+        for index in range(transform.GetNumberOfTransforms()):
+            yield from _numbers(transform.GetNthTransform(index).Downcast())
+    elif isinstance(transform, sitk.DisplacementFieldTransform):
+        yield sitk.GetArrayViewFromImage(transform.GetDisplacementField())
+    elif isinstance(transform, sitk.BSplineTransform):
+        yield from map(sitk.GetArrayViewFromImage, transform.GetCoefficientImages())
+    else:
+        yield transform.GetParameters()
+
+
+def _unsound(path: Path, what: str) -> InputError:
+    return InputError(
+        f"{printable(path)} holds {what} that are not finite or beyond {LARGEST:g}; those of a transform in mm are neither. It seems damaged. "
+        "Copy or write it again."
+    )
