@@ -43,23 +43,35 @@ def check_transform(path: Path, transform: sitk.Transform) -> None:
     """Of a transform, read from `path`: its parameters, displacements and coefficients, and those of all that it is chained of.
 
     Raises:
-        InputError: one is not finite, or beyond `LARGEST`.
+        InputError: one is not finite, or beyond `LARGEST`; or splines have fewer control points than one piece of them needs.
     """
-    if not all(are_sound(one) for one in _numbers(transform.Downcast())):
-        raise _unsound(path, "numbers")
+    for part in _parts(transform):
+        if not (are_sound(part.GetFixedParameters()) and all(are_sound(one) for one in _numbers(part))):
+            raise _unsound(path, "numbers")
+        if isinstance(part, sitk.BSplineTransform) and min(part.GetCoefficientImages()[0].GetSize()) <= part.GetOrder():
+            raise InputError(
+                f"{printable(path)} holds splines on too few control points; along each axis there must be more of them than the order of the "
+                f"splines. Got {part.GetCoefficientImages()[0].GetSize()} of the order {part.GetOrder()}. Copy or write it again."
+            )
 
 
-def _numbers(transform: sitk.Transform) -> Iterator[ArrayLike]:
-    yield transform.GetFixedParameters()
-    if isinstance(transform, sitk.CompositeTransform):
-        for index in range(transform.GetNumberOfTransforms()):
-            yield from _numbers(transform.GetNthTransform(index).Downcast())
-    elif isinstance(transform, sitk.DisplacementFieldTransform):
-        yield sitk.GetArrayViewFromImage(transform.GetDisplacementField())
-    elif isinstance(transform, sitk.BSplineTransform):
-        yield from map(sitk.GetArrayViewFromImage, transform.GetCoefficientImages())
+def _parts(transform: sitk.Transform) -> Iterator[sitk.Transform]:
+    """Those that a transform is chained of, each as what it is."""
+    whole = transform.Downcast()
+    if not isinstance(whole, sitk.CompositeTransform):
+        yield whole
+        return
+    for index in range(whole.GetNumberOfTransforms()):
+        yield from _parts(whole.GetNthTransform(index))
+
+
+def _numbers(part: sitk.Transform) -> Iterator[ArrayLike]:
+    if isinstance(part, sitk.DisplacementFieldTransform):
+        yield sitk.GetArrayViewFromImage(part.GetDisplacementField())
+    elif isinstance(part, sitk.BSplineTransform):
+        yield from map(sitk.GetArrayViewFromImage, part.GetCoefficientImages())
     else:
-        yield transform.GetParameters()
+        yield part.GetParameters()
 
 
 def _unsound(path: Path, what: str) -> InputError:

@@ -71,8 +71,9 @@ def read_transform(
         raise InputError(f"There is no transform file {name}. Check the path.")
     try:
         if path.name.lower().endswith(IMAGE_SUFFIXES):
-            return _from_image(path, form, between, warn)
-        transform = _from_text(path, form, between, warn)
+            transform = _from_image(path, form, between, warn)
+        else:
+            transform = _from_text(path, form, between, warn)
         check_transform(path, transform)
         return transform
     except OSError as error:

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.geometry.space import grid_of
-from RegistrationNetLib.io.image_files import read_image
+from RegistrationNetLib.io.image_files import read_image, voxel_count
 from RegistrationNetLib.io.transform_files import read_transform
 from RegistrationNetLib.io.warning import DataWarning
 
@@ -87,6 +87,20 @@ def test_a_file_cut_short_is_refused_quietly(tmp_path: Path, suffix: str, capfd:
         with pytest.raises(InputError, match="cut short|cannot be read as an image"):
             read_image(path)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("said", ["-2", "0", "11", "2147483647", "2.5", "x", ""])
+@pytest.mark.parametrize("suffix", [".mha", ".mhd"])
+def test_a_metaimage_of_no_number_of_axes_is_refused(tmp_path: Path, suffix: str, said: str) -> None:
+    """ITK's reader would end the process, or never come back."""
+    path = tmp_path / f"image{suffix}"
+    sitk.WriteImage(noise(dtype=np.int16), str(path))
+    path.write_bytes(path.read_bytes().replace(b"NDims = 3", f"NDims = {said}".encode(), 1))
+    with pytest.raises(
+        InputError, match="does not say how many axes it has; NDims of a MetaImage is a whole number .* Copy or write"
+    ):
+        read_image(path)
+    assert voxel_count(path) == 0
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
@@ -238,7 +252,7 @@ import os, sys
 import SimpleITK as sitk
 from pathlib import Path
 from RegistrationNetLib.errors import InputError
-from RegistrationNetLib.io.image_files import read_image
+from RegistrationNetLib.io.image_files import read_image, voxel_count
 from RegistrationNetLib.io.transform_files import read_transform
 from RegistrationNetLib.io.outputs import check_file_name, check_image_name, staged_folder, write_image, write_transform
 folder = Path(os.fsdecode(os.fsencode(sys.argv[1]) + b"/K\\xe4se"))

@@ -579,6 +579,18 @@ def test_numbers_that_no_anatomy_has_are_refused_in_every_file(tmp_path: Path, n
     )
 
 
+@pytest.mark.parametrize("order", [1, 3])
+def test_splines_need_more_control_points_than_their_order(tmp_path: Path, order: int) -> None:
+    """Else ITK reads beside them, or takes the number of pieces for one below 0."""
+    for count in (order, order + 1):
+        parts = [sitk.GetImageFromArray(np.zeros((6, 6, count)))] * 3
+        sitk.WriteTransform(sitk.CompositeTransform([sitk.BSplineTransform(parts, order)]), str(tmp_path / f"{count}.h5"))
+    refused(
+        tmp_path / f"{order}.h5", f"splines on too few control points; .* Got .{order}, 6, 6. of the order {order}. Copy or write"
+    )
+    assert read_transform(tmp_path / f"{order + 1}.h5").GetDimension() == 3
+
+
 def test_a_lattice_without_length_is_refused(tmp_path: Path) -> None:
     field = sitk.Image((6, 6, 6), sitk.sitkVectorFloat64, 3)
     field.SetSpacing((1.0, 1e-8, 1.0))
