@@ -113,9 +113,9 @@ def _volume(headers: Sequence[Header], source: Path, warn: Warn, among: Sequence
 
 def _tell_what_it_is(image: sitk.Image, header: Header) -> None:
     """What the header says of the modality and of the times of MR goes with the image, by the numbers of its tags."""
-    image.SetMetaData(MODALITY_TAG, header.modality)
+    image.SetMetaData(MODALITY_TAG, printable(header.modality))
     for name, text in header.times.items():
-        image.SetMetaData(TAGS[name], text)
+        image.SetMetaData(TAGS[name], printable(text))
 
 
 def _refuse_mosaics(headers: Sequence[Header], source: Path) -> None:

@@ -26,9 +26,10 @@ def displacement_transform(path: Path, image: sitk.Image) -> sitk.Transform:
             f"{printable(path)} is no image of displacements; that has as many numbers in each voxel as dimensions, two or three. Got {count} in "
             f"{dim} dimensions. If FNIRT wrote it, say --transform-format fsl."
         )
-    if image.HasMetaDataKey(SLICER_KEY) and image.GetMetaData(SLICER_KEY).strip() != RESAMPLING:
+    kind = printable(image.GetMetaData(SLICER_KEY)).strip() if image.HasMetaDataKey(SLICER_KEY) else RESAMPLING
+    if kind != RESAMPLING:
         raise InputError(
-            f"{printable(path)} holds displacements for {image.GetMetaData(SLICER_KEY).strip()}, from moving to fixed; those from fixed to moving are "
+            f"{printable(path)} holds displacements for {kind}, from moving to fixed; those from fixed to moving are "
             f"needed ({RESAMPLING}). Invert the transform in Slicer, and save it again."
         )
     return sitk.DisplacementFieldTransform(sitk.Cast(image, sitk.sitkVectorFloat64))

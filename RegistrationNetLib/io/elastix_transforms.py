@@ -67,8 +67,8 @@ def _read(path: Path) -> Parameters:
             "beside that one."
         )
     text = path.read_text("utf-8", errors="replace")
-    lines = re.findall(r"^\s*\((\w+)((?:\s+(?:\"[^\"]*\"|[^\s\"()]+))*)\s*\)", text, re.MULTILINE)
-    return {name: [word.strip('"') for word in re.findall(r'"[^"]*"|[^\s"]+', words)] for name, words in lines}
+    lines = re.findall(r"^\s*\((\w+)((?:\s+(?:\"[^\"\n]*\"|[^\s\"()]+))*)\s*\)", text, re.MULTILINE)
+    return {name: [word.strip('"') for word in re.findall(r'"[^"\n]*"|[^\s"]+', words)] for name, words in lines}
 
 
 def _initial(path: Path, parameters: Parameters) -> Path:

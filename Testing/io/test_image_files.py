@@ -224,6 +224,17 @@ def test_nan_in_a_file_is_nan_in_the_image(tmp_path: Path, kind: type, suffix: s
     assert np.array_equal(voxels(image), array, equal_nan=True)
 
 
+def test_a_header_that_is_no_text_comes_along_with_question_marks(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((8, 9, 10), np.nan, np.float32)), str(path))
+    content = bytearray(path.read_bytes())
+    content[148:152] = b"a\xff\xfeb"  # its description
+    path.write_bytes(content)
+    image = read_image(path)
+    assert image.GetMetaData("descrip") == "a??b"
+    assert np.isnan(voxels(image)).all()
+
+
 def test_nan_of_the_other_byte_order_is_found(tmp_path: Path) -> None:
     path = nifti(tmp_path, dtype=np.float32)
     content = bytearray(path.read_bytes())

@@ -490,6 +490,7 @@ def test_a_damaged_lta_is_refused(tmp_path: Path, damage: Callable[[str], str], 
         (elastix_text("BSplineTransform", [0.0] * 648, **{**spline_parameters(), "GridSize": "-6 -6 6"}), "GridSize of .* must be whole numbers from 1 on; got .-6, -6, 6.. Copy"),
         (elastix_text("AffineTransform", AFFINE, CenterOfRotationPoint="a b c"), "CenterOfRotationPoint of .* must be 3 finite numbers"),
         (elastix_text("AffineTransform", AFFINE, TransformParameters=""), "does not say its TransformParameters; .* in another file"),
+        (elastix_text("AffineTransform", AFFINE).replace('AffineTransform"', 'Affine\n'), "does not say its Transform"),
         (elastix_text("SplineKernelTransform", [1.0]), "holds a transform SplineKernelTransform in 3 dimensions; read are Translation.* transformix -def all"),
         (
             elastix_text("AffineTransform", AFFINE, InitialTransformParameterFileName='"gone.txt"'),
