@@ -31,7 +31,7 @@ PLAN: dict[str, str] = {
     "quality": "assessment marks likeness evidence error_map worst verdict known_warp known_pair truth phantom slices colours pictures film report notebook",
     "registration": """
         argument_types size foreground volume prepare method aligned_pair optimizer network_lattice landmark_pairs initial_transform
-        overlap_score pose_search affine_fits affine_steps alignment contrast measures
+        overlap_score pose_search affine_fits affine_steps contrast alignment measures
         field_refinement deforming velocity_refinement network_refinement network_run nephi_fit nephi_pair
         direct network_methods constricon nephi methods options landmark_outliers correction kept_shape previous solving perturbation repeats delivery resolution request forecast pipeline
     """,
