@@ -1,4 +1,4 @@
-# make demo | test | check | docs | bench | claims | gpu | clean. Needs Python ≥ 3.10 with pip, and a package index; everything goes into $(VENV).
+# make demo | test | check | lowest | docs | bench | claims | gpu | clean. Needs Python ≥ 3.10 with pip, and a package index; everything goes into $(VENV).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +8,7 @@ INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.
 TEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist loadfile --durations=25
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test check check-format check-lint check-types check-tests docs bench claims gpu clean
+.PHONY: demo test check check-format check-lint check-types check-tests lowest docs bench claims gpu clean
 
 demo: $(VENV)/.library
 	$(VENV)/bin/registrationnet demo demo-output
@@ -31,6 +31,19 @@ check-types: $(VENV)/.check
 check-tests: $(VENV)/.check
 	$(TEST) --cov --cov-report=term
 
+# With the lowest versions that pyproject.toml allows of what the library runs with, in an environment of its own; for Python 3.10. What
+# is left out asks for later ones itself: half precision on the CPU, the stand-in for a card, the scene.
+LOWEST := .venv-lowest
+UV := $(LOWEST)/bin/python -m uv pip
+lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install -qq --disable-pip-version-check uv
+	$(UV) compile --quiet --python $(LOWEST) --resolution lowest-direct pyproject.toml -o $(LOWEST)/lowest.txt
+	$(UV) install --quiet --python $(LOWEST) --compile-bytecode -c $(LOWEST)/lowest.txt -e ".[test]" matplotlib
+	$(UV) install --quiet --python $(LOWEST) --no-deps icon_registration unigradicon
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n auto --dist loadfile Testing/test_imports.py Testing/test_interop.py \
+		$(addprefix Testing/,geometry io losses models registration quality training cohort slicer_bridge cli)
+
 # The site, in build/site; a warning ends it.
 docs: $(VENV)/.docs
 	$(RUN) -m sphinx -q --fresh-env --fail-on-warning --keep-going docs build/site
@@ -47,7 +60,7 @@ gpu:
 	PYTHONPATH=. $(PYTHON) -m Testing.benchmarks.gpu $(GPU_OUT)
 
 clean:
-	rm -rf $(VENV) build dist demo-output gpu-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist demo-output gpu-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp is younger than what it was installed from, so a second call installs nothing.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from types import TracebackType
 
 import psutil
 import torch
+from torch import Tensor
 
 from .choices import DEVICES
 from .errors import InputError, ResourceError
 
 VOXELS_PER_THREAD = 50_000
+NEWEST_ON_MPS = "aten::grid_sampler_3d_backward"
 _MEGABYTE = 2**20
 # Where Linux keeps the limit of a container, what is taken, and how much of that are pages of files: "inactive_file 123".
 _GROUP = "/sys/fs/cgroup"
@@ -53,7 +56,29 @@ def chosen_device(name: str) -> torch.device:
     is_there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]
     if not is_there or (number and int(number) >= torch.cuda.device_count()):
         raise InputError(f"This machine (or this build of torch {torch.__version__}) has no {name} device. Choose auto or cpu.")
+    if kind == "mps" and not _has_operators_on_mps():
+        raise InputError(
+            f"torch {torch.__version__} cannot do on Apple's GPU what three-dimensional images need ({NEWEST_ON_MPS}); later versions can. Update "
+            "torch, choose cpu, or let the CPU help by the environment variable PYTORCH_ENABLE_MPS_FALLBACK=1."
+        )
     return torch.device(name)
+
+
+def _has_operators_on_mps() -> bool:
+    """Whether torch has the operator of ours that came last to Apple's GPU, or does on the CPU what is missing."""
+    return os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK") == "1" or torch._C._dispatch_has_kernel_for_dispatch_key(
+        NEWEST_ON_MPS, "MPS"
+    )
+
+
+def without_mps(values: Tensor) -> Tensor:
+    """The values on the CPU where they lay on Apple's GPU, which has no double precision and lacks operators; else as they are."""
+    return values.cpu() if values.device.type == "mps" else values
+
+
+def in_double(values: Tensor) -> Tensor:
+    """The values in double precision: on their device, or on the CPU where that has none."""
+    return without_mps(values).double()
 
 
 def check_memory(needed_mb: float, device: torch.device, remedy: str) -> None:

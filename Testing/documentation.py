@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
-PAGES = sorted(DOCS.rglob("*.md"))
+PAGES = sorted([*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb")])
 
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # A link or a picture of Markdown to a file of the repository, with the part of the page that it leads to.
@@ -44,7 +45,7 @@ def name_of(page: Path) -> str:
 
 def blocks(page: Path) -> Iterator[Block]:
     """The blocks of code of a page, in order, numbered from 1."""
-    for number, found in enumerate(_BLOCK.finditer(page.read_text("utf-8")), 1):
+    for number, found in enumerate(_BLOCK.finditer(text_of(page)), 1):
         yield Block(name_of(page), number, found[1].strip(), found[2])
 
 
@@ -65,11 +66,25 @@ def anchors(page: Path) -> set[str]:
     return {f"#{_slug(found[1])}" for found in _HEADING.finditer(_without_blocks(page))}
 
 
+def text_of(page: Path) -> str:
+    """The page as Markdown; of a notebook what is written, and below it the code as one block, as each cell needs those before it."""
+    if page.suffix != ".ipynb":
+        return page.read_text("utf-8")
+    written, code = ("\n\n".join("".join(cell["source"]) for cell in cells_of(page, kind)) for kind in ("markdown", "code"))
+    return f"{written}\n\n```python\n{code}\n```\n"
+
+
+def cells_of(notebook: Path, kind: str) -> list[dict[str, Any]]:
+    """The cells of one kind, "markdown" or "code"."""
+    return [cell for cell in json.loads(notebook.read_text("utf-8"))["cells"] if cell["cell_type"] == kind]
+
+
 def listed_pages(page: Path) -> list[Path]:
     """The pages that the tables of contents of a page name."""
     found = [block for block in blocks(page) if block.language == "{toctree}"]
     lines = [line.strip() for block in found for line in block.text.splitlines()]
-    return [(page.parent / f"{line}.md").resolve() for line in lines if line and not line.startswith(":")]
+    named = [page.parent / line for line in lines if line and not line.startswith(":")]
+    return [path.with_suffix(".ipynb" if path.with_suffix(".ipynb").exists() else ".md").resolve() for path in named]
 
 
 def pages_in_the_navigation() -> set[Path]:
@@ -82,7 +97,7 @@ def pages_in_the_navigation() -> set[Path]:
 
 
 def _without_blocks(page: Path) -> str:
-    return _BLOCK.sub("", page.read_text("utf-8"))
+    return _BLOCK.sub("", text_of(page))
 
 
 def _slug(heading: str) -> str:

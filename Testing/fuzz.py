@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from .fuzz_transforms import FORMATS, make_transform_seeds, try_transform
+
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY_BYTES = 6 * 2**30
 # Far more than a case takes, also on a busy machine: one that takes longer hangs.
@@ -71,6 +73,7 @@ def make_seeds(folder: Path) -> None:
     affine = sitk.AffineTransform([1, 0.1, 0, -0.1, 1, 0, 0, 0, 1], (1, 2, 3))
     for suffix in (".tfm", ".h5", ".mat"):
         sitk.WriteTransform(affine, str(folder / f"transform{suffix}"))
+    make_transform_seeds(folder)
     rows = "".join(f"F-{k},{k}.5,{2 * k},-3.25,1\n" for k in range(4))
     (folder / "points.csv").write_text("label,l,p,s,defined\n" + rows)
     (folder / "plain.txt").write_text("1.5 2 3\n4 5 6.25\n")
@@ -128,7 +131,7 @@ def damaged(content: bytes, chance: random.Random, *, is_text: bool) -> bytes:
     result = bytearray(content)
     for _ in range(chance.randint(1, 4)):
         place = int(len(result) * chance.random() ** chance.choice((1, 4)))
-        kind = chance.randrange(7)
+        kind = chance.randrange(8 if is_text else 7)
         if kind == 0:
             del result[place:]
         elif kind == 1:
@@ -143,6 +146,11 @@ def damaged(content: bytes, chance: random.Random, *, is_text: bool) -> bytes:
             result[place:place] = result[place : place + chance.randint(1, 40)]
         elif kind == 5 and is_text:
             result[place : place + 1] = chance.choice(WORDS).encode("utf-8", "surrogatepass")
+        elif kind == 7:
+            numbers = list(NUMBER.finditer(result))
+            if numbers:
+                one = chance.choice(numbers)
+                result[one.start() : one.end()] = chance.choice(ODD_NUMBERS)
         elif result:
             result[place - 1 : place] = bytes([result[place - 1] ^ (1 << chance.randrange(8))])
     return bytes(result)
@@ -172,7 +180,24 @@ WORDS = (
     "1,5",
     " ",
 )
-TEXTS = (".nrrd", ".mha", ".mhd", ".vtk", ".tfm", ".csv", ".txt", ".fcsv", ".json", ".jsonl")
+TEXTS = (".nrrd", ".mha", ".mhd", ".vtk", ".tfm", ".csv", ".txt", ".fcsv", ".json", ".jsonl", ".lta", "flirt.mat")
+NUMBER = re.compile(rb"-?\d+(\.\d+)?(e[-+]?\d+)?")
+ODD_NUMBERS = (
+    b"nan",
+    b"-inf",
+    b"1e400",
+    b"-1e300",
+    b"1e-300",
+    b"-1",
+    b"0",
+    b"1",
+    b"-2",
+    b"3",
+    b"2.5",
+    b"99999999999",
+    b"0x10",
+    b"1,5",
+)
 
 
 def damaged_copy(seeds: Path, name: str, folder: Path, chance: random.Random) -> Path:
@@ -185,7 +210,7 @@ def damaged_copy(seeds: Path, name: str, folder: Path, chance: random.Random) ->
         chosen = target / chance.choice(sorted(one.name for one in target.iterdir()))
         chosen.write_bytes(damaged(chosen.read_bytes(), chance, is_text=False))
         return target
-    companion = {"image.hdr": "image.img", "image.mhd": "image.raw"}.get(name)
+    companion = {"image.hdr": "image.img", "image.mhd": "image.raw", "elastix.1.txt": "elastix.0.txt"}.get(name)
     if companion:
         (folder / companion).write_bytes((seeds / companion).read_bytes())
     content, is_text = source.read_bytes(), name.endswith(TEXTS)
@@ -400,6 +425,7 @@ TARGETS: tuple[tuple[str, Callable[[Path, random.Random], None]], ...] = (
     ("mask.nrrd", _try_mask),
     *((f"transform{suffix}", _try_transform) for suffix in (".tfm", ".h5", ".mat")),
     *((name, _try_points) for name in ("points.csv", "plain.txt", "points.fcsv", "points.mrk.json")),
+    *((name, try_transform) for name in FORMATS),
     ("ours.card.json", _try_card),
     *((f"weights.{kind}", _try_weights) for kind in ("trch", "old", "program")),
     ("requests.jsonl", _try_requests),
@@ -420,6 +446,7 @@ def try_case(number: int, seeds: Path) -> None:
         except RegistrationNetError as error:
             text = str(error)
             assert text.strip(), "an error without a word"
+            assert "\n" not in text, f"more than one line in {text}"
             assert not re.search(r"\(0x[0-9a-f]{6,}|at 0x", text), f"an address in {text}"
             text.encode("utf-8")
 

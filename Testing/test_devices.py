@@ -31,10 +31,35 @@ def test_auto_is_the_gpu_where_there_is_one(has_cuda: bool, monkeypatch: pytest.
 def test_a_device_that_is_there_is_taken_and_one_that_is_not_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = {"cuda": torch.cuda, "mps": torch.backends.mps}[name]
     monkeypatch.setattr(backend, "is_available", lambda: True)
+    monkeypatch.setattr(devices, "_has_operators_on_mps", lambda: True)
     assert chosen_device(name).type == name
     monkeypatch.setattr(backend, "is_available", lambda: False)
     with pytest.raises(InputError, match=f"has no {name} device. Choose auto or cpu"):
         chosen_device(name)
+
+
+def test_a_torch_without_the_operators_on_apples_gpu_is_refused_unless_the_cpu_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(torch._C, "_dispatch_has_kernel_for_dispatch_key", lambda *given: asked.append(given) or len(asked) > 1)
+    monkeypatch.delenv("PYTORCH_ENABLE_MPS_FALLBACK", raising=False)
+    with pytest.raises(
+        InputError,
+        match=r"cannot do on Apple's GPU what three-dimensional .* later versions can\. Update torch, choose cpu, or let",
+    ):
+        chosen_device("mps")
+    assert asked == [("aten::grid_sampler_3d_backward", "MPS")]
+    assert chosen_device("mps").type == "mps"
+    monkeypatch.setattr(torch._C, "_dispatch_has_kernel_for_dispatch_key", lambda *_: False)
+    monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    assert chosen_device("mps").type == "mps"
+
+
+@pytest.mark.parametrize("kind", ["mps", "cpu"])
+def test_double_precision_is_made_where_there_is_some(kind: str) -> None:
+    values = SimpleNamespace(device=torch.device(kind), cpu=lambda: torch.ones(2), double=lambda: "on its device")
+    found = devices.in_double(values)  # type: ignore[arg-type]
+    assert found == "on its device" if kind == "cpu" else found.dtype == torch.float64
 
 
 def test_each_of_several_cards_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """README.md and docs/: every block of code works, every link leads somewhere, every public name and command is there.
 
-Blocks of Python run on small phantoms, with registrations cut short. Those for Slicer's console and those that need weights from elsewhere
+Blocks of Python run on small phantoms, with registrations cut short; so do notebooks, which `make docs` runs whole. Those for Slicer's console and those that need weights from elsewhere
 are checked for their names and arguments only; commands are read by the parser of the command line, and not run. What is TOML is read in
 `Testing/training/test_configuration.py`.
 """
@@ -25,6 +25,7 @@ import RegistrationNetLib
 from RegistrationNetLib.cli.main import parser
 from RegistrationNetLib.cohort import series
 from RegistrationNetLib.cohort.plan import COLUMNS
+from RegistrationNetLib.quality import phantom
 from RegistrationNetLib.registration.options import checked_options
 
 from . import documentation
@@ -76,7 +77,7 @@ def make(name: str) -> None:
 
 @pytest.fixture
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registrations of a block take the fewest steps; that its options can be had is asked before."""
+    """Registrations of a block take the fewest steps, a pair that it makes is coarse; that its options can be had is asked before."""
 
     def shortened(function: Callable[..., Any]) -> Callable[..., Any]:
         def short(*given: Any, **options: Any) -> Any:
@@ -89,6 +90,8 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(RegistrationNetLib, "register", shortened(RegistrationNetLib.register), raising=False)
     monkeypatch.setattr(series, "register", shortened(series.register))
+    pair_of = phantom.demo_pair
+    monkeypatch.setattr(phantom, "demo_pair", lambda **_: pair_of(shape=(16, 18, 16), spacing_mm=12.0))
 
 
 # what is shown as code
@@ -105,6 +108,12 @@ def test_python_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in set(re.findall(r'"([\w/]+\.nii\.gz)"', block.text)):
         make(name)
     exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
+
+
+def test_notebooks_are_kept_without_what_a_run_leaves() -> None:
+    cells = [cell for page in PAGES if page.suffix == ".ipynb" for cell in documentation.cells_of(page, "code")]
+    assert [cell["source"] for cell in cells if cell["outputs"] or cell["execution_count"] is not None] == []
+    assert len(cells) > 5
 
 
 def test_python_names_what_there_is() -> None:

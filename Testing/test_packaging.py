@@ -188,7 +188,15 @@ def test_what_the_library_imports_is_what_it_declares() -> None:
             re.MULTILINE,
         )
     }
-    extras = {"argcomplete", "distributed", "itk", "matplotlib", "safetensors", "tomli"}
+    extras = {
+        "argcomplete",
+        "distributed",
+        "itk",
+        "matplotlib",
+        "safetensors",
+        "tomli",
+        "tomllib",
+    }  # tomllib is Python's own from 3.11 on
     host = {"slicer", "vtk", "qt", "sampledata"}
     foreign = imported - {name.lower() for name in sys.stdlib_module_names} - {"registrationnetlib"} - extras - host
     assert {"pillow" if name == "pil" else name for name in foreign} == declared

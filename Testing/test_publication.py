@@ -172,7 +172,7 @@ def test_one_edit_changes_every_address_and_name(name: str) -> None:
 
 def text_files() -> Iterator[Path]:
     candidates = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")] + list(ROOT.iterdir())
-    endings = {".cff", ".html", ".json", ".md", ".py", ".toml", ".txt", ".ui", ".yaml", ".yml"}
+    endings = {".cff", ".html", ".ipynb", ".json", ".md", ".py", ".toml", ".txt", ".ui", ".yaml", ".yml"}
     return (path for path in candidates if path.is_file() and path.suffix in endings)
 
 

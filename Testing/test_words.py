@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ENDINGS = {".py", ".md", ".toml", ".json", ".yml", ".html", ".ui", ".txt", ".svg"}
+ENDINGS = {".py", ".md", ".toml", ".json", ".yml", ".html", ".ui", ".txt", ".svg", ".ipynb"}
 FOLDERS = ("RegistrationNet", "RegistrationNetLib", "Resources", "Testing", "docs")
 # Each with what it used to stand for: package, layer, conversion, pipeline, thread, process, objective, messages.
 METAPHORS = re.compile(

@@ -24,8 +24,9 @@ project = "RegistrationNet"
 author = AUTHORS
 version = release = __version__
 language = "en"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-source_suffix = {".md": "markdown"}
+# myst_nb is myst_parser, and runs notebooks besides.
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 # A name in single quotes of this kind is code in our docstrings, as in Markdown.
 default_role = "code"
 
@@ -37,6 +38,13 @@ html_show_copyright = False
 
 # As many levels of headings can be linked to as the pages have.
 myst_heading_anchors = 4
+
+# Notebooks are kept without outputs, and run whenever the site is built; a cell that fails is a warning, which ends `make docs`.
+nb_execution_mode = "force"
+nb_execution_show_tb = True
+nb_execution_in_temp = True
+nb_execution_timeout = 300
+nb_merge_streams = True
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True

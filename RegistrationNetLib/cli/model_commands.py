@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..models.catalogue import Card, card_named, cards, models_folder, own_card_path
-from ..models.weights import megabytes, remove, remove_unreadable, total_size, weights_state
+from ..models.weights import checksum_in_words, megabytes, remove, remove_unreadable, total_size, weights_state
 from .console import table, wants_json
 from .interruption import Interruption
 
@@ -28,11 +28,13 @@ def run_models_list(options: Namespace, interruption: Interruption) -> int:
 def run_models_show(options: Namespace, interruption: Interruption) -> int:
     """Print the card of a model."""
     interruption.check()
-    content = _card_and_state(card_named(options.name))
+    card = card_named(options.name)
+    content = _card_and_state(card)
     if wants_json(options):
         print(json.dumps(content, indent=2))
     else:
-        print(table([(key, _in_one_line(value)) for key, value in content.items()], indent=""))
+        told = [("checksum", words)] if (words := checksum_in_words(card)) else []
+        print(table([(key, _in_one_line(value)) for key, value in content.items()] + told, indent=""))
     return 0
 
 

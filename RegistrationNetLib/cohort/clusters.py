@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,8 @@ from ..version import __version__
 
 EXTRA = "Install it with: pip install 'registrationnet[cohort]'"
 CONNECT_SECONDS = 20
+# Dask's answers that do not come in time; before Python 3.11 the second is another class.
+TIMEOUTS = (TimeoutError, asyncio.TimeoutError)
 # How often a process may die over a pair before the pair counts as failed.
 MOST_DEATHS = 3
 # The systems that dask-jobqueue knows, with the names of its classes.
@@ -123,7 +126,7 @@ def _local(distributed: Any, processes: int, pairs: int) -> Iterator[Any]:
                 n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address="127.0.0.1:0",
                 host="127.0.0.1", silence_logs=logging.CRITICAL,
             )  # fmt: skip
-        except (OSError, RuntimeError, TimeoutError) as error:
+        except (OSError, RuntimeError, *TIMEOUTS) as error:
             raise ResourceError(
                 f"The {count} processes of the cohort could not be started ({error}). Try fewer by --processes."
             ) from error
@@ -157,7 +160,7 @@ def _queued(place: Place) -> Iterator[Any]:
 def _connected(distributed: Any, address: Any) -> Iterator[Any]:
     try:
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+    except (OSError, ValueError, *TIMEOUTS) as error:
         raise InputError(
             f"No Dask scheduler answers at {address} ({error}); one must run there. Start it (dask scheduler), or correct the address."
         ) from error

@@ -16,7 +16,7 @@ from ..errors import Cancelled, InputError, OutputError, ResourceError
 from ..io.native_paths import printable
 from ..io.outputs import check_folder_name
 from ..progress import Progress, ProgressCallback, silent
-from .clusters import Place, client_of
+from .clusters import TIMEOUTS, Place, client_of
 from .estimate import voxels_of
 from .overview import write_overview
 from .pair import CohortPair
@@ -217,7 +217,7 @@ def _ended(client: Any, running: Iterable[Any]) -> set[Any]:
 
     try:
         return _asked(client, some)
-    except TimeoutError:
+    except TIMEOUTS:
         _asked(client, client.nthreads)
         return set()
 
@@ -235,7 +235,7 @@ def _asked(client: Any, question: Callable[[], Any]) -> Any:
             return question()
         lost: BaseException | None = None
     except (CancelledError, ConnectionError, OSError) as error:
-        if isinstance(error, TimeoutError):
+        if isinstance(error, TIMEOUTS):
             raise
         lost = error
     raise ResourceError(

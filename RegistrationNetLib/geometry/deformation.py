@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..devices import without_mps
 from ..memory import full_precision
 from .trilinear import WORTH_LAYERS, WORTH_LAYERS_ROUNDED, SampledByLayers, pulled_back, with_slopes
 
@@ -110,10 +111,12 @@ def _sampled_on_lattice(image: Tensor, points: Tensor, outside: Outside, nearest
         values = values[:, :, : values.shape[2] - padding]
     else:
         values = _grid_sample(image, lattice, outside, nearest)
-    return values.reshape(batch, image.shape[1], *out)
+    return values.reshape(batch, image.shape[1], *out).to(points.device)
 
 
 def _grid_sample(image: Tensor, lattice: Tensor, outside: Outside, nearest: bool) -> Tensor:
+    if nearest:  # which Apple's GPU does not do in three dimensions
+        image, lattice = without_mps(image), without_mps(lattice)
     mode = "nearest" if nearest else "bilinear"
     return F.grid_sample(image, lattice, mode=mode, padding_mode=outside, align_corners=True)
 

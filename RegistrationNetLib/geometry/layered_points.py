@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..devices import in_double, without_mps
 from .deformation import Outside, jacobian_determinant, sample, sample_pulled_back
 from .separable import apply_along_axes
 
@@ -236,14 +237,14 @@ class _AddedUpInBoxes(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rest: Tensor, moved: LayeredPoints, work: AddedUp) -> Tensor:
         wanted = bool(ctx.needs_input_grad[0])
-        total, gradient = rest.new_zeros((), dtype=torch.float64), torch.zeros_like(rest) if wanted else None
+        total, gradient = in_double(rest.new_zeros(())), torch.zeros_like(rest) if wanted else None
         for number, box in enumerate(work.boxes):
             value, by_points = work.of(moved.points(rest, box), number, wanted=wanted)
-            total += value
+            total += without_mps(value)
             if gradient is not None and by_points is not None:
                 moved.added.add_pulled_back(by_points, box, gradient)
         ctx.save_for_backward(gradient)
-        return total.to(rest.dtype)
+        return total.to(rest)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -258,15 +259,15 @@ class _AddedUpOverPoints(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, points: Tensor, work: AddedUp) -> Tensor:
         wanted = bool(ctx.needs_input_grad[0])
-        total, gradient = points.new_zeros((), dtype=torch.float64), torch.zeros_like(points) if wanted else None
+        total, gradient = in_double(points.new_zeros(())), torch.zeros_like(points) if wanted else None
         for number, box in enumerate(work.boxes):
             every = (slice(None), slice(None), *box)
             value, by_points = work.of(points[every], number, wanted=wanted)
-            total += value
+            total += without_mps(value)
             if gradient is not None and by_points is not None:
                 gradient[every] += by_points
         ctx.save_for_backward(gradient)
-        return total.to(points.dtype)
+        return total.to(points)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

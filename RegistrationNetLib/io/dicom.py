@@ -113,9 +113,9 @@ def _volume(headers: Sequence[Header], source: Path, warn: Warn, among: Sequence
 
 def _tell_what_it_is(image: sitk.Image, header: Header) -> None:
     """What the header says of the modality and of the times of MR goes with the image, by the numbers of its tags."""
-    image.SetMetaData(MODALITY_TAG, header.modality)
+    image.SetMetaData(MODALITY_TAG, printable(header.modality))
     for name, text in header.times.items():
-        image.SetMetaData(TAGS[name], text)
+        image.SetMetaData(TAGS[name], printable(text))
 
 
 def _refuse_mosaics(headers: Sequence[Header], source: Path) -> None:
@@ -170,6 +170,11 @@ def _rescaled(values: NDArray[Any], header: Header) -> NDArray[Any]:
 
 
 def _read(header: Header) -> sitk.Image:
+    if header.missing_bytes:  # GDCM would make zeros of them
+        raise InputError(
+            f"{printable(header.file)} is cut short; a DICOM file holds all the voxels that its header tells of. {header.missing_bytes} bytes "
+            "are missing. Copy or export the file again."
+        )
     try:
         with native_path(header.file) as name:
             return sitk.ReadImage(name, imageIO="GDCMImageIO")
@@ -210,4 +215,4 @@ def _with_padding_value(values: NDArray[Any]) -> tuple[NDArray[Any], float]:
     outside = low - max(1.0, high - low)
     if np.issubdtype(values.dtype, np.integer):
         values = values.astype(np.promote_types(values.dtype, np.min_scalar_type(int(outside))), copy=False)
-    return values, outside
+    return values, float(values.dtype.type(outside))

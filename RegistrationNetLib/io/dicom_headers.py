@@ -56,7 +56,6 @@ KINDS: Mapping[str, str] = {
     "FrameReferenceDateTime": "moments in time",
     "SeriesInstanceUID": "series",
 }
-# How a frame of a nuclear-medicine file is told by vectors, with one number for each frame.
 # Where files with functional groups keep what `mr_weighting` asks for: the sequence, and the name in it.
 IN_GROUPS = {
     "RepetitionTime": ("MRTimingAndRelatedParametersSequence", "RepetitionTime"),
@@ -64,6 +63,9 @@ IN_GROUPS = {
     "InversionTime": ("MRModifierSequence", "InversionTimes"),
 }
 SCANNING = {"SPIN": "SE", "GRADIENT": "GR"}
+# Transfer syntaxes whose voxels are not compressed, and how many bytes stand between the header and these; "" where none is told.
+UNCOMPRESSED = {"": 8, "1.2.840.10008.1.2": 8, "1.2.840.10008.1.2.1": 12, "1.2.840.10008.1.2.2": 12}
+# How a frame of a nuclear-medicine file is told by vectors, with one number for each frame.
 VECTORS = tuple(name for name in KINDS if name.endswith("Vector"))
 
 
@@ -95,13 +97,18 @@ class Slice:
 
 @dataclass(frozen=True)
 class Header:
-    """What is needed of a DICOM file: its slices, and what it is; `times` are the tags by which MR images are told apart, as text."""
+    """What is needed of a DICOM file: its slices, and what it is.
+
+    `times` are the tags by which MR images are told apart, as text; `missing_bytes` is by how much the file is too short for its voxels,
+    where these are not compressed.
+    """
 
     file: Path
     modality: str
     syntax: str
     bits: int
     is_dose: bool
+    missing_bytes: int
     slices: tuple[Slice, ...]
     times: Mapping[str, str] = field(default_factory=dict)
 
@@ -126,8 +133,10 @@ def read_header(path: Path) -> Header | None:
         # pydicom warns of each value that is not by the book; what matters here is checked below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-            return _header(path, dataset) if "Rows" in dataset and "Columns" in dataset else None
+            with path.open("rb") as file:
+                dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+                left_bytes = path.stat().st_size - file.tell()
+            return _header(path, dataset, left_bytes) if "Rows" in dataset and "Columns" in dataset else None
     except InputError:
         raise
     except OSError as error:
@@ -141,17 +150,25 @@ def read_header(path: Path) -> Header | None:
         ) from error
 
 
-def _header(path: Path, dataset: Dataset) -> Header:
+def _header(path: Path, dataset: Dataset, left_bytes: int) -> Header:
     meta = getattr(dataset, "file_meta", None)
+    syntax = str(meta.get("TransferSyntaxUID", "")) if meta is not None else ""
     return Header(
         file=path,
         modality=str(dataset.get("Modality", "")),
-        syntax=str(meta.get("TransferSyntaxUID", "")) if meta is not None else "",
+        syntax=syntax,
+        missing_bytes=max(0, _voxel_bytes(dataset) + UNCOMPRESSED[syntax] - left_bytes) if syntax in UNCOMPRESSED else 0,
         is_dose="DoseGridScaling" in dataset,
         bits=int(dataset.get("BitsAllocated") or 16),
         slices=tuple(_slices(path, dataset)),
         times={name: text for name in TAGS if (text := _time(dataset, name))},
     )
+
+
+def _voxel_bytes(dataset: Dataset) -> int:
+    samples = 2 if "422" in str(dataset.get("PhotometricInterpretation", "")) else int(dataset.get("SamplesPerPixel") or 1)
+    voxels = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames") or 1)
+    return math.ceil(voxels * samples * int(dataset.get("BitsAllocated") or 16) / 8)
 
 
 def _time(dataset: Dataset, name: str) -> str:

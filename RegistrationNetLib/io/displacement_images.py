@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
@@ -19,7 +18,7 @@ def displacement_transform(path: Path, image: sitk.Image) -> sitk.Transform:
     """An image of displacements, read from `path`, as points of fixed → points of moving.
 
     Raises:
-        InputError: its voxels hold no displacements, some are not finite, or they lead from moving to fixed.
+        InputError: its voxels hold no displacements, or they lead from moving to fixed.
     """
     dim, count = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
     if dim not in (2, 3) or count != dim:
@@ -27,17 +26,13 @@ def displacement_transform(path: Path, image: sitk.Image) -> sitk.Transform:
             f"{printable(path)} is no image of displacements; that has as many numbers in each voxel as dimensions, two or three. Got {count} in "
             f"{dim} dimensions. If FNIRT wrote it, say --transform-format fsl."
         )
-    if image.HasMetaDataKey(SLICER_KEY) and image.GetMetaData(SLICER_KEY).strip() != RESAMPLING:
+    kind = printable(image.GetMetaData(SLICER_KEY)).strip() if image.HasMetaDataKey(SLICER_KEY) else RESAMPLING
+    if kind != RESAMPLING:
         raise InputError(
-            f"{printable(path)} holds displacements for {image.GetMetaData(SLICER_KEY).strip()}, from moving to fixed; those from fixed to moving are "
+            f"{printable(path)} holds displacements for {kind}, from moving to fixed; those from fixed to moving are "
             f"needed ({RESAMPLING}). Invert the transform in Slicer, and save it again."
         )
-    field = sitk.Cast(image, sitk.sitkVectorFloat64)
-    if not np.isfinite(sitk.GetArrayViewFromImage(field)).all():
-        raise InputError(
-            f"{printable(path)} holds displacements that are not finite; all must be. Some are NaN or infinite. Write it again."
-        )
-    return sitk.DisplacementFieldTransform(field)
+    return sitk.DisplacementFieldTransform(sitk.Cast(image, sitk.sitkVectorFloat64))
 
 
 def write_displacements(transform: sitk.Transform, like: sitk.Image, path: Path) -> None:

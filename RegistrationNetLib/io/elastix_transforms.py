@@ -15,6 +15,7 @@ import SimpleITK as sitk
 
 from ..errors import InputError
 from .native_paths import printable
+from .transform_checks import LARGEST, are_sound
 
 Parameters = Mapping[str, list[str]]
 # By the name of elastix and the dimension: how to make the transform whose parameters these are.
@@ -66,8 +67,8 @@ def _read(path: Path) -> Parameters:
             "beside that one."
         )
     text = path.read_text("utf-8", errors="replace")
-    lines = re.findall(r"^\s*\((\w+)((?:\s+(?:\"[^\"]*\"|[^\s\"()]+))*)\s*\)", text, re.MULTILINE)
-    return {name: [word.strip('"') for word in re.findall(r'"[^"]*"|[^\s"]+', words)] for name, words in lines}
+    lines = re.findall(r"^\s*\((\w+)((?:\s+(?:\"[^\"\n]*\"|[^\s\"()]+))*)\s*\)", text, re.MULTILINE)
+    return {name: [word.strip('"') for word in re.findall(r'"[^"\n]*"|[^\s"]+', words)] for name, words in lines}
 
 
 def _initial(path: Path, parameters: Parameters) -> Path:
@@ -109,6 +110,8 @@ def _one(path: Path, parameters: Parameters) -> sitk.Transform:
 def _spline(path: Path, parameters: Parameters, dim: int) -> sitk.Transform:
     """Coefficients of B-splines on a lattice, whose direction is written axis by axis."""
     size = [int(one) for one in _numbers(path, parameters, "GridSize", dim)]
+    if min(size) < 1:
+        raise InputError(f"GridSize of {printable(path)} must be whole numbers from 1 on; got {size}. Copy or write it again.")
     spacing, origin, first = (
         np.array(_numbers(path, parameters, name, dim)) for name in ("GridSpacing", "GridOrigin", "GridIndex")
     )
@@ -140,8 +143,8 @@ def _numbers(path: Path, parameters: Parameters, name: str, count: int) -> list[
         numbers = [float(word) for word in words]
     except ValueError:
         numbers = []
-    if len(numbers) != count or not np.isfinite(numbers).all():
+    if len(numbers) != count or not are_sound(numbers):
         raise InputError(
-            f"{name} of {printable(path)} must be {count} finite numbers; got {len(words)} words. It may be cut short. Copy or write it again."
+            f"{name} of {printable(path)} must be {count} finite numbers, none beyond {LARGEST:g}; got {len(words)} words. It may be cut short. Copy or write it again."
         )
     return numbers

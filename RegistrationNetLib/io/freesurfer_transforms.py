@@ -16,8 +16,10 @@ from ..errors import InputError
 from .lattices import Array, affine_of
 from .matrix_files import RAS_FROM_LPS
 from .native_paths import printable
+from .transform_checks import are_sound
 
 VOXELS, SCANNER = 0, 1
+SMALLEST_DETERMINANT = 1e-12
 
 
 def is_lta(text: str) -> bool:
@@ -41,8 +43,8 @@ def lta_transform(path: Path) -> sitk.Transform:
     matrix = _matrix(path, text)
     if kind == VOXELS:
         matrix = _ras_from_index(path, text, "dst") @ matrix @ np.linalg.inv(_ras_from_index(path, text, "src"))
-    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
-        raise _damaged(path, "its matrix cannot be inverted")
+    if not np.allclose(matrix[3], [0, 0, 0, 1]) or abs(np.linalg.det(matrix)) < SMALLEST_DETERMINANT:
+        raise _damaged(path, "its matrix cannot be inverted, or is not affine")
     return affine_of(RAS_FROM_LPS @ np.linalg.inv(matrix) @ RAS_FROM_LPS)
 
 
@@ -63,7 +65,7 @@ def _integer(path: Path, text: str, name: str) -> int:
 def _matrix(path: Path, text: str) -> Array:
     found = re.search(r"^1 4 4\s*\n((?:.*\n){4})", text, re.MULTILINE)
     try:
-        return np.array([float(word) for word in found[1].split()]).reshape(4, 4)  # type: ignore[index]
+        return _numbers(found[1], 16).reshape(4, 4)  # type: ignore[index]
     except (TypeError, ValueError):
         raise _damaged(path, "its matrix is not whole") from None
 
@@ -75,8 +77,8 @@ def _ras_from_index(path: Path, text: str, side: str) -> Array:
     try:
         if lines["valid"].split()[0] != "1":
             raise _damaged(path, f"the geometry of {side} is not valid")
-        size, spacing, centre = (_three(lines[name]) for name in ("volume", "voxelsize", "cras"))
-        axes = np.stack([_three(lines[name]) for name in ("xras", "yras", "zras")], axis=1)
+        size, spacing, centre = (_numbers(lines[name], 3) for name in ("volume", "voxelsize", "cras"))
+        axes = np.stack([_numbers(lines[name], 3) for name in ("xras", "yras", "zras")], axis=1)
     except (KeyError, IndexError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -84,11 +86,13 @@ def _ras_from_index(path: Path, text: str, side: str) -> Array:
     matrix = np.eye(4)
     matrix[:3, :3] = axes * spacing
     matrix[:3, 3] = centre - matrix[:3, :3] @ (size / 2)
+    if abs(np.linalg.det(matrix)) < SMALLEST_DETERMINANT:
+        raise _damaged(path, f"the axes of {side} do not span space")
     return matrix
 
 
-def _three(words: str) -> Array:
+def _numbers(words: str, count: int) -> Array:
     numbers = np.array([float(word) for word in words.split()])
-    if numbers.shape != (3,):
-        raise ValueError(f"three numbers are needed, got {words}")
+    if numbers.shape != (count,) or not are_sound(numbers):
+        raise ValueError(f"{count} numbers are needed, got {words}")
     return numbers

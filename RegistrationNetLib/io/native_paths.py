@@ -20,7 +20,7 @@ def is_plain(path: Path) -> bool:
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """A path as text that every file and terminal takes; bytes that are no text become question marks."""
+    """A path, or what a file says, as text that every file and terminal takes; bytes that are no text become question marks."""
     return os.fspath(path).encode("utf-8", "replace").decode("utf-8")
 
 

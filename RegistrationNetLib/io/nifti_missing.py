@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from .native_paths import printable
+
 FLOAT32, FLOAT64 = "16", "64"
 
 
@@ -37,7 +39,7 @@ def with_missing(path: Path, data: Path, image: sitk.Image) -> sitk.Image:
     restored = sitk.GetImageFromArray(array, isVector=parts > 1)
     restored.CopyInformation(image)
     for key in image.GetMetaDataKeys():
-        restored.SetMetaData(key, image.GetMetaData(key))
+        restored.SetMetaData(printable(key), printable(image.GetMetaData(key)))
     return restored
 
 

@@ -40,21 +40,16 @@ def niftyreg_transform(path: Path, image: sitk.Image) -> sitk.Transform:
     Raises:
         InputError: it is of another kind (velocities), or not three-dimensional.
     """
-    kind = round(float(image.GetMetaData("intent_p1"))) if image.HasMetaDataKey("intent_p1") else -1
+    kind = float(image.GetMetaData("intent_p1")) if image.HasMetaDataKey("intent_p1") else -1.0
     if kind not in (POSITIONS, DISPLACEMENTS, SPLINE) or image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
         raise InputError(
-            f"{printable(path)} is a transform of NiftyReg of the kind {kind} in {image.GetDimension()} dimensions; read are positions (0), "
+            f"{printable(path)} is a transform of NiftyReg of the kind {kind:g} in {image.GetDimension()} dimensions; read are positions (0), "
             "displacements (1) and control points of cubic splines (2) in three. Make one by reg_transform -ref FIXED -def IN OUT."
         )
     vectors = sitk.GetArrayFromImage(image).astype(np.float64) * [-1.0, -1.0, 1.0]
     if kind != DISPLACEMENTS:
         # Cubic B-splines reproduce what is linear, so that control points are positions plus coefficients of displacements.
         vectors = vectors - applied(lps_from_index(image), indices(image.GetSize()))
-    if not np.isfinite(vectors).all():
-        raise InputError(
-            f"{printable(path)} holds values that are not finite; a transform needs a place for every point. {int((~np.isfinite(vectors)).sum())} "
-            "of them are not. Write it again."
-        )
     field = vectors_on(image, vectors)
     if kind == SPLINE:
         return sitk.BSplineTransform([sitk.VectorIndexSelectionCast(field, axis) for axis in range(3)], 3)

@@ -22,6 +22,7 @@ from .native_messages import NATIVE_ERRORS, native_messages_dropped, native_reas
 from .native_paths import native_path, printable
 from .niftyreg_transforms import is_niftyreg, niftyreg_matrix, niftyreg_transform
 from .outputs import IMAGE_SUFFIXES, check_file_name, staged, write_transform
+from .transform_checks import check_transform, check_transform_image
 from .warning import Warn, python_warning
 
 ITK_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt")
@@ -70,8 +71,11 @@ def read_transform(
         raise InputError(f"There is no transform file {name}. Check the path.")
     try:
         if path.name.lower().endswith(IMAGE_SUFFIXES):
-            return _from_image(path, form, between, warn)
-        return _from_text(path, form, between, warn)
+            transform = _from_image(path, form, between, warn)
+        else:
+            transform = _from_text(path, form, between, warn)
+        check_transform(path, transform)
+        return transform
     except OSError as error:
         raise InputError(f"{name} cannot be opened ({error.strerror}). Check the path and who may read it.") from error
     except NATIVE_ERRORS as error:
@@ -82,6 +86,7 @@ def read_transform(
 
 def _from_image(path: Path, form: str, between: Between, warn: Warn) -> sitk.Transform:
     image = read_image(path, warn)
+    check_transform_image(path, image)
     if form == "fsl" or (form == "auto" and is_fnirt(image)):
         return fnirt_transform(path, image, partial(_needed, path, between.moving, "moving", warn))
     if form == "niftyreg" or (form == "auto" and is_niftyreg(image)):

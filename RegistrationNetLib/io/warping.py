@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..geometry.deformation import sample
 from ..geometry.space import grid_of, slab_of, slabs
 from ..geometry.transform_slabs import WorldMap
+from .native_paths import printable
 
 # Voxels that are warped at a time: thick slabs, as what a tilted one needs of the image is converted for each of them.
 SLAB_VOXELS = 2**22
@@ -85,7 +86,7 @@ def kept_metadata(image: sitk.Image, warped: sitk.Image) -> dict[str, str]:
     Of NIfTI and DICOM nothing is kept: their headers speak of the old grid.
     """
     kept = {
-        key: image.GetMetaData(key)
+        printable(key): printable(image.GetMetaData(key))
         for key in image.GetMetaDataKeys()
         if not key.startswith(_OF_READERS) and "|" not in key and not image.HasMetaDataKey("nifti_type")
     }

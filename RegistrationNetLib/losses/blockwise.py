@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..devices import without_mps
 from ..geometry.deformation import Outside, sample, sample_with_slopes
 from ..geometry.layered_points import Box
 from .measure import Comparison, Measure
@@ -89,7 +90,7 @@ def blockwise(measure: Measure, fixed: Tensor, mask: Tensor | None) -> Blockwise
         own = torch.zeros_like(_part(counted, box))
         inner = tuple(slice(part.start - wide.start, part.stop - wide.start) for part, wide in zip(core, box, strict=True))
         _part(own, inner).copy_(_part(counted, core))
-        weights.append(float(measure.places(own).sum(dtype=torch.float64)))
+        weights.append(float(without_mps(measure.places(own)).sum(dtype=torch.float64)))
         blocks.append((box, measure.against(_part(fixed, box), own)))
     total = sum(weights)
     return BlockwiseComparison(

@@ -28,6 +28,8 @@ NEPHI_PARTS = {"encoder", "phi", "phi_inv", "epochs"}
 LEGACY = ("identity_map", "spacing")
 NAMED = 3
 _SAVE_STATE = "Save the network's state dict alone."
+# How torch says what a file asks for, since version 2.4 and before.
+_PROGRAM = re.compile(r"(?:GLOBAL|Unsupported class) (\S+)")
 _OUTER = re.compile(r"^(module\.)?(regis_net\.)?(module\.)?")
 
 
@@ -172,7 +174,7 @@ def _what_it_is(start: bytes, error: Exception) -> str:
         return "it is empty"
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "it is a web page, which some servers and networks send in place of a file"
-    if isinstance(error, pickle.UnpicklingError) and (asked := re.search(r"GLOBAL (\S+)", str(error))):
+    if isinstance(error, pickle.UnpicklingError) and (asked := _PROGRAM.search(str(error))):
         return f"it holds more than tensors and asks for the program {asked[1]}, which was not run"
     return "it is cut off, damaged, or of another format"
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..devices import without_mps
 from ..errors import InputError
 from ..geometry.deformation import Affine, derivatives, identity_points, sample, vector_length
 from .composition import BothWays
@@ -58,7 +59,7 @@ def squaring_error_vox(flow: Flow) -> float:
 def _check_affine(affine: Affine) -> None:
     linear = affine.matrix[..., :-1]
     if torch.isfinite(affine.matrix).all():
-        stretches = torch.linalg.svdvals(linear)
+        stretches = torch.linalg.svdvals(without_mps(linear)).to(linear)
         lowest, highest = float(stretches.min()), float(stretches.max())
         if lowest >= 1 / LARGEST_STRETCH and highest <= LARGEST_STRETCH:
             return

@@ -82,6 +82,17 @@ def weights_state(card: Card) -> WeightsState:
     return WeightsState("ready", path, path.stat().st_size, _expected(card))
 
 
+def checksum_in_words(card: Card) -> str:
+    """The SHA-256 checksum that the weights of `card` must have, and who says so; "" for a model without weights."""
+    if card.weights is None:
+        return ""
+    if published := card.weights["sha256"]:
+        return f"{published}, as published"
+    if first := _expected(card):
+        return f"{first}, as the file had that came first; none is published"
+    return "none is published; the first file is taken on faith, and from then on its checksum is asked for. If you know it, give --sha256"
+
+
 def listed_models() -> list[dict[str, Any]]:
     """Every model card as its JSON file holds it, and the "state" of its weights: `WeightsState` as a dict."""
     return [{**card.as_dict(), "state": weights_state(card).as_dict()} for card in cards().values()]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..choices import ALIGNMENT_STAGES as STAGES
-from ..devices import threads_for
+from ..devices import in_double, threads_for, without_mps
 from ..errors import GeometryError, InputError
 from ..geometry.space import Array
 from ..losses.measure import Measure
@@ -117,9 +117,9 @@ def is_exchanged(fixed: Prepared, moving: Prepared) -> bool:
 
 def _rank(image: Prepared) -> tuple[float, ...]:
     """A number of an image that neither the order of its axes nor the place of the other image changes."""
-    sums = torch.zeros(2, dtype=torch.float64, device=image.values.device)
+    sums = in_double(image.values.new_zeros(2))
     for part in image.values.flatten().split(VALUES_AT_A_TIME):
-        values = part.double()
+        values = in_double(part)
         sums += torch.stack([values.sum(), values.square().sum()])
     count = image.values.numel()
     return (float(count), *(round(one / count, 9) for one in sums.tolist()))
@@ -161,6 +161,7 @@ def centre_of_mass_mm(prepared: Prepared) -> Array:
             "Check the mask, or leave out the stage centre."
         )
     axes = range(weight.dim())
+    weight = without_mps(weight)
     lines = [weight.sum(dim=[other for other in axes if other != axis], dtype=torch.float64).cpu() for axis in axes]
     unit = [float(torch.linspace(0, 1, len(line), dtype=torch.float64) @ line / line.sum()) for line in lines]
     return (prepared.grid.world_from_unit @ np.append(unit, 1.0))[:-1]

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..devices import in_double
 from ..errors import GeometryError
 from ..geometry.deformation import DisplacementField, identity_points, invert
 from ..geometry.field_pair import FieldPair
@@ -141,5 +142,5 @@ def of_objects(
     both = objects & counted
     if not bool(both.any()):
         return sides, 1.0
-    share = float(both.double().sum() / counted.double().sum())
+    share = float(in_double(both).sum() / in_double(counted).sum())
     return (replace(sides[0], mask=both), replace(sides[1], mask=both)), share

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..devices import in_double
 from ..io.order_statistics import order_statistics
 
 # Padding is one exact value at an end of the range, in so many of the voxels, and this many times farther from every other
@@ -54,7 +55,7 @@ def foreground_of(values: Tensor, counted: Tensor | None = None) -> Tensor:
         return everywhere
     counts = torch.histc(border, BORDER_BINS, 0.0, 1.0)
     air = (float(counts.argmax()) + 0.5) / BORDER_BINS
-    if float(((border - air).abs() < AIR_WITHIN).double().mean()) < AIR_SHARE_OF_BORDER:
+    if float(in_double((border - air).abs() < AIR_WITHIN).mean()) < AIR_SHARE_OF_BORDER:
         return everywhere
     found = ((values - air).abs() >= AIR_WITHIN) & everywhere
     return found if bool(found.any()) else everywhere

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..devices import in_double
 from ..errors import InputError
 from ..geometry.separable import apply_along_axes, on, resize_matrix
 from ..geometry.space import Grid, axes_towards, grid_of, is_inside, lies_inside, values_at, values_on
@@ -225,7 +226,7 @@ def on_lattice(image: Prepared, shape: Sequence[int], *, mirror_axis: int | None
 def _interpolated(image: Prepared, shape: tuple[int, ...]) -> Prepared:
     matrices = on([resize_matrix(new, old, smooth=False) for new, old in zip(shape, image.grid.shape, strict=True)], image.values)
     mask, labels = (
-        None if one is None else F.interpolate(one.double(), shape, mode="nearest").to(one.dtype)
+        None if one is None else F.interpolate(in_double(one), shape, mode="nearest").to(one)
         for one in (image.mask, image.labels)
     )
     return Prepared(apply_along_axes(image.values, matrices), image.grid.resized(shape), mask, labels)

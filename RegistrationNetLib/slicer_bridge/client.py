@@ -170,13 +170,15 @@ class Client:
         """Ask for the model cards and the state of their weights."""
         return self._submitted(Job(self, {"do": "models"}))
 
-    def download(self, model: str, watch: Callable[[Job], None] = lambda _: None) -> Job:
-        """Start the download of a model's weights."""
-        return self._submitted(Job(self, {"do": "download", "model": model}, watch=watch))
+    def download(self, model: str, watch: Callable[[Job], None] = lambda _: None, *, sha256: str | None = None) -> Job:
+        """Start the download of a model's weights, which must have the checksum `sha256` where one is given."""
+        return self._submitted(Job(self, {"do": "download", "model": model, "sha256": sha256}, watch=watch))
 
-    def import_weights(self, model: str, file: str, watch: Callable[[Job], None] = lambda _: None) -> Job:
-        """Start to take a file as a model's weights."""
-        return self._submitted(Job(self, {"do": "import", "model": model, "file": file}, watch=watch))
+    def import_weights(
+        self, model: str, file: str, watch: Callable[[Job], None] = lambda _: None, *, sha256: str | None = None
+    ) -> Job:
+        """Start to take a file as a model's weights; it must have the checksum `sha256` where one is given."""
+        return self._submitted(Job(self, {"do": "import", "model": model, "file": file, "sha256": sha256}, watch=watch))
 
     @property
     def unfinished(self) -> Sequence[Job]:

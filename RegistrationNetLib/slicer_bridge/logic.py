@@ -330,15 +330,17 @@ class RegistrationLogic:
         found: list[dict[str, Any]] = self.client.devices().wait(meanwhile=slicer.app.processEvents)
         return found
 
-    def startDownload(self, model: str, onChanged: Callable[[Job], None] = lambda _: None) -> Job:
-        """Start to download the weights of a model; the job has progress, cancel() and error."""
-        job = self.client.download(model, onChanged)
+    def startDownload(self, model: str, onChanged: Callable[[Job], None] = lambda _: None, *, sha256: str | None = None) -> Job:
+        """Start to download the weights of a model, only with the checksum where one is given; the job has progress, cancel() and error."""
+        job = self.client.download(model, onChanged, sha256=sha256)
         self._timer.start()
         return job
 
-    def startImport(self, model: str, file: str, onChanged: Callable[[Job], None] = lambda _: None) -> Job:
-        """Start to take a file as the weights of a model."""
-        job = self.client.import_weights(model, file, onChanged)
+    def startImport(
+        self, model: str, file: str, onChanged: Callable[[Job], None] = lambda _: None, *, sha256: str | None = None
+    ) -> Job:
+        """Start to take a file as the weights of a model, only with the checksum where one is given."""
+        job = self.client.import_weights(model, file, onChanged, sha256=sha256)
         self._timer.start()
         return job
 

@@ -123,6 +123,16 @@ class ModelPanel:
         weights = self.card["weights"]
         return [] if weights is None else [_("Licence of the weights: {licence}").format(licence=weights["licence"])]
 
+    def _checksum(self) -> list[str]:
+        """What is known of the file before it comes, and after."""
+        weights, known = self.card["weights"], self.card["state"]["sha256"]
+        if weights is None:
+            return []
+        if known is None:
+            return [_("No checksum is published: the first file is taken on faith, and every later one must be the same.")]
+        whose = _("as published") if weights["sha256"] else _("as the file had that came first")
+        return [_("SHA-256 of the weights: {sum}, {whose}").format(sum=known, whose=whose)]
+
     def _show_more(self, is_shown: bool) -> None:
         self._ui.modelLabel.setVisible(is_shown)
         if is_shown:
@@ -135,7 +145,7 @@ class ModelPanel:
         lines = [self._weights_text(kind, size, is_published=is_published)]
         # Before they are fetched, everybody sees under which licence they come.
         ui.weightsLabel.setText("\n".join(lines + (self._licence() if kind in ("missing", "damaged") else [])))
-        ui.weightsLabel.setToolTip("\n".join(self._licence()))
+        ui.weightsLabel.setToolTip("\n".join([*self._licence(), *self._checksum()]))
         ui.weightsProgressBar.setVisible(is_busy)
         ui.modelCombo.setEnabled(not is_busy)
         ui.downloadButton.setVisible(is_busy or (is_published and kind in ("missing", "damaged")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import platform
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
@@ -105,14 +106,16 @@ def models(request: Message, progress: ProgressCallback) -> list[dict[str, Any]]
 def downloaded(request: Message, progress: ProgressCallback) -> dict[str, Any]:
     """Download the weights of the model that `request` names, and tell the state they are in then."""
     card = card_named(str(request.get("model")))
-    download(card, partial(check, card=card, network_of=untrained_network), progress=progress)
+    wanted = _checksum(request.get("sha256"))
+    download(card, partial(check, card=card, network_of=untrained_network), sha256=wanted, progress=progress)
     return {"name": card.name, "state": weights_state(card).as_dict()}
 
 
 def imported(request: Message, progress: ProgressCallback) -> dict[str, Any]:  # noqa: ARG001, one form for every service
     """Take the `file` that `request` names as the weights of its `model`, and tell the state they are in then."""
     card = card_named(str(request.get("model")))
-    import_file(card, _path(request.get("file"), "file"), partial(check, card=card, network_of=untrained_network))
+    file, wanted = _path(request.get("file"), "file"), _checksum(request.get("sha256"))
+    import_file(card, file, partial(check, card=card, network_of=untrained_network), sha256=wanted)
     return {"name": card.name, "state": weights_state(card).as_dict()}
 
 
@@ -142,6 +145,12 @@ def _path(given: Any, name: str) -> Path:
     if isinstance(given, str) and "\0" not in given:
         return Path(given)
     raise InputError(f"The {name.replace('_', ' ')} of a request is a path; {given!r} came. Correct the request.")
+
+
+def _checksum(given: Any) -> str | None:
+    if given is None or (isinstance(given, str) and re.fullmatch(r"[0-9a-fA-F]{64}", given)):
+        return given
+    raise InputError(f"The sha256 of a request is a checksum of 64 hexadecimal digits; {given!r} came. Correct the request.")
 
 
 def _initial(given: Any) -> sitk.Transform | None:

@@ -834,6 +834,10 @@ def test_weights_with_another_checksum_than_asked_are_refused(
     status_of: Status, cache: Path, mirror: Callable[..., Server], published: Path
 ) -> None:
     right, wrong = hashlib.sha256(published.read_bytes()).hexdigest(), 64 * "a"
+    assert re.search(
+        r"^checksum +none is published; the first file is taken on faith", status_of("models", "show", "unigradicon")[1], re.M
+    )
+    assert "checksum" not in status_of("models", "show", "direct")[1]
     importing = ["models", "import", "unigradicon", str(published)]
     refused(
         status_of(*importing, "--sha256", wrong), f"must have the checksum {wrong}, as you asked; .*{published.name} has {right}"
@@ -846,6 +850,7 @@ def test_weights_with_another_checksum_than_asked_are_refused(
     assert list(cache.iterdir()) == []
     assert status_of(*importing, "--sha256", right.upper(), "--quiet") == (0, "", "")
     assert json.loads(status_of("models", "show", "unigradicon", "--json")[1])["state"]["sha256"] == right
+    assert re.search(rf"^checksum +{right}, as the file had that came first", status_of("models", "show", "unigradicon")[1], re.M)
     refused(status_of(*downloading, "--sha256", wrong), "as you asked")
     assert status_of(*downloading, "--sha256", right) == (0, "", "")
 

@@ -1,7 +1,7 @@
-"""A stand-in for a CUDA device: tensors that say they lie on it, and numbers that are worked out on the CPU.
+"""A stand-in for a CUDA device, or for Apple's: tensors that say they lie on it, and numbers that are worked out on the CPU.
 
 What a real card refuses is refused: tensors of both devices in one operation (but for numbers without an axis, and indices),
-numpy arrays of tensors on the card, and more memory than there is. So the code for a card runs where there is none. How fast a
+numpy arrays of tensors on the card, more memory than there is, and on Apple's device numbers of double precision. So the code for a card runs where there is none. How fast a
 card is, which kernels it takes and how they round, only a real one shows.
 """
 
@@ -10,14 +10,17 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-DEVICE = torch.device("cuda", 0)
+from RegistrationNetLib import devices
+
+DOUBLE, HALF = (torch.float64, torch.complex128), (torch.float16, torch.bfloat16)
+LINEAR = 0  # torch's number for it
 MAKERS = (
     "arange", "as_tensor", "empty", "eye", "full", "linspace", "ones", "rand", "randint", "randn", "tensor", "triu_indices", "zeros",
 )  # fmt: skip
@@ -73,7 +76,14 @@ class CardTensor(Tensor):
             cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype
         )
 
+    kind = "cuda"  # or "mps"
+    used: ClassVar[set[Any]] = set()  # the operators that have run on the card
+
     def __init__(self, inner: Tensor) -> None:
+        if self.kind == "mps" and inner.dtype in DOUBLE:
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. Use float32."
+            )
         self.inner = inner
         MEMORY.take(self)
 
@@ -82,6 +92,9 @@ class CardTensor(Tensor):
         kwargs = dict(kwargs or {})
         args = _with_zeros_of_autograd(args)
         _check_devices(func, [*tree_leaves(args), *tree_leaves(kwargs)])
+        cls.used.add(func)
+        if cls.kind == "mps":
+            _check_apple(func, args)
         out = func(*tree_map(_without_card, args), **tree_map(_without_card, kwargs))
         if func._schema.is_mutable and isinstance(out, Tensor):
             return kwargs.get("out", args[0])
@@ -89,11 +102,11 @@ class CardTensor(Tensor):
 
     @property
     def device(self) -> torch.device:
-        return DEVICE
+        return torch.device(self.kind, 0)
 
     @property
     def is_cuda(self) -> bool:
-        return True
+        return self.kind == "cuda"
 
     def numpy(self, *_: Any, **__: Any) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
@@ -133,7 +146,13 @@ class _FromCard(torch.autograd.Function):
 
 
 def _without_card(one: Any) -> Any:
-    return one.inner if isinstance(one, CardTensor) else torch.device("cpu") if one == DEVICE else one
+    return (
+        one.inner
+        if isinstance(one, CardTensor)
+        else torch.device("cpu")
+        if isinstance(one, torch.device) and _is_card(one)
+        else one
+    )
 
 
 def _check_devices(func: Any, arguments: list[Any]) -> None:
@@ -143,6 +162,14 @@ def _check_devices(func: Any, arguments: list[Any]) -> None:
     strangers = [one for one in tensors if not isinstance(one, CardTensor) and one.dim()]
     if strangers and func not in BETWEEN_DEVICES:
         raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two, cuda:0 and cpu! ({func})")
+
+
+def _check_apple(func: Any, arguments: Any) -> None:
+    """What an operator does not do there, though there is a kernel for it: torch's own tests name these cases."""
+    if func is torch.ops.aten.grid_sampler_3d.default and arguments[2] != LINEAR:
+        raise RuntimeError("grid_sampler_3d: Unsupported Nearest interpolation")
+    if func is torch.ops.aten.convolution.default and arguments[6] and arguments[0].dim() == 5 and arguments[0].dtype in HALF:
+        raise RuntimeError("ConvTranspose 3D with BF16 or FP16 types is not supported on MPS")
 
 
 def _with_zeros_of_autograd(args: Any) -> Any:
@@ -158,7 +185,7 @@ def _with_zeros_of_autograd(args: Any) -> Any:
 
 
 def _is_card(device: Any) -> bool:
-    return device is not None and torch.device(device).type == "cuda"
+    return device is not None and torch.device(device).type == CardTensor.kind
 
 
 def _making(maker: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -192,19 +219,23 @@ def _to(before: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 @contextmanager
-def stand_in_card() -> Any:
-    """Within, torch has one CUDA device, which is the stand-in; gives its `Memory`."""
+def stand_in_card(kind: str = "cuda") -> Any:
+    """Within, torch has one device of the kind "cuda" or "mps", which is the stand-in; gives its `Memory`."""
     mixed_precision = torch.autocast
     moved = _to(Tensor.to)
     patches = [mock.patch.object(torch, name, _making(getattr(torch, name))) for name in MAKERS]
     patches += [
         mock.patch.object(Tensor, "to", moved),
         mock.patch.object(Tensor, "cpu", lambda self: moved(self, "cpu")),
-        mock.patch.object(Tensor, "cuda", lambda self: moved(self, DEVICE)),
+        mock.patch.object(Tensor, "cuda", lambda self: moved(self, "cuda")),
         mock.patch.object(torch, "autocast", lambda _, **options: mixed_precision("cpu", **options)),
+        mock.patch.object(CardTensor, "kind", kind),
+        mock.patch.object(CardTensor, "used", set()),
+        mock.patch.object(torch.backends.mps, "is_available", return_value=kind == "mps"),
+        mock.patch.object(devices, "_has_operators_on_mps", return_value=True),
         mock.patch.multiple(
             torch.cuda,
-            is_available=lambda: True,
+            is_available=lambda: kind == "cuda",
             device_count=lambda: 1,
             empty_cache=lambda: None,
             synchronize=lambda *_: None,

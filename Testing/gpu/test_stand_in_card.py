@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from .stand_in_card import DEVICE, MEMORY, stand_in_card
+from .stand_in_card import MEMORY, stand_in_card
+
+DEVICE = torch.device("cuda", 0)
 
 
 @pytest.fixture(autouse=True)

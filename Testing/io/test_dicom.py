@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import JPEGLSLossless, RLELossless, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless, generate_uid
 
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.io.dicom import _with_padding_value
@@ -131,7 +131,7 @@ def test_the_value_for_nothing_measured_is_held_by_its_type_and_far_from_all_oth
     ends = np.array([np.iinfo(bits).min, np.iinfo(bits).max] if np.issubdtype(bits, np.integer) else [-5.5, 1e9])
     values, outside = _with_padding_value(ends.astype(bits))
     assert np.array_equal(values, ends.astype(bits))
-    assert values.dtype.type(outside) == outside
+    assert float(values.dtype.type(outside)) == outside
     assert outside <= values.min() - 0.99 * np.ptp(values.astype(float))
 
 
@@ -464,6 +464,16 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, share: float) -> None:
     path = tmp_path / "slice003.dcm"
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(InputError):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_the_bytes_that_a_file_lacks_are_told(tmp_path: Path, syntax: str) -> None:
+    write_series(tmp_path, values(), POSITIONS, extra=lambda one, _: setattr(one.file_meta, "TransferSyntaxUID", syntax))
+    assert read_image(tmp_path).GetSize() == (COLUMNS, ROWS, COUNT)
+    path = tmp_path / "slice003.dcm"
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(InputError, match=r"slice003\.dcm is cut short; .* 7 bytes are missing\. Copy or export"):
         read_image(tmp_path)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from RegistrationNetLib.io.landmarks import read_points
 from RegistrationNetLib.io.native_paths import printable
 from RegistrationNetLib.io.whole_files import is_whole
 
-from .. import fuzz
+from .. import fuzz, fuzz_transforms
 
 # What a cell of a table may hold, likely and unlikely.
 CELLS = st.one_of(
@@ -32,7 +34,15 @@ CELLS = st.one_of(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its limit of memory is a POSIX notion")
 def test_damaged_files_and_wrong_options_end_well() -> None:
-    assert list(fuzz.failures(0, cases=8 * len(fuzz.TARGETS), seconds=300)) == []
+    assert list(fuzz.failures(0, cases=6 * len(fuzz.TARGETS), seconds=300)) == []
+
+
+@pytest.mark.parametrize("deed", [fuzz_transforms.try_points, fuzz_transforms.try_warp], ids=lambda one: one.__name__)
+def test_whole_transforms_are_taken(tmp_path: Path, deed: Callable[..., None]) -> None:
+    """Else what the damaged ones are tried for would never be reached."""
+    fuzz_transforms.make_transform_seeds(tmp_path)
+    for name in fuzz_transforms.FORMATS:
+        fuzz_transforms.try_transform(tmp_path / name, SimpleNamespace(choice=lambda _: deed))
 
 
 def stumble(*_: object) -> None:

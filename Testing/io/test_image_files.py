@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.geometry.space import grid_of
-from RegistrationNetLib.io.image_files import read_image
+from RegistrationNetLib.io.image_files import read_image, voxel_count
 from RegistrationNetLib.io.transform_files import read_transform
 from RegistrationNetLib.io.warning import DataWarning
 
@@ -87,6 +87,20 @@ def test_a_file_cut_short_is_refused_quietly(tmp_path: Path, suffix: str, capfd:
         with pytest.raises(InputError, match="cut short|cannot be read as an image"):
             read_image(path)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("said", ["-2", "0", "11", "2147483647", "2.5", "x", ""])
+@pytest.mark.parametrize("suffix", [".mha", ".mhd"])
+def test_a_metaimage_of_no_number_of_axes_is_refused(tmp_path: Path, suffix: str, said: str) -> None:
+    """ITK's reader would end the process, or never come back."""
+    path = tmp_path / f"image{suffix}"
+    sitk.WriteImage(noise(dtype=np.int16), str(path))
+    path.write_bytes(path.read_bytes().replace(b"NDims = 3", f"NDims = {said}".encode(), 1))
+    with pytest.raises(
+        InputError, match="does not say how many axes it has; NDims of a MetaImage is a whole number .* Copy or write"
+    ):
+        read_image(path)
+    assert voxel_count(path) == 0
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
@@ -210,6 +224,17 @@ def test_nan_in_a_file_is_nan_in_the_image(tmp_path: Path, kind: type, suffix: s
     assert np.array_equal(voxels(image), array, equal_nan=True)
 
 
+def test_a_header_that_is_no_text_comes_along_with_question_marks(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((8, 9, 10), np.nan, np.float32)), str(path))
+    content = bytearray(path.read_bytes())
+    content[148:152] = b"a\xff\xfeb"  # its description
+    path.write_bytes(content)
+    image = read_image(path)
+    assert image.GetMetaData("descrip") == "a??b"
+    assert np.isnan(voxels(image)).all()
+
+
 def test_nan_of_the_other_byte_order_is_found(tmp_path: Path) -> None:
     path = nifti(tmp_path, dtype=np.float32)
     content = bytearray(path.read_bytes())
@@ -238,7 +263,7 @@ import os, sys
 import SimpleITK as sitk
 from pathlib import Path
 from RegistrationNetLib.errors import InputError
-from RegistrationNetLib.io.image_files import read_image
+from RegistrationNetLib.io.image_files import read_image, voxel_count
 from RegistrationNetLib.io.transform_files import read_transform
 from RegistrationNetLib.io.outputs import check_file_name, check_image_name, staged_folder, write_image, write_transform
 folder = Path(os.fsdecode(os.fsencode(sys.argv[1]) + b"/K\\xe4se"))

@@ -468,7 +468,9 @@ WHOLE = lta(0, np.eye(4), MOVING, FIXED)
         (lambda text: text.replace("type      = 0", "type      = 14"), "has 1 transforms of the kind 14; one is read"),
         (lambda text: text.replace("type      = 0", "type      = x"), "cannot be read as an LTA file; .*: type is missing. Copy or write"),
         (lambda text: text[: text.index("1 4 4") + 30], "its matrix is not whole"),
-        (lambda text: text.replace("1.000000000000000e+00", "0.0"), "its matrix cannot be inverted"),
+        (lambda text: text.replace("1.000000000000000e+00", "0.0"), "its matrix cannot be inverted, or is not affine"),
+        (lambda text: text.replace("1.000000000000000e+00", "1e+300"), "its matrix is not whole"),
+        (lambda text: text.replace("voxelsize   = 3", "voxelsize   = 0"), "the axes of src do not span space"),
         (lambda text: text.replace("valid = 1", "valid = 0"), "the geometry of dst is not valid"),
         (lambda text: text[: text.index("dst volume info")], "the geometry of dst is not whole"),
         (lambda text: text.replace("cras   = ", "cras   = 1 "), "the geometry of dst is not whole"),
@@ -482,10 +484,13 @@ def test_a_damaged_lta_is_refused(tmp_path: Path, damage: Callable[[str], str], 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (elastix_text("AffineTransform", AFFINE[:11]), "TransformParameters of .* must be 12 finite numbers; got 11 words. It may be cut short. Copy"),
-        (elastix_text("AffineTransform", [*AFFINE[:11], float("nan")]), "must be 12 finite numbers"),
+        (elastix_text("AffineTransform", AFFINE[:11]), "TransformParameters of .* must be 12 finite numbers, none beyond 1e\\+06; got 11 words. It may be cut short. Copy"),
+        (elastix_text("AffineTransform", [*AFFINE[:11], float("nan")]), "must be 12 finite numbers, none beyond 1e\\+06; got"),
+        (elastix_text("AffineTransform", [*AFFINE[:11], 1e30]), "must be 12 finite numbers"),
+        (elastix_text("BSplineTransform", [0.0] * 648, **{**spline_parameters(), "GridSize": "-6 -6 6"}), "GridSize of .* must be whole numbers from 1 on; got .-6, -6, 6.. Copy"),
         (elastix_text("AffineTransform", AFFINE, CenterOfRotationPoint="a b c"), "CenterOfRotationPoint of .* must be 3 finite numbers"),
         (elastix_text("AffineTransform", AFFINE, TransformParameters=""), "does not say its TransformParameters; .* in another file"),
+        (elastix_text("AffineTransform", AFFINE).replace('AffineTransform"', 'Affine\n'), "does not say its Transform"),
         (elastix_text("SplineKernelTransform", [1.0]), "holds a transform SplineKernelTransform in 3 dimensions; read are Translation.* transformix -def all"),
         (
             elastix_text("AffineTransform", AFFINE, InitialTransformParameterFileName='"gone.txt"'),
@@ -514,7 +519,7 @@ def test_images_that_are_no_transforms_are_refused(tmp_path: Path) -> None:
     broken[0, 0, 0] = (np.inf, 0.0, 0.0)
     refused(
         saved(tmp_path / "broken.nrrd", broken),
-        "holds displacements that are not finite; all must be. Some are NaN or infinite. Write",
+        "holds values that are not finite or beyond 1e\\+06; those .* Copy or write",
     )
     modeling = sitk.Image(FIXED.GetSize(), sitk.sitkVectorFloat32, 3)
     modeling.SetMetaData("displacement field type", "modeling")
@@ -542,9 +547,58 @@ def test_images_of_fsl_and_niftyreg_of_other_kinds_are_refused(tmp_path: Path) -
     velocities = write_nifti(tmp_path / "vel.nii", zeros[:, :, :, None], intent=1007, name="NREG_TRANS", kind=5)
     refused(velocities, "is a transform of NiftyReg of the kind 5 in 3 dimensions; .* Make one by reg_transform")
     zeros[3, 4, 5, 1] = np.inf  # which ITK's own reader makes 0
-    refused(write_nifti(tmp_path / "1Warp.nii.gz", zeros[:, :, :, None], intent=1007), "holds displacements that are not finite")
+    refused(write_nifti(tmp_path / "1Warp.nii.gz", zeros[:, :, :, None], intent=1007), "holds values that are not finite")
     holes = write_nifti(tmp_path / "nan.nii", zeros[:, :, :, None], intent=1007, name="NREG_TRANS", kind=1)
-    refused(holes, "holds values that are not finite; .* Write it again")
+    between = write_nifti(tmp_path / "half.nii", np.zeros((*FIXED.GetSize(), 1, 3)), intent=1007, name="NREG_TRANS", kind=1.4)
+    refused(between, "is a transform of NiftyReg of the kind 1.4 in 3 dimensions")
+    refused(holes, "holds values that are not finite or beyond .* Copy or write")
+
+
+@pytest.mark.parametrize("number", [np.nan, -np.inf, 1e30])
+@pytest.mark.parametrize("name", ["field.nrrd", "field.h5", "spline.h5", "chain.h5", "matrix.h5"])
+def test_numbers_that_no_anatomy_has_are_refused_in_every_file(tmp_path: Path, name: str, number: float) -> None:
+    values = np.zeros((3, 6, 6, 6))
+    values[1, 2, 3, 4] = number
+    field = sitk.GetImageFromArray(np.moveaxis(values, 0, -1), isVector=True)
+    matrix = sitk.AffineTransform(3)
+    matrix.SetTranslation((1.0, number, 2.0))
+    made = {
+        "spline.h5": lambda: sitk.BSplineTransform([sitk.GetImageFromArray(one) for one in values], 3),
+        "chain.h5": lambda: sitk.CompositeTransform(
+            [sitk.DisplacementFieldTransform(sitk.Image(field)), sitk.AffineTransform(3)]
+        ),
+        "field.h5": lambda: sitk.DisplacementFieldTransform(sitk.Image(field)),
+        "matrix.h5": lambda: matrix,
+    }
+    if name == "field.nrrd":
+        saved(tmp_path / name, field)
+    else:
+        sitk.WriteTransform(made[name](), str(tmp_path / name))
+    refused(
+        tmp_path / name,
+        "(values|numbers) that are not finite or beyond 1e\\+06; those of a transform in mm are neither. It seems damaged. Copy",
+    )
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_splines_need_more_control_points_than_their_order(tmp_path: Path, order: int) -> None:
+    """Else ITK reads beside them, or takes the number of pieces for one below 0."""
+    for count in (order, order + 1):
+        parts = [sitk.GetImageFromArray(np.zeros((6, 6, count)))] * 3
+        sitk.WriteTransform(sitk.CompositeTransform([sitk.BSplineTransform(parts, order)]), str(tmp_path / f"{count}.h5"))
+    refused(
+        tmp_path / f"{order}.h5", f"splines on too few control points; .* Got .{order}, 6, 6. of the order {order}. Copy or write"
+    )
+    assert read_transform(tmp_path / f"{order + 1}.h5").GetDimension() == 3
+
+
+def test_a_lattice_without_length_is_refused(tmp_path: Path) -> None:
+    field = sitk.Image((6, 6, 6), sitk.sitkVectorFloat64, 3)
+    field.SetSpacing((1.0, 1e-8, 1.0))
+    refused(
+        saved(tmp_path / "field.mha", field),
+        "says that its voxels are 1×1e-08×1 mm apart from .* on; both must be finite, .* Repair its header",
+    )
 
 
 def test_formats_and_names_are_checked_before_the_work(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Warping against closed forms: rounding, outside, labels, channels, geometry."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -119,6 +121,15 @@ def test_names_of_segments_come_along_with_the_extent_of_the_new_grid() -> None:
     warped = warp_series(image, large, shift(0.0), LABELS)
     changed = {"Segment0_Extent": "0 8 0 7 0 6", "Segmentation_ReferenceImageExtentOffset": "0 0 0"}
     assert {key: warped.GetMetaData(key) for key in warped.GetMetaDataKeys()} == {**told, **changed}
+
+
+def test_what_a_header_says_that_is_no_text_comes_along_with_question_marks(tmp_path: Path) -> None:
+    image = ramp(np.uint8)
+    image.SetMetaData("mine", "a??b")
+    sitk.WriteImage(image, str(tmp_path / "a.nrrd"))
+    path = tmp_path / "b.nrrd"
+    path.write_bytes((tmp_path / "a.nrrd").read_bytes().replace(b"a??b", b"a\xff\xfeb"))
+    assert warp_series(sitk.ReadImage(str(path)), image, shift(0.0)).GetMetaData("mine") == "a??b"
 
 
 @pytest.mark.parametrize("key", ["nifti_type", "0008|0060"])

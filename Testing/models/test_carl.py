@@ -202,7 +202,7 @@ def test_loss_and_its_gradients_are_those_of_the_published_network(composition: 
     largest = max(float(gradient.norm()) for gradient in theirs.values() if gradient is not None)
     for name in set(ours) - uncalled:
         error = float((ours[name] - theirs[name]).norm())  # type: ignore[operator]
-        assert error < 2e-2 * float(theirs[name].norm()) + 1e-4 * largest, name  # type: ignore[union-attr]
+        assert error < 3e-2 * float(theirs[name].norm()) + 1e-4 * largest, name  # type: ignore[union-attr]
 
 
 def turned_back(one: Any, mapped: Tensor) -> Tensor:

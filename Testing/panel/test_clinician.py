@@ -365,7 +365,7 @@ class TestWeights:
             found = listed()
             for card in found:
                 if card["name"] == "unigradicon" and file.exists():
-                    card["state"] = {"kind": "ready", "path": str(file), "bytes": 282739696}
+                    card["state"] = {"kind": "ready", "path": str(file), "bytes": 282739696, "sha256": None}
             return found
 
         monkeypatch.setattr(ready.logic, "models", cards)

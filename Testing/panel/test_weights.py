@@ -1,5 +1,6 @@
 """Weights in the panel: missing, on their way, cancelled, here."""
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ def lacking(server: Server, panel: Panel) -> Panel:
 def test_missing_weights_are_offered_with_their_size(lacking: Panel) -> None:
     assert lacking.ui.weightsLabel.text.startswith("Its weights are not on this computer yet (283 MB).")
     assert lacking.ui.downloadButton.text == "Download 283 MB"
+    assert "No checksum is published: the first file is taken on faith" in lacking.ui.weightsLabel.toolTip
     assert lacking.ui.importButton.isVisibleTo(lacking.top)
     assert not lacking.ui.weightsProgressBar.isVisibleTo(lacking.top)
 
@@ -106,6 +108,10 @@ def test_a_download_shows_its_progress_is_cancelled_and_goes_on_where_it_was(
     panel.until(lambda: not panel.ui.downloadButton.isVisibleTo(panel.top))
     assert panel.message == ""
     assert panel.ui.weightsLabel.text.startswith("Ready: its weights are here")
+    assert (
+        f"SHA-256 of the weights: {hashlib.sha256(checkpoint).hexdigest()}, as the file had that came first"
+        in panel.ui.weightsLabel.toolTip
+    )
     assert int(server.seen[1][1]["Range"].removeprefix("bytes=").removesuffix("-")) > len(checkpoint) // 3
 
 
@@ -123,7 +129,7 @@ def test_weights_that_are_there_are_ready(server: Server, panel: Panel, monkeypa
     listed = panel.logic.models()
     for card in listed:
         if card["name"] == "unigradicon":
-            card["state"] = {"kind": "ready", "path": "somewhere", "bytes": 282739696}
+            card["state"] = {"kind": "ready", "path": "somewhere", "bytes": 282739696, "sha256": None}
     monkeypatch.setattr(panel.logic, "models", lambda: listed)
     panel.widget.modelPanel.refresh()
     panel.choose("modelCombo", "uniGradICON")

@@ -219,6 +219,20 @@ def test_direct_has_nothing_to_download() -> None:
         downloaded({}, silent)
 
 
+@pytest.mark.parametrize("given", ["abc", 5, ["a" * 64], "g" * 64])
+def test_a_checksum_of_a_request_is_one(given: object) -> None:
+    for service in (downloaded, imported):
+        with pytest.raises(InputError, match="sha256 of a request is a checksum of 64 hexadecimal digits; .* came. Correct"):
+            service({"model": "unigradicon", "file": "a", "sha256": given}, silent)
+
+
+def test_a_file_of_another_checksum_than_was_asked_for_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRATIONNET_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "file").write_bytes(b"any")
+    with pytest.raises(WeightsError, match=f"must have the checksum {64 * 'a'}, as you asked"):
+        imported({"model": "unigradicon", "file": str(tmp_path / "file"), "sha256": 64 * "A"}, silent)
+
+
 def test_a_file_that_holds_no_weights_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGISTRATIONNET_CACHE", str(tmp_path / "cache"))
     (tmp_path / "file").write_bytes(b"<html>")

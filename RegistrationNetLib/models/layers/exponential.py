@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...devices import without_mps
 from ...geometry.deformation import Affine, DisplacementField, Map, VelocityField
 from ...memory import full_precision
 
@@ -47,7 +48,9 @@ def matrix_exponentials(generator: Tensor) -> tuple[Affine, Affine]:
     """exp(M) and exp(-M) of `generator` M [B, dim + 1, dim + 1]."""
     dim = generator.shape[-1] - 1
     with full_precision(generator.device):
-        forward, backward = (torch.linalg.matrix_exp(matrix)[:, :dim] for matrix in (generator, -generator))
+        forward, backward = (
+            torch.linalg.matrix_exp(without_mps(matrix)).to(matrix)[:, :dim] for matrix in (generator, -generator)
+        )
     return Affine(forward), Affine(backward)
 
 

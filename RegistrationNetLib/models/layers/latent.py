@@ -59,7 +59,8 @@ class LatentCodes:
 
     def norm(self) -> Tensor:
         """Mean length of the code of the pair plus mean length of the local codes, a scalar: the prior of NePhi."""
-        return self.of_pair.norm(dim=1).mean() + self.local.norm(dim=1).mean()
+        pair, local = (torch.linalg.vector_norm(code, dim=1).mean() for code in (self.of_pair, self.local))
+        return pair + local
 
     def on(self, shape: Sequence[int]) -> LatentCodes:
         """The same codes on a lattice of `shape`; the same map where every old node (within the cube) is a node of it."""
