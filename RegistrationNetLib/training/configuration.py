@@ -13,6 +13,12 @@ steps = 10000
 [augmentation]                   # see AugmentationOptions
 affine = 0.05
 
+[schedule]                       # of the learning rate, see ScheduleOptions
+kind = "constant"
+
+[loading]                        # see LoadingOptions
+processes = 0
+
 [loss]
 similarity = "lncc"              # default: the card's
 smoothness = 1.0                 # a factor on the card's weight of the regularity
@@ -43,8 +49,9 @@ from ..errors import InputError
 from ..models.catalogue import Card, card_named, check_own_name
 from ..registration.methods import method_of
 from .augmentation import AugmentationOptions
-from .data import DataOptions
+from .data import DataOptions, LoadingOptions
 from .learning import LearningOptions
+from .schedule import ScheduleOptions
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -111,6 +118,7 @@ class Configuration:
     device: str = "auto"
     learning: LearningOptions = field(default_factory=LearningOptions)
     loss: LossOptions = LossOptions()
+    loading: LoadingOptions = field(default_factory=LoadingOptions)
     record: RecordOptions = RecordOptions()
 
     def __post_init__(self) -> None:
@@ -139,7 +147,9 @@ class Configuration:
 
     def made_with(self) -> dict[str, Any]:
         """What a training must keep when it is resumed, as JSON: everything that changes the weights."""
-        learning = {name: value for name, value in asdict(self.learning).items() if name != "steps"}
+        learning = asdict(self.learning)
+        if not self.learning.schedule.depends_on_steps:
+            del learning["steps"]  # more of them go on where the others ended
         data = {name: str(value) for name, value in asdict(self.data).items()}
         return {
             "model": self.model,
@@ -170,9 +180,13 @@ def configuration(content: Mapping[str, Any], *, relative_to: Path) -> Configura
         InputError: as `read_configuration`.
     """
     content = dict(content)
-    sections = {name: dict(content.pop(name, {})) for name in ("learning", "augmentation", "loss", "record")}
-    sections["learning"]["augmentation"] = _options(AugmentationOptions, sections.pop("augmentation"), "[augmentation]")
-    kinds = {"learning": LearningOptions, "loss": LossOptions, "record": RecordOptions}
+    names = ("learning", "augmentation", "schedule", "loss", "loading", "record")
+    sections = {name: dict(content.pop(name, {})) for name in names}
+    for name, kind in (("augmentation", AugmentationOptions), ("schedule", ScheduleOptions)):
+        sections["learning"][name] = _options(kind, sections.pop(name), f"[{name}]")
+    if "cache" in sections["loading"]:
+        sections["loading"]["cache"] = relative_to / sections["loading"]["cache"]
+    kinds = {"learning": LearningOptions, "loss": LossOptions, "loading": LoadingOptions, "record": RecordOptions}
     built: dict[str, Any] = {name: _options(kind, sections[name], f"[{name}]") for name, kind in kinds.items()}
     for name in ("data", "validation"):
         if name in content:

@@ -10,7 +10,8 @@ from ..errors import InputError
 from ..models.catalogue import Card
 from ..registration.prepare import Preparation
 from .cohort_files import Cohort, folder_cohort, listed_cohort, paired_cohort
-from .cohort_images import Reader, Skipped, surveyed
+from .cohort_images import KEEP_MB, Reader, Skipped, surveyed
+from .image_cache import ImageCache
 from .pairs import Pairs
 from .synthetic import AnatomyPairs, ShapePairs
 
@@ -43,18 +44,58 @@ class DataOptions:
             )
 
 
+@dataclass(frozen=True)
+class LoadingOptions:
+    """How images come to the network; none of this changes what it learns.
+
+    Args:
+        processes: so many draw and augment pairs ahead of the steps (on each device); 0: each step waits for its own.
+        cache: a folder on disk for prepared images; it may be that of several trainings, and be removed at any time.
+        cache_gb: what it may take.
+        memory_mb: what prepared images may take in memory, those of all loader processes (of a device) together.
+
+    Raises:
+        InputError: an option is out of range.
+    """
+
+    processes: int = 0
+    cache: Path | None = None
+    cache_gb: float = 50.0
+    memory_mb: float = KEEP_MB
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.processes, int) and self.processes >= 0):
+            raise InputError(
+                f"loading: processes must be a whole number from 0 up; got {self.processes!r}. 0 loads between the steps."
+            )
+        if not self.cache_gb > 0:
+            raise InputError(f"loading: cache_gb must be above 0; got {self.cache_gb}. Leave `cache` out for none.")
+        if not self.memory_mb >= 0:
+            raise InputError(f"loading: memory_mb must be 0 or more; got {self.memory_mb}. 0 keeps nothing in memory.")
+
+
 def pairs_of(
-    options: DataOptions, card: Card, lattice: Sequence[int], report: Callable[[float], None] = lambda _: None
+    options: DataOptions,
+    card: Card,
+    lattice: Sequence[int],
+    report: Callable[[float], None] = lambda _: None,
+    *,
+    loading: LoadingOptions = LoadingOptions(),
+    usable: set[str] | None = None,
 ) -> tuple[Pairs, tuple[Skipped, ...]]:
     """The pairs that `options` describe, as `card` prepares them, and the files that were left out.
+
+    Args:
+        usable: as for `surveyed`.
 
     Raises:
         InputError: they cannot be read.
     """
     if options.synthetic:
         return _synthetic(options.synthetic, tuple(lattice)), ()
-    reader = Reader(lattice, Preparation.of(card))
-    return surveyed(_cohort(options), reader, unreadable=options.unreadable, report=report)
+    cache = ImageCache(loading.cache, loading.cache_gb) if loading.cache else None
+    reader = Reader(lattice, Preparation.of(card), loading.memory_mb / max(1, loading.processes), cache)
+    return surveyed(_cohort(options), reader, unreadable=options.unreadable, usable=usable, report=report)
 
 
 def _cohort(options: DataOptions) -> Cohort:

@@ -19,13 +19,17 @@ LEAST = 'model = "tiny"\nname = "own"\nout = "out"\n'
 
 
 def test_a_file_is_read_with_its_paths_beside_it(tmp_path: Path) -> None:
-    text = LEAST + '[learning]\nsteps = 7\n[augmentation]\nflips = true\n[data]\nfolder = "images"\nmasks = "masks"\n'
+    text = (
+        LEAST
+        + '[learning]\nsteps = 7\n[augmentation]\nflips = true\n[loading]\ncache = "kept"\n[data]\nfolder = "images"\nmasks = "masks"\n'
+    )
     (tmp_path / "run.toml").write_text(text)
     found = read_configuration(tmp_path / "run.toml")
     assert found.out == tmp_path / "out"
     assert (found.data.folder, found.data.masks) == (tmp_path / "images", tmp_path / "masks")
     assert found.learning.steps == 7
     assert found.learning.augmentation.flips
+    assert found.loading.cache == tmp_path / "kept"
 
 
 def test_the_example_of_the_manual_is_understood(tmp_path: Path) -> None:
@@ -93,6 +97,13 @@ def test_listed_and_paired_files_are_data_too(tmp_path: Path) -> None:
         (LEAST + "[loss]\nsmoothness = -1\n", "smoothness must be 0 or more; got -1"),
         (LEAST + "[loss]\ndiffusion_steps = -1\n", "diffusion_steps must be a whole number from 0 up; got -1"),
         (LEAST + "[loss]\ndiffusion = -1\n", "diffusion must be 0 or more; got -1"),
+        (LEAST + "[learning]\nema = 1.0\n", "ema must be from 0 to below 1; got 1.0"),
+        (LEAST + '[schedule]\nkind = "none"\n', "no schedule 'none'"),
+        (LEAST + "[schedule]\nlength = 3\n", r"\[schedule\] does not know length; it takes kind, warm_up"),
+        (LEAST + "[loading]\nprocesses = -1\n", "loading: processes must be a whole number from 0 up; got -1"),
+        (LEAST + "[loading]\ncache_gb = 0\n", "loading: cache_gb must be above 0; got 0"),
+        (LEAST + "[loading]\nmemory_mb = -1\n", "loading: memory_mb must be 0 or more; got -1"),
+        (LEAST + '[loading]\ncache_gb = "much"\n', r"\[loading\] holds a value of the wrong kind"),
         (LEAST + "[data]\n", "Data come from one of folder, list, pairs, synthetic; got none of them"),
         (LEAST + '[data]\nfolder = "a"\nlist = "b"\n', "got folder and list"),
         (LEAST + '[data]\nlist = "b"\nmasks = "c"\n', "masks and labels are folders beside `folder`"),
