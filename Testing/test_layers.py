@@ -36,8 +36,8 @@ PLAN: dict[str, str] = {
         direct network_methods constricon nephi methods options landmark_outliers correction kept_shape previous solving perturbation repeats delivery resolution request forecast pipeline
     """,
     "training": """
-        state schedule processes loaders pairs synthetic cohort_files image_cache survey cohort_images data augmentation learning
-        validation configuration checkpoints record export run
+        state schedule processes loaders pairs synthetic cohort_files image_cache survey cohort_images label_maps painting data augmentation
+        learning validation configuration checkpoints record export run
     """,
     "cohort": "chains pair option_texts plan bids records thumbnail estimate machine work overview clusters run series template",
     "slicer_bridge": """

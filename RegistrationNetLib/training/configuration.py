@@ -51,6 +51,7 @@ from ..registration.methods import method_of
 from .augmentation import AugmentationOptions
 from .data import DataOptions, LoadingOptions
 from .learning import LearningOptions
+from .painting import PaintingOptions
 from .schedule import ScheduleOptions
 
 if sys.version_info >= (3, 11):
@@ -190,7 +191,10 @@ def configuration(content: Mapping[str, Any], *, relative_to: Path) -> Configura
     built: dict[str, Any] = {name: _options(kind, sections[name], f"[{name}]") for name, kind in kinds.items()}
     for name in ("data", "validation"):
         if name in content:
-            built[name] = _options(DataOptions, _with_paths(content.pop(name), relative_to), f"[{name}]")
+            section = _with_paths(content.pop(name), relative_to)
+            if "painting" in section:
+                section["painting"] = _options(PaintingOptions, section["painting"], f"[{name}.painting]")
+            built[name] = _options(DataOptions, section, f"[{name}]")
     for name in ("model", "name", "out"):
         if name not in content:
             raise InputError(f"The description of a training has no {name}; it needs model, name, out and [data]. Add it.")
@@ -208,6 +212,7 @@ def _with_paths(section: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for name in ("folder", "list", "masks", "labels"):
         if name in found:
             found[name] = folder / found[name]
+    found["label_maps"] = tuple(folder / one for one in found.get("label_maps", ()))
     found["pairs"] = tuple(tuple(folder / one for one in pair) for pair in found.get("pairs", ()))
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
@@ -12,16 +12,21 @@ from ..registration.prepare import Preparation
 from .cohort_files import Cohort, folder_cohort, listed_cohort, paired_cohort
 from .cohort_images import KEEP_MB, Reader, Skipped, surveyed
 from .image_cache import ImageCache
+from .label_maps import files_of, read_label_maps
+from .painting import PaintedPairs, PaintingOptions
 from .pairs import Pairs
 from .synthetic import AnatomyPairs, ShapePairs
 
 SOURCES = ("folder", "list", "pairs", "synthetic")
-SYNTHETIC = ("anatomy", "shapes", "hollow-shapes")
+SYNTHETIC = ("anatomy", "painted", "shapes", "hollow-shapes")
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where pairs come from: exactly one of `folder`, `list`, `pairs` and `synthetic` ("anatomy", "shapes" or "hollow-shapes")."""
+    """Where pairs come from: exactly one of `folder`, `list`, `pairs` and `synthetic`, which is a name of `SYNTHETIC`.
+
+    Images "painted" may show label maps, `label_maps`: files or folders, with * for anything in a file's name.
+    """
 
     folder: Path | None = None
     list: Path | None = None
@@ -31,6 +36,8 @@ class DataOptions:
     labels: Path | None = None
     modality: str = "other"
     unreadable: str = "stop"
+    label_maps: Sequence[Path] = ()
+    painting: PaintingOptions = field(default_factory=PaintingOptions)
 
     def __post_init__(self) -> None:
         given = [name for name in SOURCES if getattr(self, name)]
@@ -41,6 +48,11 @@ class DataOptions:
         if (self.masks or self.labels) and not self.folder:
             raise InputError(
                 f"masks and labels are folders beside `folder`; the data come from `{given[0]}`. A list has columns for them."
+            )
+        if self.synthetic != "painted" and (self.label_maps or self.painting != PaintingOptions()):
+            raise InputError(
+                f'label_maps and painting are for synthetic = "painted"; the data come from `{self.synthetic or given[0]}`. '
+                "Leave them out, or choose that."
             )
 
 
@@ -92,7 +104,7 @@ def pairs_of(
         InputError: they cannot be read.
     """
     if options.synthetic:
-        return _synthetic(options.synthetic, tuple(lattice)), ()
+        return _synthetic(options, tuple(lattice), report)
     cache = ImageCache(loading.cache, loading.cache_gb) if loading.cache else None
     reader = Reader(lattice, Preparation.of(card), loading.memory_mb / max(1, loading.processes), cache)
     return surveyed(_cohort(options), reader, unreadable=options.unreadable, usable=usable, report=report)
@@ -106,7 +118,19 @@ def _cohort(options: DataOptions) -> Cohort:
     return paired_cohort(options.pairs, modality=options.modality)
 
 
-def _synthetic(kind: str, lattice: tuple[int, ...]) -> Pairs:
+def _synthetic(
+    options: DataOptions, lattice: tuple[int, ...], report: Callable[[float], None]
+) -> tuple[Pairs, tuple[Skipped, ...]]:
+    if options.synthetic != "painted":
+        return _simple(options.synthetic, lattice), ()
+    if not options.label_maps:
+        return PaintedPairs(lattice, options.painting), ()
+    files = files_of(options.label_maps)
+    maps, skipped = read_label_maps(files, lattice, unreadable=options.unreadable, report=report)
+    return PaintedPairs(lattice, options.painting, maps), skipped
+
+
+def _simple(kind: str, lattice: tuple[int, ...]) -> Pairs:
     if kind not in SYNTHETIC:
         raise InputError(f"There are no synthetic data {kind!r}; there are {', '.join(SYNTHETIC)}. Choose one of them.")
     if kind == "anatomy":

@@ -7,12 +7,13 @@ import pytest
 
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.models.gradicon import GradICONLoss
-from RegistrationNetLib.training.configuration import read_configuration
+from RegistrationNetLib.training.configuration import Configuration, read_configuration
 from RegistrationNetLib.training.data import pairs_of
+from RegistrationNetLib.training.painting import PaintedPairs, PaintingOptions
 from RegistrationNetLib.training.run import _loss_options
 from RegistrationNetLib.training.synthetic import AnatomyPairs, ShapePairs
 
-from .tiny import described, write_images
+from .tiny import described, write_images, write_label_maps
 
 pytestmark = pytest.mark.usefixtures("tiny")
 LEAST = 'model = "tiny"\nname = "own"\nout = "out"\n'
@@ -66,12 +67,40 @@ def test_only_carl_from_nothing_begins_with_diffusion_unless_told(
     assert description.made_with()["loss"]["diffusion_steps"] == expected
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("anatomy", AnatomyPairs), ("shapes", ShapePairs), ("hollow-shapes", ShapePairs)])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("anatomy", AnatomyPairs), ("painted", PaintedPairs), ("shapes", ShapePairs), ("hollow-shapes", ShapePairs)],
+)
 def test_synthetic_data_are_made_for_the_lattice(tmp_path: Path, kind: str, expected: type) -> None:
     description = described(tmp_path, data={"synthetic": kind}, shape=[24, 24])
     pairs, _ = pairs_of(description.data, description.card, description.lattice)
     assert isinstance(pairs, expected)
     assert pairs.first(1)[0].fixed.values.shape == (1, 1, 24, 24)
+
+
+def test_painted_images_are_described_with_their_label_maps(tmp_path: Path) -> None:
+    write_label_maps(tmp_path / "maps", 3)
+    text = (
+        LEAST.replace('out = "out"', 'out = "out"\nshape = [16, 20]')
+        + '[data]\nsynthetic = "painted"\nlabel_maps = ["maps/m0*", "maps/m2.nii.gz"]\n[data.painting]\nshapes = 0.0\nclasses = 3\n'
+        + '[validation]\nsynthetic = "painted"\nlabel_maps = ["maps/m1.nii.gz"]\n[validation.painting]\ntwo_maps = 1.0\n'
+    )
+    (tmp_path / "run.toml").write_text(text)
+    found = read_configuration(tmp_path / "run.toml")
+    pairs, _ = pairs_of(found.data, found.card, found.lattice)
+    assert isinstance(pairs, PaintedPairs)
+    assert pairs.maps is not None
+    assert len(pairs.maps.maps) == 2
+    assert pairs.options == PaintingOptions(shapes=0.0, classes=3)
+    assert found.validation is not None
+    assert found.validation.painting.two_maps == 1
+    other = read_configuration_of(tmp_path, text.replace("classes = 3", "classes = 4"))
+    assert found.made_with() != other.made_with(), "what is painted otherwise is another training"
+
+
+def read_configuration_of(folder: Path, text: str) -> Configuration:
+    (folder / "other.toml").write_text(text)
+    return read_configuration(folder / "other.toml")
 
 
 def test_listed_and_paired_files_are_data_too(tmp_path: Path) -> None:
@@ -106,6 +135,9 @@ def test_listed_and_paired_files_are_data_too(tmp_path: Path) -> None:
         (LEAST + '[loading]\ncache_gb = "much"\n', r"\[loading\] holds a value of the wrong kind"),
         (LEAST + "[data]\n", "Data come from one of folder, list, pairs, synthetic; got none of them"),
         (LEAST + '[data]\nfolder = "a"\nlist = "b"\n', "got folder and list"),
+        (LEAST + '[data]\nsynthetic = "anatomy"\nlabel_maps = ["a"]\n', 'are for synthetic = "painted"; .* from `anatomy`'),
+        (LEAST + '[data]\nlist = "a"\n[data.painting]\ncut = 0.1\n', 'are for synthetic = "painted"; .* from `list`'),
+        (LEAST + '[data]\nsynthetic = "painted"\n[data.painting]\ncat = 1\n', r"\[data.painting\] does not know cat"),
         (LEAST + '[data]\nlist = "b"\nmasks = "c"\n', "masks and labels are folders beside `folder`"),
         (LEAST.replace("own", "direct") + '[data]\nfolder = "a"\n', "direct is that of a published model"),
         (LEAST.replace("own", "../own") + '[data]\nfolder = "a"\n', r"may not be named '\.\./own'"),
@@ -121,7 +153,7 @@ def test_what_cannot_be_understood_is_refused(tmp_path: Path, text: str, match: 
 
 def test_synthetic_data_that_do_not_exist_or_fit_are_refused(tmp_path: Path) -> None:
     for kind, match in (
-        ("clouds", "no synthetic data 'clouds'; there are anatomy, shapes"),
+        ("clouds", "no synthetic data 'clouds'; there are anatomy, painted, shapes"),
         ("shapes", r"square images.*\[16, 20\]"),
     ):
         description = described(tmp_path, data={"synthetic": kind})
