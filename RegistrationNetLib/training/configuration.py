@@ -7,6 +7,9 @@ shape = [96, 96, 96]             # of the network's lattice; default that of the
 start = "weights"                # "nothing" (default), "weights" of the model, or a file
 device = "auto"
 
+[parameters]                     # what replaces entries of the card's section of that name
+has_fourth_step = true
+
 [learning]                       # see LearningOptions
 steps = 10000
 
@@ -41,7 +44,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,13 +90,17 @@ class LossOptions:
 
 @dataclass(frozen=True)
 class RecordOptions:
-    """What is written on the way: a checkpoint and a look every so many steps, of so many pairs; pictures; TensorBoard."""
+    """What is written on the way: a checkpoint and a look every so many steps, of so many pairs; pictures; TensorBoard.
+
+    With `half_precision` the weights of the model that comes out are float16; the checkpoint stays single.
+    """
 
     checkpoint_every: int = 500
     validate_every: int = 500
     validation_pairs: int = 8
     pictures: bool = True
     tensorboard: bool = False
+    half_precision: bool = False
 
     def __post_init__(self) -> None:
         for name in ("checkpoint_every", "validate_every", "validation_pairs"):
@@ -117,6 +124,7 @@ class Configuration:
     shape: tuple[int, ...] = ()
     start: str | Path = "nothing"
     device: str = "auto"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     learning: LearningOptions = field(default_factory=LearningOptions)
     loss: LossOptions = LossOptions()
     loading: LoadingOptions = field(default_factory=LoadingOptions)
@@ -143,8 +151,9 @@ class Configuration:
 
     @property
     def card(self) -> Card:
-        """The card of the model that method, preparation and loss come from."""
-        return card_named(self.model)
+        """The card of the model that method, preparation and loss come from, with this training's parameters."""
+        card = card_named(self.model)
+        return replace(card, parameters={**card.parameters, **self.parameters})
 
     def made_with(self) -> dict[str, Any]:
         """What a training must keep when it is resumed, as JSON: everything that changes the weights."""
@@ -154,6 +163,7 @@ class Configuration:
         data = {name: str(value) for name, value in asdict(self.data).items()}
         return {
             "model": self.model,
+            "parameters": dict(self.parameters),
             "shape": list(self.lattice),
             "data": data,
             "loss": {**asdict(self.loss), "diffusion_steps": self.diffusion_steps},

@@ -159,7 +159,8 @@ class _Run:
             self.saved_at = self.trainee.steps
             save_checkpoint(self.trainee, self.checkpoint, self.description.made_with())
             with self.trainee.averaged():
-                write_model(self.trainee.network, self.card, self.description.out)
+                in_half = self.description.record.half_precision
+                write_model(self.trainee.network, self.card, self.description.out, in_half=in_half)
 
 
 def starting_network(description: Configuration) -> nn.Module:

@@ -193,6 +193,30 @@ def test_the_running_mean_is_what_is_judged_and_exported_and_the_weights_learn_o
     assert seen["plain"] != seen["mean"]
 
 
+def test_weights_come_out_in_half_precision_if_wanted(tmp_path: Path) -> None:
+    single, half = (
+        weights(train(described(tmp_path, out=str(is_half), record={"half_precision": is_half})).weights)
+        for is_half in (False, True)
+    )
+    assert half["net.last.weight"].dtype == torch.float16
+    assert half["net.norm.running_var"].dtype == torch.float32
+    assert torch.equal(half["net.last.weight"], single["net.last.weight"].half())
+
+
+def test_parameters_of_the_card_are_replaced_and_told_by_the_card_of_the_new_model(tmp_path: Path) -> None:
+    asked = {"model": "carl", "shape": [16, 16], "learning": {"steps": 1, "batch": 1}}
+    small = {"composition": "small", "has_fourth_step": False}
+    description = described(tmp_path, parameters=small, **asked)
+    trained = train(description)
+    assert trained.card.parameters == small
+    assert json.loads((tmp_path / "out" / "tiny-own.card.json").read_text())["parameters"] == small
+    assert sum(value.numel() for name, value in weights(trained.weights).items() if "net.net.batchnorms" in name) > 0
+    with pytest.raises(InputError, match=r"made with parameters = .*'small'.* now it is \{'has_fourth_step'"):
+        train(described(tmp_path, parameters={"has_fourth_step": False}, **asked), resume=True)
+    with pytest.raises(InputError, match="no composition 'tiny' of CARL"):
+        train(described(tmp_path, out="other", parameters={"composition": "tiny"}, **asked))
+
+
 def test_a_second_start_decodes_nothing_and_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
     held_out = {"data": {"folder": "images"}, "validation": {"folder": "images", "labels": "labels"}}
