@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,5 +130,4 @@ def _around(content: Grid, shape: tuple[int, ...]) -> Grid:
     matrix = np.eye(dim + 1)
     matrix[:-1, :-1] = content.world_from_voxel[:-1, :-1] / np.array(content.spacing_mm) * spacing_mm
     matrix[:-1, -1] = content.centre_mm - matrix[:-1, :-1] @ (0.5 * (np.array(shape) - 1))
-    assert math.isfinite(spacing_mm)
     return Grid(shape, matrix)
