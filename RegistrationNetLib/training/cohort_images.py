@@ -173,6 +173,16 @@ class CohortPairs:
         return Pair(fixed, moving)
 
 
+def check_unreadable(unreadable: str) -> None:
+    """What becomes of files that cannot be used: "stop" or "skip".
+
+    Raises:
+        InputError: it is something else.
+    """
+    if unreadable not in UNREADABLE:
+        raise InputError(f"`unreadable` must be {' or '.join(UNREADABLE)}; got {unreadable!r}. Choose one of them.")
+
+
 def surveyed(
     cohort: Cohort,
     reader: Reader,
@@ -191,8 +201,7 @@ def surveyed(
     Raises:
         InputError: the file and what is wrong with it; or that nothing is left.
     """
-    if unreadable not in UNREADABLE:
-        raise InputError(f"`unreadable` must be {' or '.join(UNREADABLE)}; got {unreadable!r}. Choose one of them.")
+    check_unreadable(unreadable)
     usable = set() if usable is None else usable
     skipped: dict[Source, Skipped] = {}
     sources = list(dict.fromkeys(cohort.sources()))

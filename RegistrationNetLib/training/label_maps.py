@@ -17,7 +17,7 @@ from ..io.image_files import read_image
 from ..io.inputs import check_geometry
 from ..io.label_images import checked_labels
 from .cohort_files import SUFFIXES
-from .cohort_images import Skipped
+from .cohort_images import Skipped, check_unreadable
 
 # What is labelled takes this share of the lattice along the axis where it takes most; around it there is room for turns and shifts.
 FILLED = 0.8
@@ -76,6 +76,7 @@ def read_label_maps(
     Raises:
         InputError: the file and what is wrong with it; or that none is left.
     """
+    check_unreadable(unreadable)
     labels, skipped = [], []
     for place, file in enumerate(files):
         report(place / len(files))

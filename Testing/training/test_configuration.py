@@ -1,5 +1,6 @@
 """Descriptions of trainings: what they may say, and what each word changes."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,14 @@ def test_the_example_of_the_manual_is_understood(tmp_path: Path) -> None:
     found = read_configuration(tmp_path / "run.toml")
     assert found.lattice == (96, 96, 96)
     assert found.validation is not None
+
+
+def test_the_manual_names_every_option_of_painting_with_its_default(tmp_path: Path) -> None:
+    manual = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    section = manual.split("```toml\n")[2].split("```")[0]
+    found = read_configuration_of(tmp_path, LEAST + section)
+    assert found.data.painting == PaintingOptions()
+    assert all(f"\n{one.name} = " in section for one in fields(PaintingOptions))
 
 
 def test_similarity_and_smoothness_change_the_loss(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Images painted from label maps: seeded, true to the map that they come with, and changed by every option."""
 
 import math
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +93,8 @@ def test_label_maps_that_cannot_be_used_stop_or_are_skipped_as_asked(tmp_path: P
     found, skipped = read_label_maps(files, SHAPE, unreadable="skip")
     assert len(found.maps) == 1
     assert [one.image for one in skipped] == files[:1]
+    with pytest.raises(InputError, match="must be stop or skip; got 'guess'"):
+        read_label_maps(files, SHAPE, unreadable="guess")
     with pytest.raises(InputError, match="No label map can be read; at least one is needed. The first: "):
         read_label_maps(files[:1], SHAPE, unreadable="skip")
 
@@ -149,6 +152,12 @@ def test_a_pair_of_one_map_shows_its_labels_in_contrasts_of_their_own(maps: Labe
         assert abs(means[0] - means[1]) > 1e-3
     same = PaintedPairs(SHAPE, replace(CLEAN, displacement=0), maps).draw(seeded())
     torch.testing.assert_close(same.fixed.values, same.moving.values)
+
+
+def test_pairs_are_the_same_in_another_process(maps: LabelMaps) -> None:
+    pairs = PaintedPairs(SHAPE, PaintingOptions(cut=0.2), maps)
+    one, other = (source.draw(seeded(3)) for source in (pairs, pickle.loads(pickle.dumps(pairs))))
+    assert torch.equal(one.fixed.values, other.fixed.values)
 
 
 def test_a_pair_of_two_maps_shows_two_that_share_labels(maps: LabelMaps) -> None:
