@@ -39,6 +39,10 @@ from RegistrationNetLib.training.validation import folded_percent, overlap
 
 Mapped = Callable[[Tensor], Tensor]
 FIRST_SEED = 1000  # training's looks take the seeds from 0 on
+HEADER = (
+    "| each image turned by up to | Dice before | true map | affine | network | affine, network "
+    "| error before | affine | network | affine, network | folds of the network, % |"
+)
 WAYS = ("as they lie", "affine", "network", "affine, network")
 
 
@@ -117,9 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     network, (held_out, _) = read_network(description), pairs_of(description.validation, description.card, description.lattice)
     assert isinstance(held_out, PaintedPairs)
     start = time.process_time()
-    print(
-        "| each image turned by up to | Dice | true map | affine | network | affine, network | error | affine | network | affine, network | folds, % |"
-    )
+    print(HEADER)
     print(f"|{' --- |' * 11}")
     for turn in options.turns:
         painting = replace(held_out.options, turn_degrees=turn, shapes=0.0, two_maps=0.0)
