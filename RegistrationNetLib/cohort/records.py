@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, OutputError
+from ..io.checksums import Fingerprint
 from ..io.native_paths import printable
 from ..io.outputs import staged, staged_folder
 from ..models.catalogue import card_named
 from ..models.weights import weights_state
 from ..version import __version__
-from .checksums import Fingerprint
 from .pair import RESULTS, CohortPair, Layout
 
 FAILURES_FOLDER = "failures"

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..geometry.deformation import DisplacementField
 from ..geometry.space import Grid, displacements_mm, grid_of, inverse_transform_from_map
+from ..io.checksums import Fingerprint
 from ..io.image_files import read_image
 from ..io.inputs import checked_image
 from ..io.native_paths import printable
@@ -35,7 +36,6 @@ from ..io.warping import warp_image
 from ..progress import Progress, ProgressCallback, silent
 from ..quality.assessment import ErrorStatistics, error_statistics
 from ..quality.pictures import window_of
-from .checksums import Fingerprint
 from .clusters import Place
 from .option_texts import without_defaults
 from .pair import CohortPair

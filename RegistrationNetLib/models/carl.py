@@ -32,9 +32,12 @@ from .layers.features import CoarseFeatures, DilatedFeatures, Equivariantize
 from .layers.unet import TallUNet
 from .training_loss import ImageLoss
 
+# Of the composition "small": so many features a cell, and U-nets with so many times fewer features than the published ones.
+SMALL_FEATURES, NARROWED = 40, 4
+
 
 def carl_network(composition: str = "final_final", *, has_fourth_step: bool = False, dim: int = 3) -> TwoStep:
-    """A network of the published compositions, untrained.
+    """A network of the published compositions, or of one of our own, untrained.
 
     | composition | first step | the rest |
     |---|---|---|
@@ -44,6 +47,7 @@ def carl_network(composition: str = "final_final", *, has_fourth_step: bool = Fa
     | final_smolatt | attention at an eighth | as final |
     | unicarl | attention at a sixteenth, linear extrapolation | blurs and U-nets, five at a quarter and one at full resolution |
     | unicarl_equivariant | the same, features averaged over half turns | as unicarl |
+    | small (ours) | attention between cells of 4 voxels, linear extrapolation | as final, but narrow |
 
     Args:
         composition: one of these.
@@ -52,17 +56,20 @@ def carl_network(composition: str = "final_final", *, has_fourth_step: bool = Fa
 
     Returns:
         A module that takes moving and fixed, [B, 1, *shape], and gives moving_from_fixed. Its state dict is that of the
-        published networks, without what their training wrapped around (`netPsi.netPsi.` in the file of uniCARL).
+        published networks (there is none for "small"), without what their training wrapped around (`netPsi.netPsi.` in the file of uniCARL).
 
     Raises:
         InputError: there is no such composition.
     """
-    if composition not in COMPOSITIONS:
+    known = {**COMPOSITIONS, **OWN_COMPOSITIONS}
+    if composition not in known:
         raise InputError(
-            f"There is no composition {composition!r} of CARL; the published ones are {', '.join(COMPOSITIONS)}. Choose one of them."
+            f"There is no composition {composition!r} of CARL; the published ones are {', '.join(COMPOSITIONS)}, and ours "
+            f"{', '.join(OWN_COMPOSITIONS)}. Choose one of them."
         )
-    network = COMPOSITIONS[composition](dim)
-    return TwoStep(network, _unet(dim)) if has_fourth_step else network
+    network = known[composition](dim)
+    narrowed = NARROWED if composition in OWN_COMPOSITIONS else 1
+    return TwoStep(network, _unet(dim, narrowed)) if has_fourth_step else network
 
 
 @dataclass(frozen=True)
@@ -144,16 +151,21 @@ def _unicarl(dim: int, *, is_equivariant: bool = False) -> TwoStep:
     return TwoStep(Blur(Downsample(step), 8), RotationFunctionFromVectorField(TallUNet(dim)))
 
 
+def _small(dim: int) -> TwoStep:
+    attention = CoordinateAttention(CoarseFeatures(dim, channels=SMALL_FEATURES), padding_vox=8, cell_vox=4)
+    return TwoStep(RotationFunctionFromVectorField(attention), _half_and_full(dim, NARROWED))
+
+
 def _attention(dim: int) -> FunctionFromVectorField:
     return FunctionFromVectorField(CoordinateAttention(DilatedFeatures(dim)))
 
 
-def _unet(dim: int) -> FunctionFromVectorField:
-    return FunctionFromVectorField(TallUNet(dim))
+def _unet(dim: int, narrowed: int = 1) -> FunctionFromVectorField:
+    return FunctionFromVectorField(TallUNet(dim, narrowed=narrowed))
 
 
-def _half_and_full(dim: int) -> TwoStep:
-    return TwoStep(Downsample(_unet(dim)), _unet(dim))
+def _half_and_full(dim: int, narrowed: int = 1) -> TwoStep:
+    return TwoStep(Downsample(_unet(dim, narrowed)), _unet(dim, narrowed))
 
 
 COMPOSITIONS: dict[str, Callable[[int], TwoStep]] = {
@@ -164,3 +176,5 @@ COMPOSITIONS: dict[str, Callable[[int], TwoStep]] = {
     "unicarl": _unicarl,
     "unicarl_equivariant": partial(_unicarl, is_equivariant=True),
 }
+# Nobody has published these.
+OWN_COMPOSITIONS: dict[str, Callable[[int], TwoStep]] = {"small": _small}

@@ -61,14 +61,21 @@ def load_into(network: nn.Module, card: Card, path: Path, *, network_of: Network
     network.load_state_dict(found, strict=True)
 
 
-def save_as_published(network: nn.Module, card: Card, path: Path) -> None:
+def save_as_published(network: nn.Module, card: Card, path: Path, *, in_half: bool = False) -> None:
     """Write the weights of `network` with the names that the published file of `card` has, whole or not at all.
+
+    Args:
+        in_half: parameters in half precision (float16); the statistics of normalization, which may be large, stay single.
 
     Raises:
         OutputError: `path` could not be written.
     """
     prefix = _prefix(card)
-    named = {prefix + name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    halved = {name for name, _ in network.named_parameters()} if in_half else set()
+    named = {
+        prefix + name: (value.half() if name in halved else value).detach().cpu().contiguous()
+        for name, value in network.state_dict().items()
+    }
     content = _apart(named) if {name.partition(".")[0] for name in named} == NEPHI_PARTS - {"epochs"} else named
     with staged(path) as temporary:
         try:

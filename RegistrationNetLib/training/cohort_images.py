@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..errors import InputError, RegistrationNetError
 from ..geometry.space import Grid, grid_of
+from ..io.checksums import stamp_of
 from ..io.image_files import read_image
 from ..io.inputs import checked_image
 from ..io.label_images import checked_labels, checked_mask
 from ..registration.network_lattice import as_seen
 from ..registration.prepare import Preparation, on_lattice, prepared
+from ..version import __version__
 from .cohort_files import Cohort, Source
+from .image_cache import ImageCache
 from .pairs import Example, Pair
 
 KEEP_MB = 4000
 UNREADABLE = ("stop", "skip")
+# Grows when images are prepared otherwise than before within one version of the library.
+PREPARED_AS = 1
 
 
 @dataclass
@@ -31,11 +39,13 @@ class Reader:
         shape: of the lattice.
         preparation: of the model.
         keep_mb: what they may take.
+        cache: where prepared images are kept on disk, if they are.
     """
 
     shape: Sequence[int]
     preparation: Preparation
     keep_mb: float = KEEP_MB
+    cache: ImageCache | None = None
     _kept: OrderedDict[Source, Example] = field(default_factory=OrderedDict)
     _grids: dict[Path, Grid] = field(default_factory=dict)
     _kept_mb: float = 0.0
@@ -47,12 +57,43 @@ class Reader:
             InputError: a file cannot be read, or breaks a rule; the message names it.
         """
         if source not in self._kept:
-            self._kept[source] = self._read(source)
+            self._kept[source] = self._read(source) if self.cache is None else self._cached(source, self.cache)
             self._kept_mb += _megabytes(self._kept[source])
         self._kept.move_to_end(source)
         while self._kept_mb > self.keep_mb and len(self._kept) > 1:
             self._kept_mb -= _megabytes(self._kept.popitem(last=False)[1])
         return self._kept[source]
+
+    def key(self, source: Source) -> str:
+        """A name for the prepared image as it is now: it is another one when a file, or how it is prepared, has changed.
+
+        Raises:
+            OSError: a file is missing, or cannot be read.
+        """
+        paths = {name: getattr(source, name) for name in ("image", "mask", "labels", "like")}
+        made_of = {
+            "version": [__version__, PREPARED_AS],
+            "files": {name: [str(path.absolute()), stamp_of(path)] for name, path in paths.items() if path is not None},
+            "modality": source.modality,
+            "shape": list(self.shape),
+            "preparation": asdict(self.preparation),
+        }
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:40]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: without the images that this one holds."""
+        return {**self.__dict__, "_kept": OrderedDict(), "_kept_mb": 0.0}
+
+    def _cached(self, source: Source, cache: ImageCache) -> Example:
+        try:
+            key = self.key(source)
+        except OSError:
+            return self._read(source)  # which says what is wrong
+        found = cache.get(key)
+        if found is None:
+            found = self._read(source)
+            cache.put(key, found)
+        return found
 
     def _read(self, source: Source) -> Example:
         what = str(source.image)
@@ -132,26 +173,42 @@ class CohortPairs:
         return Pair(fixed, moving)
 
 
+def check_unreadable(unreadable: str) -> None:
+    """What becomes of files that cannot be used: "stop" or "skip".
+
+    Raises:
+        InputError: it is something else.
+    """
+    if unreadable not in UNREADABLE:
+        raise InputError(f"`unreadable` must be {' or '.join(UNREADABLE)}; got {unreadable!r}. Choose one of them.")
+
+
 def surveyed(
-    cohort: Cohort, reader: Reader, *, unreadable: str = "stop", report: Callable[[float], None] = lambda _: None
+    cohort: Cohort,
+    reader: Reader,
+    *,
+    unreadable: str = "stop",
+    usable: set[str] | None = None,
+    report: Callable[[float], None] = lambda _: None,
 ) -> tuple[CohortPairs, tuple[Skipped, ...]]:
     """The pairs of `cohort`, every file of which was read once, so that none fails in the middle of the training.
 
     Args:
+        usable: keys of images (`Reader.key`) that were read before and need not be again; those of the others are added.
         unreadable: "stop" at the first file that cannot be used, or "skip" such files.
         report: hears the fraction that is read, and may stop it by raising `Cancelled`.
 
     Raises:
         InputError: the file and what is wrong with it; or that nothing is left.
     """
-    if unreadable not in UNREADABLE:
-        raise InputError(f"`unreadable` must be {' or '.join(UNREADABLE)}; got {unreadable!r}. Choose one of them.")
+    check_unreadable(unreadable)
+    usable = set() if usable is None else usable
     skipped: dict[Source, Skipped] = {}
     sources = list(dict.fromkeys(cohort.sources()))
     for place, source in enumerate(sources):
         report(place / len(sources))
         try:
-            reader.example(source)
+            _look_at(source, reader, usable)
         except RegistrationNetError as error:
             if unreadable == "stop":
                 raise InputError(f'{error} To go on without such files, set unreadable = "skip".') from error
@@ -162,3 +219,15 @@ def surveyed(
             f"No pair of the cohort can be read; at least one is needed. The first: {next(iter(skipped.values())).reason}"
         )
     return CohortPairs(left, reader), tuple(skipped.values())
+
+
+def _look_at(source: Source, reader: Reader, usable: set[str]) -> None:
+    """Read the image of `source`, unless it is among those `usable`; then it is one of them."""
+    try:
+        key = reader.key(source)
+    except OSError:
+        reader.example(source)  # which says what is wrong
+        return
+    if key not in usable:
+        reader.example(source)
+        usable.add(key)

@@ -7,11 +7,20 @@ shape = [96, 96, 96]             # of the network's lattice; default that of the
 start = "weights"                # "nothing" (default), "weights" of the model, or a file
 device = "auto"
 
+[parameters]                     # what replaces entries of the card's section of that name
+has_fourth_step = true
+
 [learning]                       # see LearningOptions
 steps = 10000
 
 [augmentation]                   # see AugmentationOptions
 affine = 0.05
+
+[schedule]                       # of the learning rate, see ScheduleOptions
+kind = "constant"
+
+[loading]                        # see LoadingOptions
+processes = 0
 
 [loss]
 similarity = "lncc"              # default: the card's
@@ -35,7 +44,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,8 +52,10 @@ from ..errors import InputError
 from ..models.catalogue import Card, card_named, check_own_name
 from ..registration.methods import method_of
 from .augmentation import AugmentationOptions
-from .data import DataOptions
+from .data import DataOptions, LoadingOptions
 from .learning import LearningOptions
+from .painting import PaintingOptions
+from .schedule import ScheduleOptions
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -79,13 +90,17 @@ class LossOptions:
 
 @dataclass(frozen=True)
 class RecordOptions:
-    """What is written on the way: a checkpoint and a look every so many steps, of so many pairs; pictures; TensorBoard."""
+    """What is written on the way: a checkpoint and a look every so many steps, of so many pairs; pictures; TensorBoard.
+
+    With `half_precision` the weights of the model that comes out are float16; the checkpoint stays single.
+    """
 
     checkpoint_every: int = 500
     validate_every: int = 500
     validation_pairs: int = 8
     pictures: bool = True
     tensorboard: bool = False
+    half_precision: bool = False
 
     def __post_init__(self) -> None:
         for name in ("checkpoint_every", "validate_every", "validation_pairs"):
@@ -109,8 +124,10 @@ class Configuration:
     shape: tuple[int, ...] = ()
     start: str | Path = "nothing"
     device: str = "auto"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     learning: LearningOptions = field(default_factory=LearningOptions)
     loss: LossOptions = LossOptions()
+    loading: LoadingOptions = field(default_factory=LoadingOptions)
     record: RecordOptions = RecordOptions()
 
     def __post_init__(self) -> None:
@@ -134,15 +151,19 @@ class Configuration:
 
     @property
     def card(self) -> Card:
-        """The card of the model that method, preparation and loss come from."""
-        return card_named(self.model)
+        """The card of the model that method, preparation and loss come from, with this training's parameters."""
+        card = card_named(self.model)
+        return replace(card, parameters={**card.parameters, **self.parameters})
 
     def made_with(self) -> dict[str, Any]:
         """What a training must keep when it is resumed, as JSON: everything that changes the weights."""
-        learning = {name: value for name, value in asdict(self.learning).items() if name != "steps"}
+        learning = asdict(self.learning)
+        if not self.learning.schedule.depends_on_steps:
+            del learning["steps"]  # more of them go on where the others ended
         data = {name: str(value) for name, value in asdict(self.data).items()}
         return {
             "model": self.model,
+            "parameters": dict(self.parameters),
             "shape": list(self.lattice),
             "data": data,
             "loss": {**asdict(self.loss), "diffusion_steps": self.diffusion_steps},
@@ -170,13 +191,20 @@ def configuration(content: Mapping[str, Any], *, relative_to: Path) -> Configura
         InputError: as `read_configuration`.
     """
     content = dict(content)
-    sections = {name: dict(content.pop(name, {})) for name in ("learning", "augmentation", "loss", "record")}
-    sections["learning"]["augmentation"] = _options(AugmentationOptions, sections.pop("augmentation"), "[augmentation]")
-    kinds = {"learning": LearningOptions, "loss": LossOptions, "record": RecordOptions}
+    names = ("learning", "augmentation", "schedule", "loss", "loading", "record")
+    sections = {name: dict(content.pop(name, {})) for name in names}
+    for name, kind in (("augmentation", AugmentationOptions), ("schedule", ScheduleOptions)):
+        sections["learning"][name] = _options(kind, sections.pop(name), f"[{name}]")
+    if "cache" in sections["loading"]:
+        sections["loading"]["cache"] = relative_to / sections["loading"]["cache"]
+    kinds = {"learning": LearningOptions, "loss": LossOptions, "loading": LoadingOptions, "record": RecordOptions}
     built: dict[str, Any] = {name: _options(kind, sections[name], f"[{name}]") for name, kind in kinds.items()}
     for name in ("data", "validation"):
         if name in content:
-            built[name] = _options(DataOptions, _with_paths(content.pop(name), relative_to), f"[{name}]")
+            section = _with_paths(content.pop(name), relative_to)
+            if "painting" in section:
+                section["painting"] = _options(PaintingOptions, section["painting"], f"[{name}.painting]")
+            built[name] = _options(DataOptions, section, f"[{name}]")
     for name in ("model", "name", "out"):
         if name not in content:
             raise InputError(f"The description of a training has no {name}; it needs model, name, out and [data]. Add it.")
@@ -194,6 +222,7 @@ def _with_paths(section: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for name in ("folder", "list", "masks", "labels"):
         if name in found:
             found[name] = folder / found[name]
+    found["label_maps"] = tuple(folder / one for one in found.get("label_maps", ()))
     found["pairs"] = tuple(tuple(folder / one for one in pair) for pair in found.get("pairs", ()))
     return found
 

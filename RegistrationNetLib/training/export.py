@@ -46,14 +46,17 @@ def own_card(base: Card, name: str, *, shape: Sequence[int], refine: dict[str, A
     )
 
 
-def write_model(network: nn.Module, card: Card, folder: Path) -> Path:
+def write_model(network: nn.Module, card: Card, folder: Path, *, in_half: bool = False) -> Path:
     """Write `NAME.trch` and `NAME.card.json` into `folder`; `registrationnet models import NAME FILE` takes both.
+
+    Args:
+        in_half: the weights in half precision.
 
     Raises:
         OutputError: they could not be written.
     """
     file = folder / f"{card.name}.trch"
-    save_as_published(network, card, file)
+    save_as_published(network, card, file, in_half=in_half)
     told = {**(card.weights or {}), "bytes": file.stat().st_size, "sha256": sha256(file)}
     with staged(folder / f"{card.name}{OWN_SUFFIX}") as temporary:
         content = replace(card, weights=told).as_dict()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,8 +25,10 @@ from ..models.layers.unet import DOWN_CHANNELS, TallUNet
 from ..models.nephi_loss import NePhiLoss
 from ..models.training_loss import Loss, LossTerms, loss_of_directions
 from .augmentation import AugmentationOptions, augmented
+from .loaders import worked_ahead
 from .pairs import Pair, Pairs, stacked
 from .processes import ALONE, Processes
+from .schedule import ScheduleOptions
 from .state import Trainee
 
 Precision = Literal["float32", "bfloat16"]
@@ -56,7 +58,10 @@ class LearningOptions:
             U-net on a lattice of 16 voxels or less along an axis.
         keep_statistics: batch normalization keeps the running statistics that it has, as fine-tuning wants it.
         dice_weight: of the Dice loss where labels come with the images.
+        ema: where it is above 0, a running mean of the weights is judged and exported in their place, which decays by this factor a
+            step; 0.999 is usual.
         augmentation: of the pairs.
+        schedule: of the learning rate.
 
     Raises:
         InputError: an option is out of range.
@@ -69,7 +74,9 @@ class LearningOptions:
     precision: Precision = "float32"
     keep_statistics: bool = False
     dice_weight: float = 1.0
+    ema: float = 0.0
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("batch", 1), ("seed", 0)):
@@ -80,6 +87,8 @@ class LearningOptions:
             raise InputError(f"learning_rate must be above 0; got {self.learning_rate}. The published networks use 5e-5.")
         if not 0 <= self.dice_weight < math.inf:
             raise InputError(f"dice_weight must be 0 or more; got {self.dice_weight}. 0 leaves the labels out.")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema must be from 0 to below 1; got {self.ema}. 0 leaves the running mean out.")
         if self.precision not in PRECISIONS:
             raise InputError(
                 f"There is no precision {self.precision!r}; the precisions are {', '.join(PRECISIONS)}. Choose one of them."
@@ -128,12 +137,24 @@ class Step:
 
 
 def learning(
-    trainee: Trainee, loss: TrainingLoss, pairs: Pairs, options: LearningOptions, *, processes: Processes = ALONE
+    trainee: Trainee,
+    loss: TrainingLoss,
+    pairs: Pairs,
+    options: LearningOptions,
+    *,
+    until: int | None = None,
+    processes: Processes = ALONE,
+    loaders: int = 0,
 ) -> Generator[Step, None, None]:
     """Steps of training, from where `trainee` stands to `options.steps`; it changes in place, between one step and the next.
 
+    Args:
+        until: stop after so many steps, of those in all.
+        loaders: so many processes draw and augment pairs ahead of the steps. The steps are the same.
+
     Raises:
         RefinementError: the loss or a gradient is not finite. The weights are those of before the step.
+        ResourceError: a loader process was killed.
     """
     network = trainee.network
     device = next(network.parameters()).device
@@ -142,18 +163,22 @@ def learning(
         stack.enter_context(unets_in(network, options.precision))
         stack.enter_context(_learning_mode(network, is_training=not options.keep_statistics))
         spread = processes.spread(objective)
-        while trainee.steps < options.steps:
-            start, number = time.monotonic(), trainee.steps
-            random = step_random(options.seed, number, processes.rank)
-            pair = drawn_batch(pairs, options, random).to(device)
+        numbers = range(trainee.steps, options.steps if until is None else min(until, options.steps))
+        batches = stack.enter_context(closing(worked_ahead(_Draw(pairs, options, processes.rank), numbers, processes=loaders)))
+        start = time.monotonic()
+        for number, drawn in zip(numbers, batches, strict=True):
+            random = torch.Generator()
+            random.set_state(drawn.random_state)
+            pair = drawn.pair.to(device)
             terms = torch.stack(spread(pair, random))
             told = processes.mean(terms.detach())
             _check_finite(told, "loss", number + 1)  # before its gradient: torch crashes where it samples at places that are NaN
             terms[0].backward()
             _check_finite(_largest_gradients(network), "gradient", number + 1)
-            trainee.step(options.learning_rate)
+            trainee.step(options.learning_rate * options.schedule.share(number, options.steps))
             total, similarity, regularity = told.tolist()
             yield Step(number + 1, total, similarity, regularity, time.monotonic() - start)
+            start = time.monotonic()
 
 
 def learning_in_turn(
@@ -163,10 +188,31 @@ def learning_in_turn(
     options: LearningOptions,
     *,
     processes: Processes = ALONE,
+    loaders: int = 0,
 ) -> Generator[Step, None, None]:
     """`learning` by one loss after the other, each up to its step, and none beyond `options.steps`."""
     for loss, until in losses:
-        yield from learning(trainee, loss, pairs, replace(options, steps=min(until, options.steps)), processes=processes)
+        yield from learning(trainee, loss, pairs, options, until=until, processes=processes, loaders=loaders)
+
+
+class Drawn(NamedTuple):
+    """The pairs of a step, and where its source of randomness stands after them."""
+
+    pair: Pair
+    random_state: Tensor
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Draws the pairs of any step, in whichever process."""
+
+    pairs: Pairs
+    options: LearningOptions
+    rank: int
+
+    def __call__(self, number: int) -> Drawn:
+        random = step_random(self.options.seed, number, self.rank)
+        return Drawn(drawn_batch(self.pairs, self.options, random), random.get_state())
 
 
 def drawn_batch(pairs: Pairs, options: LearningOptions, random: torch.Generator) -> Pair:

@@ -1,7 +1,8 @@
 """A whole training, from its description to a model of its own.
 
 The output folder receives `checkpoint.safetensors`, the model (`NAME.trch`, `NAME.card.json`), `steps.csv`, `validation.csv`,
-`curves.png`, a picture of a pair at every look, and `skipped.csv` where files of the cohort were left out.
+`curves.png`, a picture of a pair at every look, `survey.json` where there is a cohort, and `skipped.csv` where files of it were
+left out.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import csv
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -36,6 +38,7 @@ from .pairs import Pair
 from .processes import Processes, launched
 from .record import Record
 from .state import Trainee
+from .survey import kept_survey
 from .validation import look
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -84,17 +87,20 @@ class _Run:
     def __init__(self, description: Configuration, processes: Processes, device: torch.device, stages: Stages) -> None:
         self.description, self.processes, self.stages = description, processes, stages
         report = stages.begin("read")
-        data, validation = description.data, description.validation
-        self.pairs, skipped = pairs_of(data, description.card, description.lattice, report)
         self.looked_at: list[Pair] = []
-        if validation and processes.is_first:
-            held_out, more = pairs_of(validation, description.card, description.lattice)
-            self.looked_at, skipped = held_out.first(description.record.validation_pairs), skipped + more
+        with kept_survey(description.out, is_shared=processes.count > 1) as usable:
+            read = partial(
+                pairs_of, card=description.card, lattice=description.lattice, loading=description.loading, usable=usable
+            )
+            self.pairs, skipped = read(description.data, report=report)
+            if description.validation and processes.is_first:
+                held_out, more = read(description.validation)
+                self.looked_at, skipped = held_out.first(description.record.validation_pairs), skipped + more
         self.looked_at = [pair.to(device) for pair in self.looked_at]
         self.skipped = skipped
         self.saved_at = -1
         self.options = _loss_options(description)
-        self.trainee = Trainee(starting_network(description).to(device))
+        self.trainee = Trainee(starting_network(description).to(device), ema=description.learning.ema)
         self.objective = Objective(self.trainee.network, self.loss, description.learning.dice_weight)
         self.card = own_card(
             description.card, description.name, shape=description.lattice,
@@ -130,7 +136,8 @@ class _Run:
         wanted, options = self.description.record, self.description.learning
         begin = DiffusionLoss(self.loss.similarity, weight=self.description.loss.diffusion, outside=self.loss.outside)
         losses = [(begin, self.description.diffusion_steps), (self.loss, options.steps)]
-        steps = learning_in_turn(self.trainee, losses, self.pairs, options, processes=self.processes)
+        loaders = self.description.loading.processes
+        steps = learning_in_turn(self.trainee, losses, self.pairs, options, processes=self.processes, loaders=loaders)
         if not self.processes.is_first:
             yield from steps
             return
@@ -141,7 +148,8 @@ class _Run:
                 record.step(step)
                 is_last = step.number == options.steps
                 if self.looked_at and (is_last or step.number % wanted.validate_every == 0):
-                    record.look(step.number, look(self.objective, self.looked_at), self.objective, self.looked_at[0])
+                    with self.trainee.averaged():
+                        record.look(step.number, look(self.objective, self.looked_at), self.objective, self.looked_at[0])
                 if step.number % wanted.checkpoint_every == 0:
                     self._save()
                 yield step
@@ -150,7 +158,9 @@ class _Run:
         if self.processes.is_first and self.saved_at != self.trainee.steps:
             self.saved_at = self.trainee.steps
             save_checkpoint(self.trainee, self.checkpoint, self.description.made_with())
-            write_model(self.trainee.network, self.card, self.description.out)
+            with self.trainee.averaged():
+                in_half = self.description.record.half_precision
+                write_model(self.trainee.network, self.card, self.description.out, in_half=in_half)
 
 
 def starting_network(description: Configuration) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,9 +54,9 @@ class ShapePairs:
 
     def _example(self, shape: str, random: torch.Generator) -> Example:
         points = identity_points((self.size, self.size), torch.zeros(()))
-        radius = _uniform(0.15, 0.3, random)
-        centre = torch.tensor([_uniform(0.35, 0.65, random) for _ in range(2)]).view(1, 2, 1, 1)
-        depth = _depth(shape, points - centre, radius, angle=_uniform(0, 2 * math.pi, random))
+        radius = uniform(0.15, 0.3, random)
+        centre = torch.tensor([uniform(0.35, 0.65, random) for _ in range(2)]).view(1, 2, 1, 1)
+        depth = _depth(shape, points - centre, radius, angle=uniform(0, 2 * math.pi, random))
         values = _covered(depth)
         if self.hollow:
             values = values - _covered(depth + 0.35 * radius)
@@ -77,7 +78,8 @@ def _covered(depth: Tensor) -> Tensor:
     return (0.5 - depth / EDGE).clamp(0, 1)
 
 
-def _uniform(low: float, high: float, random: torch.Generator) -> float:
+def uniform(low: float, high: float, random: torch.Generator) -> float:
+    """A number between the two."""
     return low + (high - low) * float(torch.rand((), generator=random))
 
 
@@ -134,8 +136,8 @@ class AnatomyPairs:
     def known(self, random: torch.Generator) -> KnownExamples:
         """A pair with its truth: fixed is the label map through exp(v / 2), moving through exp(-v / 2), and so exp(v) lies between."""
         shared = random if self.anatomy is None else torch.Generator().manual_seed(self.anatomy)
-        labels = self._labels(shared)
-        half = VelocityField(0.5 * self._velocity(random))
+        labels = random_labels(self.shape, self.classes, shared)
+        half = VelocityField(0.5 * random_velocity(self.shape, self.displacement, self.roughness, random))
         forward, backward = half.displacement_field(), half.inverse().displacement_field()
         points = forward.on_lattice(), backward.on_lattice()
         intensities = torch.rand(2, self.classes + 1, generator=shared if self.one_contrast else random)
@@ -145,27 +147,10 @@ class AnatomyPairs:
         fixed, moving = (self._example(labels, one, at, random) for one, at in zip(intensities, points, strict=True))
         return KnownExamples(Pair(fixed, moving), Composition((forward, forward)), Composition((backward, backward)))
 
-    def _labels(self, random: torch.Generator) -> Tensor:
-        """Tissues 1 … classes within a body of random outline: [1, 1, *shape]."""
-        size = min(self.shape)
-        tissues = smooth_noise(self.shape, size / 8, random, channels=self.classes).argmax(1, keepdim=True) + 1
-        from_centre = vector_length(identity_points(self.shape, torch.zeros(())) - 0.5)
-        outline = 0.38 + 0.04 * smooth_noise(self.shape, size / 6, random)
-        return tissues * (from_centre < outline)
-
-    def _velocity(self, random: torch.Generator) -> Tensor:
-        """[1, dim, *shape] in unit-cube coordinates per unit time."""
-        noise = smooth_noise(self.shape, self.roughness * min(self.shape), random, channels=len(self.shape))
-        speed = torch.quantile(vector_length(noise).flatten()[:: max(1, noise.numel() // 100_000)], 0.95)
-        return noise * self.displacement / speed
-
     def _example(self, labels: Tensor, intensities: Tensor, points: Tensor, random: torch.Generator) -> Example:
-        sigma_vox = round(8 * _uniform(0, self.blur_vox, random)) / 8  # few different ones, as blurs are kept
-        values = _blurred(sample(intensities[labels], points), sigma_vox)
-        if self.bias:
-            shading = smooth_noise(self.shape, 0.25 * min(self.shape), random)
-            values = values * (1 + self.bias * _uniform(0, 1, random) * shading / shading.abs().max())
-        values = values + _uniform(0, self.noise, random) * torch.randn(values.shape, generator=random)
+        sigma_vox = round(8 * uniform(0, self.blur_vox, random)) / 8  # few different ones, as blurs are kept
+        values = shaded(_blurred(sample(intensities[labels], points), sigma_vox), self.bias, random)
+        values = values + uniform(0, self.noise, random) * torch.randn(values.shape, generator=random)
         return Example(values.clamp(0, 1), labels=sample(labels.float(), points, nearest=True).long())
 
 
@@ -182,3 +167,33 @@ def _blurred(values: Tensor, sigma_vox: float) -> Tensor:
         return values
     taps = 2 * math.ceil(3 * sigma_vox) + 1
     return apply_along_axes(values, on([blur_matrix(size, sigma_vox, taps) for size in values.shape[2:]], values))
+
+
+def random_labels(shape: Sequence[int], classes: int, random: torch.Generator) -> Tensor:
+    """Tissues 1 … classes within a body of random outline: [1, 1, *shape]."""
+    size = min(shape)
+    tissues = smooth_noise(shape, size / 8, random, channels=classes).argmax(1, keepdim=True) + 1
+    from_centre = vector_length(identity_points(shape, torch.zeros(())) - 0.5)
+    outline = 0.38 + 0.04 * smooth_noise(shape, size / 6, random)
+    return tissues * (from_centre < outline)
+
+
+def random_velocity(shape: Sequence[int], displacement: float, roughness: float, random: torch.Generator) -> Tensor:
+    """[1, dim, *shape] in unit-cube coordinates per unit time.
+
+    Args:
+        displacement: 95th percentile of its length, in lengths of the cube.
+        roughness: standard deviation of the Gaussian that smooths it, in lengths of the shortest edge.
+    """
+    noise = smooth_noise(shape, roughness * min(shape), random, channels=len(shape))
+    speed = torch.quantile(vector_length(noise).flatten()[:: max(1, noise.numel() // 100_000)], 0.95)
+    return noise * displacement / speed
+
+
+def shaded(values: Tensor, bias: float, random: torch.Generator) -> Tensor:
+    """`values` [1, 1, *shape] times a smooth factor that deviates from 1 by up to a random part of `bias`."""
+    if not bias:
+        return values
+    shape = values.shape[2:]
+    shading = smooth_noise(shape, 0.25 * min(shape), random)
+    return values * (1 + bias * uniform(0, 1, random) * shading / shading.abs().max())

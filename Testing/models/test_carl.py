@@ -130,8 +130,31 @@ def test_maps_of_unicarl_are_those_of_the_published_one_at_its_full_shape() -> N
 
 
 def test_a_composition_that_is_not_published_is_refused() -> None:
-    with pytest.raises(InputError, match="no composition 'finale' of CARL; the published ones are final, final_final"):
+    with pytest.raises(
+        InputError, match="no composition 'finale' of CARL; the published ones are final, final_final.*, and ours small"
+    ):
         carl_network("finale")
+
+
+@pytest.mark.parametrize(("has_fourth_step", "parameters"), [(False, 2_603_516), (True, 3_708_909)])
+def test_the_small_network_is_small(has_fourth_step: bool, parameters: int) -> None:
+    with torch.device("meta"):
+        network = carl_network("small", has_fourth_step=has_fourth_step)
+    assert sum(one.numel() for one in network.parameters()) == parameters
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(30, 37), (17, 20, 24)])
+def test_the_small_network_maps_images_of_any_shape_both_ways(shape: tuple[int, ...]) -> None:
+    network = carl_network("small", has_fourth_step=True, dim=len(shape)).eval()
+    randomize(network, displacement=0.01)
+    images = smooth_pair(shape)
+    maps = both_ways(network, *images)
+    points = identity_points((5,) * len(shape), torch.zeros(()))
+    there, alone = maps.moving_from_fixed(points), network(*images)(points)
+    torch.testing.assert_close(there, alone, atol=1e-5, rtol=0)
+    assert float((there - points).abs().max()) > 1e-3
+    assert float((there - maps.fixed_from_moving(points)).abs().max()) > 1e-4
 
 
 @torch.no_grad()

@@ -67,6 +67,23 @@ def test_a_file_that_fits_goes_in_bit_for_bit(is_meta: bool, tmp_path: Path) -> 
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
+def test_weights_written_in_half_precision_go_in_rounded_and_statistics_as_they_are(tmp_path: Path) -> None:
+    network = tiny()
+    network.load_state_dict({name: value * 1e5 if "running" in name else value for name, value in trained().items()})
+    sizes = {}
+    for in_half in (False, True):
+        path = tmp_path / f"{in_half}.trch"
+        save_as_published(network, CARD, path, in_half=in_half)
+        sizes[in_half] = path.stat().st_size
+        check(path)
+    load_into(again := tiny(), CARD, tmp_path / "True.trch")
+    for name, value in network.state_dict().items():
+        expected = value.half().float() if name in dict(network.named_parameters()) else value
+        assert torch.equal(again.state_dict()[name], expected), name
+    assert sizes[True] < sizes[False]
+    assert all(one.dtype == torch.float32 for one in network.parameters()), "the network itself stays"
+
+
 def prefixed(prefix: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     return lambda state: {prefix + name: value for name, value in state.items()}
 

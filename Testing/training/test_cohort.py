@@ -1,6 +1,10 @@
 """Cohorts on disk: folders, lists and pairs of real files, good and bad."""
 
+import os
+import pickle
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import SimpleITK as sitk
@@ -9,8 +13,11 @@ import torch
 from RegistrationNetLib.errors import Cancelled, InputError
 from RegistrationNetLib.models.catalogue import card_named
 from RegistrationNetLib.registration.prepare import Preparation
-from RegistrationNetLib.training.cohort_files import Cohort, folder_cohort, listed_cohort, paired_cohort
+from RegistrationNetLib.training.cohort_files import Cohort, Source, folder_cohort, listed_cohort, paired_cohort
 from RegistrationNetLib.training.cohort_images import CohortPairs, Reader, surveyed
+from RegistrationNetLib.training.image_cache import ImageCache
+from RegistrationNetLib.training.pairs import Example, Pair
+from RegistrationNetLib.training.survey import kept_survey
 
 from .tiny import SHAPE, write_images
 
@@ -194,6 +201,104 @@ def test_what_is_not_in_memory_is_read_again(tmp_path: Path) -> None:
     one, again = tight.first(1)[0].fixed, tight.first(1)[0].fixed
     assert one is not again
     assert torch.equal(one.values, again.values)
+
+
+class Counting(Reader):
+    """A reader that counts the images it decodes."""
+
+    decoded = 0
+
+    def _read(self, source: Source) -> Example:
+        self.decoded += 1
+        return super()._read(source)
+
+
+def counting(cohort: Cohort, usable: set[str], *, unreadable: str = "skip", **options: Any) -> int:
+    """How many images a survey decodes."""
+    one = Counting(options.pop("shape", SHAPE), options.pop("preparation", ANY), **options)
+    surveyed(cohort, one, unreadable=unreadable, usable=usable)
+    return one.decoded
+
+
+def test_what_was_found_usable_is_not_decoded_again_until_it_changes(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
+    folders = {name: tmp_path / name for name in ("masks", "labels")}
+    cohort, usable = folder_cohort(tmp_path / "images", **folders), set[str]()
+    assert counting(cohort, usable) == 3
+    assert counting(cohort, usable) == 0
+    for folder in ("images", "masks", "labels"):
+        touched = tmp_path / folder / "b.nii.gz"
+        touched.write_bytes(touched.read_bytes())
+        assert counting(cohort, usable) == 1
+    first = tmp_path / "images" / "a.nii.gz"  # to whose axes the others are brought
+    os.utime(first, (5, 5))
+    assert counting(cohort, usable) == 3
+    other = folder_cohort(tmp_path / "images", **folders, modality="ct")
+    assert counting(other, usable) == 3
+    assert counting(cohort, usable, shape=(16, 24)) == 3
+    assert counting(cohort, usable, preparation=replace(ANY, crops_border=True)) == 3
+    assert counting(cohort, usable) == 0
+
+
+def test_what_was_not_usable_is_looked_at_again(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
+    good = (tmp_path / "images" / "b.nii.gz").read_bytes()
+    (tmp_path / "images" / "b.nii.gz").write_bytes(b"nothing")
+    cohort, usable = folder_cohort(tmp_path / "images"), set[str]()
+    assert [counting(cohort, usable) for _ in range(2)] == [3, 1]
+    with pytest.raises(InputError, match=r"b\.nii\.gz.*cannot be read as an image"):
+        counting(cohort, usable, unreadable="stop")
+    (tmp_path / "images" / "b.nii.gz").write_bytes(good)
+    assert [counting(cohort, usable, unreadable="stop") for _ in range(2)] == [1, 0]
+
+
+def test_a_survey_is_kept_whatever_ends_it_and_a_damaged_one_tells_nothing(tmp_path: Path) -> None:
+    with pytest.raises(Cancelled), kept_survey(tmp_path) as usable:
+        usable.add("a")
+        raise Cancelled("stop")
+    with kept_survey(tmp_path, is_shared=True) as usable:
+        assert usable == {"a"}
+    for damage in ("", "{", "[]", '{"usable": 3}'):
+        (tmp_path / "survey.json").write_text(damage)
+        with kept_survey(tmp_path) as usable:
+            assert usable == set()
+
+
+def test_prepared_images_are_taken_from_the_cache_as_they_were_and_changed_files_are_not(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz")
+    cohort = folder_cohort(tmp_path / "images", labels=tmp_path / "labels", masks=tmp_path / "masks")
+    cache = ImageCache(tmp_path / "cache", 1)
+    plain = CohortPairs(cohort, reader()).first(1)[0]
+
+    def drawn() -> tuple[int, Pair]:
+        one = Counting(SHAPE, ANY, cache=cache)
+        pair = CohortPairs(cohort, one).first(1)[0]
+        return one.decoded, pair
+
+    assert [drawn()[0] for _ in range(2)] == [2, 0]
+    _, found = drawn()
+    for one, other in zip((found.fixed, found.moving), (plain.fixed, plain.moving), strict=True):
+        assert all(torch.equal(*two) for two in zip(vars(one).values(), vars(other).values(), strict=True))
+    write_images(tmp_path, "b.nii.gz", seed=7)
+    decoded, changed = drawn()
+    assert decoded == 1
+    assert not torch.equal(changed.moving.values, plain.moving.values)
+    next((tmp_path / "cache").iterdir()).write_bytes(b"damaged")
+    assert drawn()[0] <= 1
+    (tmp_path / "images" / "b.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"There is no file .*b\.nii\.gz"):
+        drawn()
+
+
+def test_images_in_memory_do_not_travel_to_other_processes(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz")
+    pairs = pairs_of(folder_cohort(tmp_path / "images"))
+    before = len(pickle.dumps(pairs))
+    first = pairs.first(1)[0]
+    sent = pickle.dumps(pairs)
+    assert len(sent) < before + 2000
+    assert torch.equal(pickle.loads(sent).first(1)[0].fixed.values, first.fixed.values)
+    assert pairs.first(1)[0].fixed is first.fixed
 
 
 @pytest.mark.parametrize(

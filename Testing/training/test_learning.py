@@ -128,6 +128,32 @@ def test_kept_statistics_stay() -> None:
     assert int(trainee.network.state_dict()["net.norm.num_batches_tracked"]) == 4  # both directions
 
 
+def test_the_running_mean_is_that_of_its_formula_and_lends_itself_to_the_network() -> None:
+    torch.manual_seed(0)
+    trainee = Trainee(tiny_network(), ema=0.6)
+    expected: dict[str, torch.Tensor] = {}
+    for step in learning(trainee, LOSS, PAIRS, LearningOptions(steps=8, learning_rate=1e-2)):
+        now = {name: value.clone() for name, value in trainee.network.state_dict().items()}
+        decay = min(0.6, (1 + step.number) / (10 + step.number))
+        expected = {name: decay * expected.get(name, value) + (1 - decay) * value for name, value in now.items()}
+    own = {name: value.clone() for name, value in trainee.network.state_dict().items()}
+    with trainee.averaged():
+        inside = trainee.network.state_dict()
+        for name in ("net.first.weight", "net.last.bias", "net.norm.running_var"):
+            torch.testing.assert_close(inside[name], expected[name])
+            assert not torch.equal(inside[name], own[name])
+        assert torch.equal(inside["net.norm.num_batches_tracked"], own["net.norm.num_batches_tracked"])
+    assert all(torch.equal(value, own[name]) for name, value in trainee.network.state_dict().items())
+
+
+def test_without_a_running_mean_the_network_itself_is_judged() -> None:
+    trainee, _ = learnt(LearningOptions(steps=2, learning_rate=1e-2))
+    assert not trainee.averages
+    before = trainee.network.get_parameter("net.last.bias").clone()
+    with trainee.averaged():
+        assert torch.equal(trainee.network.get_parameter("net.last.bias"), before)
+
+
 def test_training_leaves_the_mode_of_the_network_as_it_was() -> None:
     trainee = Trainee(tiny_network().eval())
     list(learning(trainee, LOSS, PAIRS, LearningOptions(steps=1)))
@@ -180,6 +206,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
         ({"batch": 0}, "batch must be a whole number from 1 up; got 0"),
         ({"seed": 0.5}, "seed must be a whole number from 0 up; got 0.5"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0; got 0"),
+        ({"ema": -0.1}, "ema must be from 0 to below 1; got -0.1"),
         ({"dice_weight": math.nan}, "dice_weight must be 0 or more; got nan"),
         ({"precision": "float8"}, "no precision 'float8'; the precisions are float32, bfloat16"),
     ],

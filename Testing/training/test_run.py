@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -9,12 +10,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from safetensors import safe_open
 
 from RegistrationNetLib import register
 from RegistrationNetLib.cli.main import main
@@ -24,6 +26,7 @@ from RegistrationNetLib.models.checkpoint import save_as_published
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.registration.methods import untrained_network
 from RegistrationNetLib.slicer_bridge.client import Client
+from RegistrationNetLib.training import cohort_images
 from RegistrationNetLib.training import learning as learning_module
 from RegistrationNetLib.training.configuration import Configuration
 from RegistrationNetLib.training.data import pairs_of
@@ -71,15 +74,23 @@ def test_a_training_changes_the_weights(tmp_path: Path) -> None:
     assert not torch.equal(learnt["net.last.weight"], untrained["net.last.weight"])
 
 
-@pytest.mark.parametrize("loss", [{}, {"diffusion_steps": 3}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"loss": {"diffusion_steps": 3}},
+        {"schedule": {"kind": "cosine", "warm_up": 2}, "learning": {"ema": 0.8}, "loss": {"diffusion_steps": 3}},
+        {"schedule": {"kind": "step", "every": 2}},
+    ],
+)
 @pytest.mark.parametrize("stopped_after", [0.3, 0.6])
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, stopped_after: float, loss: dict[str, int]
+    tmp_path: Path, stopped_after: float, changes: dict[str, Any]
 ) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
-    whole = train(described(tmp_path / "whole", loss=loss))
-    parts = described(tmp_path / "parts", loss=loss)
+    whole = train(described(tmp_path / "whole", **changes))
+    parts = described(tmp_path / "parts", **changes)
     with pytest.raises(Cancelled):
         train(parts, progress=stopping_after(stopped_after))
     assert not same(weights(tmp_path / "parts/out/tiny-own.trch"), weights(whole.weights))
@@ -133,6 +144,127 @@ def test_the_first_steps_learn_by_diffusion_and_the_others_by_the_methods_own_lo
     assert weight["begin"] == pytest.approx([4.0], rel=1e-3)
     assert weight["both"] == pytest.approx([4.0, 4.0, 1.5, 1.5, 1.5], rel=1e-3)
     assert weight["plain"] == pytest.approx([1.5] * 5, rel=1e-3)
+
+
+def test_the_schedule_is_that_of_the_whole_training_also_in_its_first_steps_by_diffusion(tmp_path: Path) -> None:
+    plain, cosine, begun = (
+        train(described(tmp_path, out=name, **changes))
+        for name, changes in {
+            "plain": {},
+            "cosine": {"schedule": {"kind": "cosine"}},
+            "begun": {"schedule": {"kind": "cosine"}, "loss": {"diffusion_steps": 1, "smoothness": 0.0}},
+        }.items()
+    )
+    assert not same(weights(plain.weights), weights(cosine.weights))
+    rates: list[float] = []
+
+    def noted(self: Trainee, rate: float) -> None:
+        rates.append(rate)
+        self.steps += 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainee, "step", noted)
+        train(described(tmp_path, out="noted", schedule={"kind": "cosine"}, loss={"diffusion_steps": 2}))
+    assert rates == pytest.approx([1e-3 * 0.5 * (1 + math.cos(math.pi * number / 6)) for number in range(6)])
+    assert begun.steps == 6
+
+
+def test_more_steps_of_a_cosine_are_another_training(tmp_path: Path) -> None:
+    train(described(tmp_path, learning={"steps": 4}, schedule={"kind": "cosine"}))
+    with pytest.raises(InputError, match=r"made with steps = 4; .* now it is 6"):
+        train(described(tmp_path, schedule={"kind": "cosine"}), resume=True)
+
+
+def test_the_running_mean_is_what_is_judged_and_exported_and_the_weights_learn_on(tmp_path: Path) -> None:
+    seen: dict[str, list[str]] = {}
+    learnt = {}
+    for name, learning in {"plain": {}, "mean": {"ema": 0.5}}.items():
+        description = described(tmp_path, out=name, learning=learning, validation={"synthetic": "anatomy"})
+        trained = train(description)
+        with safe_open(tmp_path / name / CHECKPOINT, framework="pt") as file:
+            kept = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
+        learnt[name] = kept["network.net.last.weight"]
+        seen[name] = (tmp_path / name / "validation.csv").read_text().splitlines()
+        exported = "average" if learning else "network"
+        assert same(weights(trained.weights), {
+            key.removeprefix(f"{exported}."): value for key, value in kept.items() if key.startswith(exported)
+        })  # fmt: skip
+    assert torch.equal(learnt["plain"], learnt["mean"])
+    assert seen["plain"] != seen["mean"]
+
+
+def test_weights_come_out_in_half_precision_if_wanted(tmp_path: Path) -> None:
+    single, half = (
+        weights(train(described(tmp_path, out=str(is_half), record={"half_precision": is_half})).weights)
+        for is_half in (False, True)
+    )
+    assert half["net.last.weight"].dtype == torch.float16
+    assert half["net.norm.running_var"].dtype == torch.float32
+    assert torch.equal(half["net.last.weight"], single["net.last.weight"].half())
+
+
+def test_parameters_of_the_card_are_replaced_and_told_by_the_card_of_the_new_model(tmp_path: Path) -> None:
+    asked = {"model": "carl", "shape": [16, 16], "learning": {"steps": 1, "batch": 1}}
+    small = {"composition": "small", "has_fourth_step": False}
+    description = described(tmp_path, parameters=small, **asked)
+    trained = train(description)
+    assert trained.card.parameters == small
+    assert json.loads((tmp_path / "out" / "tiny-own.card.json").read_text())["parameters"] == small
+    assert sum(value.numel() for name, value in weights(trained.weights).items() if "net.net.batchnorms" in name) > 0
+    with pytest.raises(InputError, match=r"made with parameters = .*'small'.* now it is \{'has_fourth_step'"):
+        train(described(tmp_path, parameters={"has_fourth_step": False}, **asked), resume=True)
+    with pytest.raises(InputError, match="no composition 'tiny' of CARL"):
+        train(described(tmp_path, out="other", parameters={"composition": "tiny"}, **asked))
+
+
+def test_a_second_start_decodes_nothing_and_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
+    held_out = {"data": {"folder": "images"}, "validation": {"folder": "images", "labels": "labels"}}
+    whole = train(described(tmp_path, out="whole", **held_out))
+    parts = described(tmp_path, out="parts", loading={"cache": "cache"}, **held_out)
+    with pytest.raises(Cancelled):
+        train(parts, progress=stopping_after(0.3))
+    assert (tmp_path / "parts" / "survey.json").exists()
+    assert len(list((tmp_path / "cache").iterdir())) == 6
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("an image is decoded again")
+
+    monkeypatch.setattr(cohort_images, "checked_image", refuse)
+    assert same(weights(train(parts, resume=True).weights), weights(whole.weights))
+
+
+@pytest.mark.slow
+def test_loader_processes_give_the_very_same_training(tmp_path: Path) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz")
+    data = {"data": {"folder": "images", "labels": "labels"}, "loss": {"diffusion_steps": 2}}
+    whole = train(described(tmp_path, out="whole", **data))
+    parts = described(tmp_path, out="parts", loading={"processes": 2}, **data)
+    with pytest.raises(Cancelled):
+        train(parts, progress=stopping_after(0.4))
+    assert same(weights(train(parts, resume=True).weights), weights(whole.weights))
+
+
+@pytest.mark.slow
+def test_an_image_that_a_loader_cannot_read_ends_the_training_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz")
+    (tmp_path / "run.toml").write_text(
+        'model = "tiny"\nname = "cut"\nout = "out"\n[data]\nfolder = "images"\n[loading]\nprocesses = 1\nmemory_mb = 0\n'
+        "[record]\npictures = false\n"
+    )
+    good, spoil = learning_module.worked_ahead, tmp_path / "images" / "b.nii.gz"
+
+    def spoilt(*arguments: Any, **options: Any) -> Any:
+        spoil.write_bytes(b"nothing")
+        return good(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning_module, "worked_ahead", spoilt)
+        assert main(["train", str(tmp_path / "run.toml"), "--quiet"]) == InputError.exit_status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "b.nii.gz cannot be read as an image" in line
 
 
 def test_another_seed_is_another_training(tmp_path: Path) -> None:
@@ -346,22 +478,29 @@ def test_two_processes_of_torchrun_train_one_model_on_the_pairs_of_both(tmp_path
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loaders", [0, 2])
+def test_ctrl_c_leaves_a_checkpoint_and_says_so(tmp_path: Path, loaders: int) -> None:
     script = SCRIPT.replace(
         "train(described", "from RegistrationNetLib.cli.main import main; sys.exit(main(['train', sys.argv[1]]))\ntrain(described"
     )
     (tmp_path / "run.toml").write_text(
         'model = "tiny"\nname = "stopped"\nout = "out"\n[learning]\nsteps = 1000000\n[data]\nsynthetic = "anatomy"\n[record]\npictures = false\n'
+        f"[loading]\nprocesses = {loaders}\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "run.toml")], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, str(tmp_path / "run.toml")],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as one:
         while not (tmp_path / "out" / "steps.csv").exists():
             assert one.poll() is None
-        one.send_signal(signal.SIGINT)
+        os.killpg(one.pid, signal.SIGINT)  # as a terminal does
         _, told = one.communicate(timeout=300)
     assert one.returncode == 130
-    assert "cancelled; --resume goes on from" in told
+    assert told.splitlines()[-1].startswith("registrationnet: cancelled; --resume goes on from")
+    assert "Traceback" not in told
     assert (tmp_path / "out" / CHECKPOINT).exists()
 
 

@@ -113,3 +113,18 @@ def write_images(folder: Path, *names: str, size: tuple[int, ...] = (20, 16), se
             path = folder / where / name
             path.parent.mkdir(parents=True, exist_ok=True)
             sitk.WriteImage(sitk.GetImageFromArray(array.astype(np.float32)), str(path))
+
+
+def write_label_maps(folder: Path, count: int, *, size: tuple[int, ...] = (24, 18)) -> list[Path]:
+    """Label maps `m0.nii.gz` … of a body with two organs, of labels 3, 40 and 1001, each of another size."""
+    folder.mkdir(parents=True, exist_ok=True)
+    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in reversed(size)), indexing="ij")
+    files = []
+    for number in range(count):
+        radius = 0.7 + 0.1 * number
+        labels = np.where(sum(axis**2 for axis in axes) < radius**2, 3, 0)
+        for label, side in ((40, -0.3), (1001, 0.3)):
+            labels[sum((axis - side * (place == 0)) ** 2 for place, axis in enumerate(axes)) < 0.05 + 0.02 * number] = label
+        files.append(folder / f"m{number}.nii.gz")
+        sitk.WriteImage(sitk.GetImageFromArray(labels.astype(np.int16)), str(files[-1]))
+    return files

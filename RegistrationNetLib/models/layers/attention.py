@@ -39,21 +39,26 @@ class CoordinateAttention(nn.Module):
     """The displacement of CARL's first step, one vector for each cell of fixed; it has no parameters but those of `net`.
 
     Published as `AttentionRegistration`, with 9 voxels of padding and features of one voxel.
+
+    Args:
+        net: gives the features.
+        padding_vox, cell_vox: as for `attended_displacement`.
     """
 
-    def __init__(self, net: Features, *, padding_vox: int = 9) -> None:
+    def __init__(self, net: Features, *, padding_vox: int = 9, cell_vox: int = 1) -> None:
         super().__init__()
         self.net = net
         self.padding_vox = padding_vox
+        self.cell_vox = cell_vox
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
-        """The displacement [B, dim, N…] that maps points of `fixed` to points of `moving`, [B, 1, N…] each.
+        """The displacement, one vector for each cell, that maps points of `fixed` to points of `moving`, [B, 1, N…] each.
 
         Raises:
-            InputError: an image is one voxel thin.
+            InputError: an image is one cell thin.
             ResourceError: the features do not fit in memory.
         """
-        return attended_displacement(self.net, moving, fixed, padding_vox=self.padding_vox)
+        return attended_displacement(self.net, moving, fixed, padding_vox=self.padding_vox, cell_vox=self.cell_vox)
 
 
 def attended_displacement(net: Features, moving: Tensor, fixed: Tensor, *, padding_vox: int, cell_vox: int = 1) -> Tensor:

@@ -47,23 +47,29 @@ class TallUNet(nn.Module):
     Args:
         dim: 2 or 3.
         input_channels: of each of the two images.
+        narrowed: how many times fewer features there are than in the published network, which has about the square of that
+            as many weights.
     """
 
-    def __init__(self, dim: int, *, input_channels: int = 1) -> None:
+    def __init__(self, dim: int, *, input_channels: int = 1, narrowed: int = 1) -> None:
         super().__init__()
         assert dim in _LAYERS
         conv, conv_transpose, batch_norm = _LAYERS[dim]
         self.dim = dim
-        down = (2 * input_channels, *DOWN_CHANNELS)
-        joined = [coarse + skip for coarse, skip in zip(DOWN_CHANNELS, (*UP_CHANNELS[1:], 0), strict=True)]
+        down_channels, up_channels = (
+            tuple(max(1, count // narrowed) for count in counts) for counts in (DOWN_CHANNELS, UP_CHANNELS)
+        )
+        self.up_channels = up_channels
+        down = (2 * input_channels, *down_channels)
+        joined = [coarse + skip for coarse, skip in zip(down_channels, (*up_channels[1:], 0), strict=True)]
         self.downConvs = nn.ModuleList(
             conv(one, two, kernel_size=3, stride=2, padding=1) for one, two in itertools.pairwise(down)
         )
         self.upConvs = nn.ModuleList(
-            conv_transpose(one, two, kernel_size=4, stride=2, padding=1) for one, two in zip(joined, UP_CHANNELS, strict=True)
+            conv_transpose(one, two, kernel_size=4, stride=2, padding=1) for one, two in zip(joined, up_channels, strict=True)
         )
-        self.batchNorms = nn.ModuleList(batch_norm(channels, eps=EPSILON) for channels in UP_CHANNELS)
-        self.lastConv = conv(UP_CHANNELS[0] + down[0], dim, kernel_size=3, padding=1)
+        self.batchNorms = nn.ModuleList(batch_norm(channels, eps=EPSILON) for channels in up_channels)
+        self.lastConv = conv(up_channels[0] + down[0], dim, kernel_size=3, padding=1)
         for parameter in self.lastConv.parameters():
             nn.init.zeros_(parameter)
 
@@ -99,7 +105,7 @@ class TallUNet(nn.Module):
     def _up(self, depth: int, coarse: Tensor, below: Sequence[Tensor]) -> Tensor:
         """Normalized features of level `depth` from those of the next coarser one and the skip that joins them there."""
         up, norm = self.upConvs[depth], self.batchNorms[depth]
-        kept = coarse[:, : UP_CHANNELS[depth]]
+        kept = coarse[:, : self.up_channels[depth]]
         if self.training:
             shortcut = _doubled(kept)
             normalized: Tensor = norm(up(_joined(coarse, below)).add_(shortcut))

@@ -106,6 +106,23 @@ def test_displacement_with_and_without_gradients_is_one(shape: Sequence[int]) ->
     torch.testing.assert_close(net(moving, fixed), expected)
 
 
+@pytest.mark.parametrize(("narrowed", "parameters"), [(2, 4_418_813), (4, 1_105_393)])
+def test_a_narrow_network_has_about_the_square_fewer_parameters(narrowed: int, parameters: int) -> None:
+    with torch.device("meta"):
+        assert parameter_count(TallUNet(3, narrowed=narrowed)) == parameters
+
+
+@pytest.mark.parametrize("shape", [(40, 37), (33, 36, 34)])
+@torch.no_grad()
+def test_the_linear_end_of_a_narrow_network_is_what_its_layers_give(shape: Sequence[int]) -> None:
+    net = TallUNet(len(shape), narrowed=4).eval()
+    randomize(net)
+    moving, fixed = images(shape)
+    found = net(moving, fixed)
+    net.training = True  # layer by layer, with the running statistics still
+    torch.testing.assert_close(net(moving, fixed), found, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(40, 37), (33, 36, 34)])
 @torch.no_grad()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..io.native_paths import printable
-from ..io.whole_files import image_beside
+from .native_paths import printable
+from .whole_files import image_beside
 
 PIECE = 2**20
 # In the headers of MetaImage and NRRD: the file that holds the voxels.
@@ -34,7 +34,7 @@ class Fingerprint:
             InputError: it is missing, or cannot be read.
         """
         try:
-            return Fingerprint(_content(path), _stamp(path))
+            return Fingerprint(_content(path), stamp_of(path))
         except OSError as error:
             raise InputError(
                 f"{printable(path)} cannot be read ({error.strerror or error}). Check the path and who may read it."
@@ -52,9 +52,22 @@ class Fingerprint:
     def still_holds(self, path: Path) -> bool:
         """Whether `path` holds the same content; it is read only where its size or times differ."""
         try:
-            return _stamp(path) == self.stamp or _content(path) == self.sha256
+            return stamp_of(path) == self.stamp or _content(path) == self.sha256
         except OSError:
             return False
+
+
+def stamp_of(path: Path) -> str:
+    """Sizes and times of change of `path`, of all files of a folder, of the voxels beside a header.
+
+    The same stamp means the same content on any usual file system.
+
+    Raises:
+        OSError: it is missing, or cannot be read.
+    """
+    states = [one.stat() for one in _files(path)]
+    text = ";".join(f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}" for state in states)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _files(path: Path) -> list[Path]:
@@ -89,10 +102,3 @@ def _content(path: Path) -> str:
             while piece := file.read(PIECE):
                 digest.update(piece)
     return digest.hexdigest()
-
-
-def _stamp(path: Path) -> str:
-    """Sizes and times of change: the same stamp means the same content on any usual file system."""
-    states = [one.stat() for one in _files(path)]
-    text = ";".join(f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}" for state in states)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
-from RegistrationNetLib.cohort.checksums import Fingerprint
 from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.io.checksums import Fingerprint
 
-from .small import blob
+from ..cohort.small import blob
 
 
 def test_a_file_that_is_touched_or_moved_is_the_same_and_one_of_other_content_is_not(tmp_path: Path) -> None:
