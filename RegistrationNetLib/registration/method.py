@@ -36,12 +36,13 @@ FIELD_SECONDS_PER_VOXEL_AND_STEP = {
     "ssd": 0.1e-6,
 }
 # As measured: megabytes of the program; bytes for each voxel that is worked on, by the measure, and for its label; bytes for each point
-# of the inverse; and megabytes of the slabs in which the results are made.
+# of the inverse; megabytes of the slabs in which the results are made; and of alignment and evidence, whose lattices are the same for all volumes.
 FIELD_BASE_MB, FIELD_BYTES_PER_VOXEL, LABEL_BYTES_PER_VOXEL, INVERSE_BYTES_PER_POINT = 350, 130, 40, 250
 FIELD_BYTES_OF_MEASURE = {"mind": 400, "mi": 200}
 # Of those measures that compare images block by block on the CPU.
 BLOCKWISE_BYTES_PER_VOXEL, BLOCKWISE = 60, ("lncc", "lncc2", "ssd")
 SLAB_BYTES_PER_VOXEL, MOST_SLAB_MB = 100, 400
+COARSE_STAGES_MB = 310
 
 
 class Settings(Protocol):
@@ -207,7 +208,8 @@ def field_mb(size: Size) -> float:
     if size.measure in BLOCKWISE and not (size.is_whole or size.on_graphics):
         each = BLOCKWISE_BYTES_PER_VOXEL
     each += size.labels * LABEL_BYTES_PER_VOXEL
-    return FIELD_BASE_MB + max(size.worked / 2 * each / 2**20, finishing_mb(size))
+    coarse = COARSE_STAGES_MB if len(size.fixed) == 3 else 0
+    return FIELD_BASE_MB + max(size.worked / 2 * each / 2**20, finishing_mb(size), coarse)
 
 
 def finishing_mb(size: Size) -> float:

@@ -59,6 +59,8 @@ ROWS: Mapping[str, Row] = {
     "field-300": Row("ct300", {**NETWORK, "refine": "field"}, random_weights=True),
     "constricon-300": Row("ct300", {**NETWORK, "model": "constricon"}, random_weights=True),
     "nephi-300": Row("ct300", {"model": "nephi", **CT}),
+    "plain-96": Row("ct96", CT),
+    "plain-128": Row("ct128", CT),
     "plain-256": Row("ct256", CT),
     "labels-256": Row("ct256", CT, labels=True),
 }
@@ -77,6 +79,8 @@ PAIRS: Mapping[str, Callable[[], KnownPair]] = {
     "head": lambda: _head("ch2"),
     "mni": lambda: _head("mni"),
     "thorax": lambda: _ct((240, 300, 300), (240.0, 300.0, 300.0)),
+    "ct96": lambda: _ct((96, 96, 96), (360.0, 360.0, 360.0)),
+    "ct128": lambda: _ct((128, 128, 128), (360.0, 360.0, 360.0)),
     "ct256": lambda: _ct((256, 256, 256), (360.0, 360.0, 360.0)),
     "ct300": lambda: _ct((300, 512, 512), (300.0, 360.0, 360.0)),
     "ct600": lambda: _ct((600, 512, 512), (480.0, 360.0, 360.0)),
