@@ -28,8 +28,8 @@ SIGMA_VOX, SIGMA_ACROSS_VOX = 1.5, 2.0
 EPSILON = 1e-3
 # Bins of the joint histogram, and the part of the loss that is mutual information where contrasts may differ.
 BINS, INFORMATION = 16, 0.5
-# The structure that is compared, and the loss by it of images that have nothing to do with each other.
-STRUCTURE, UNRELATED = MINDSSC(radius=1, dilation=1), 1 / 7
+# The structure that is compared, and about how far that of images is which have nothing to do with each other, in 2-D and in 3-D.
+STRUCTURE, UNRELATED = MINDSSC(radius=1, dilation=1), {2: 1 / 4, 3: 1 / 7}
 # A score from a smaller share of the smaller object falls towards the worst, in proportion.
 SMALLEST_SHARE = 0.2
 
@@ -63,7 +63,7 @@ class View:
 
 @dataclass(frozen=True)
 class Score:
-    """Loss of each matrix of a batch [B], at most 1 or 2, and the share of the smaller object that lies in both images [B]."""
+    """Loss of each matrix of a batch [B], about 1 or above where nothing matches, and the share of the smaller object that lies in both images [B]."""
 
     loss: Tensor
     share: Tensor
@@ -78,7 +78,7 @@ class Overlap:
         sigma = SIGMA_VOX if by == "correlation" else SIGMA_ACROSS_VOX
         blurs = [blur_matrix(size, sigma, 2 * round(2 * sigma) + 1) for size in fixed.grid.shape]
         self._blur = on(blurs, fixed.values)
-        self._memberships = _memberships(fixed.values)
+        self._memberships = _memberships(fixed.values) if by == "statistics" else fixed.values
         self._masks = torch.cat([moving.counted, moving.foreground], dim=1).to(moving.values)
         volume = [abs(float(torch.det(torch.as_tensor(one.grid.world_from_voxel[:-1, :-1])))) for one in (fixed, moving)]
         self._smaller = min(float(one.foreground.sum()) * size for one, size in zip((fixed, moving), volume, strict=True))
@@ -89,14 +89,15 @@ class Overlap:
         values, both, objects, share = self._seen(moving_from_fixed)
         if self.by == "structure":
             far = torch.stack([STRUCTURE.loss(*pair) for pair in self._pairs(values, objects)])
-            mean = 1 - far / UNRELATED
+            mean = 1 - far / UNRELATED[self.fixed.grid.dim]
         else:
             correlation = self._correlation(values, both)
             closeness = correlation if self.by == "correlation" else correlation.square()
             mean = (closeness * objects).flatten(1).sum(1) / objects.flatten(1).sum(1).clamp_min(1)
             if self.by == "statistics":
                 mean = (1 - INFORMATION) * mean + INFORMATION * _information(self._memberships, values, objects)
-        return Score(1 - mean * (share / SMALLEST_SHARE).clamp(max=1), share)
+        # What is worse than nothing does not become better where less of it is seen.
+        return Score(1 - torch.minimum(mean, mean * (share / SMALLEST_SHARE)), share)
 
     def local(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Moving's values under the matrices, their local correlation, and 1 where it counts, else 0: [B, 1, *shape of fixed] each."""

@@ -59,7 +59,8 @@ class Prepared:
             # Numbered from 0, so that float32 holds labels of any size.
             names, numbers = torch.unique(self.labels, return_inverse=True)
             labels = names[look(numbers.to(self.values), nearest=True).long()] * inside
-        measured = None if self.measured is None else look(self.measured.to(self.values), nearest=True) > 0.5
+        # What lies beyond the image is no padding.
+        measured = None if self.measured is None else (look(self.measured.to(self.values), nearest=True) > 0.5) | ~inside
         return Prepared(look(self.values), grid, mask, labels, measured=measured)
 
     def to(self, device: torch.device) -> Prepared:
@@ -200,15 +201,15 @@ def prepared(
         image, intensity, mask, labels, what=what, towards=towards, zero_outside_mask=zero_outside_mask, crops_border=crops_border
     )
     shape = volume.grid.shape if resolution_mm == 0 else coarser_shape(volume.grid.shape, volume.grid.spacing_mm, resolution_mm)
-    is_whole = shape == volume.grid.shape
+    is_whole, counted = shape == volume.grid.shape, volume.counted_on(shape)
     return Prepared(
         values=volume.continued(shape),
         grid=volume.grid if is_whole else volume.grid.resized(shape),
-        mask=volume.counted_on(shape),
+        mask=counted,
         labels=volume.labels_on(shape),
         content=volume.content_on(shape),
         original=None if is_whole and volume.measured is None else volume,
-        measured=volume.measured_on(shape),
+        measured=counted if volume.measured is volume.counted else volume.measured_on(shape),
     )
 
 

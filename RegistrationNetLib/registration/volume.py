@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..geometry.pyramid import in_layers
-from ..geometry.separable import Matrix, resize_matrix
+from ..geometry.separable import Matrix, apply_along_axes, interpolation_matrix, on, resize_matrix
 from ..geometry.space import Grid, axes_towards, grid_of
 from ..io.order_statistics import order_statistics
 from .foreground import padding_of
@@ -217,13 +217,16 @@ def continued(values: Tensor, is_known: Tensor) -> Tensor:
     if bool(is_known.all()) or not bool(is_known.any()):
         return values
     shape = values.shape[2:]
-    pool, mode = (F.avg_pool2d, "bilinear") if len(shape) == 2 else (F.avg_pool3d, "trilinear")
-    # Windows of four voxels, two apart, so that the nearest known voxel is always seen.
-    window, stride, margin = ([full if size > 1 else least for size in shape] for full, least in ((4, 1), (2, 1), (1, 0)))
+    pool = F.avg_pool2d if len(shape) == 2 else F.avg_pool3d
+    # Windows two voxels apart that see the nearest known one, and lie alike from either end: of four voxels along an even axis, of three
+    # along an odd one.
+    window, stride, margin = zip(*((1, 1, 0) if size == 1 else (4 - size % 2, 2, 1) for size in shape), strict=True)
     weight = is_known.to(values)
     share = pool(weight, window, stride, margin)
     coarse = continued(pool(values * weight, window, stride, margin) / share.clamp_min(1e-6), share > 0)
-    return torch.where(is_known, values, F.interpolate(coarse, shape, mode=mode, align_corners=False))
+    sizes = zip(shape, coarse.shape[2:], strict=True)
+    finer = [interpolation_matrix(new, old) if new % 2 else resize_matrix(new, old, smooth=False) for new, old in sizes]
+    return torch.where(is_known, values, apply_along_axes(coarse, on(finer, coarse)))
 
 
 def window_of(

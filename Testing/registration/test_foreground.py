@@ -113,3 +113,17 @@ def test_what_only_one_image_has_measured_is_not_compared_from_the_places_next_t
             assert torch.equal(side.mask[0, 0], torch.from_numpy(padded > -3000.0))
             assert side.values[..., 5:, :, 17:].max() == pytest.approx(0.4, abs=0.02)
             assert side.values[0, 0, 12, 12, 12] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("shape", [(16, 17), (33, 34, 35), (1, 12, 9), (2, 3)])
+def test_what_is_continued_does_not_depend_on_the_order_of_the_axes(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(1, 1, *shape, generator=generator)
+    is_known = torch.rand(1, 1, *shape, generator=generator) > 0.9
+    is_known.flatten()[0] = True
+    axes = list(range(2, 2 + len(shape)))
+    found = continued(values, is_known)
+    flipped = continued(values.flip(axes), is_known.flip(axes)).flip(axes)
+    torch.testing.assert_close(flipped, found)
+    turned = continued(values.transpose(2, 3), is_known.transpose(2, 3)).transpose(2, 3)
+    torch.testing.assert_close(turned, found)

@@ -61,6 +61,20 @@ def test_less_overlap_than_the_smallest_share_counts_against_a_match(by: By) -> 
     assert float(score.loss[0]) > 0.7
 
 
+@pytest.mark.parametrize("dim", [2, 3])
+def test_images_that_have_nothing_in_common_do_not_match_better_where_less_overlaps(dim: int) -> None:
+    random = np.random.default_rng(0)
+    arrays = random.normal(size=(2, *(40, 40, 24)[:dim])).astype(np.float32)
+    one, other = (View.of(prepared(sitk.GetImageFromArray(array), QUANTILES), 1.0) for array in arrays)
+    far = [np.eye(dim + 1) for _ in range(3)]
+    for matrix, step in zip(far, (0.0, 34.0, 38.0), strict=True):
+        matrix[0, dim] = step
+    score = Overlap(one, other, "structure").score(torch.as_tensor(np.stack(far)))
+    assert score.share.tolist() == sorted(score.share.tolist(), reverse=True)
+    assert float(score.loss.min()) > 0.85
+    assert float(score.loss[0]) == pytest.approx(1.0, abs=0.35)
+
+
 def test_structure_tells_the_skin_from_the_skull() -> None:
     """T1 against CT: a head shrunk until the inner edge of the other's skull lies on its skin matches it by statistics, not by structure."""
     labels, random = head_phantom((69, 80, 66), [3.0] * 3, 1).labels, np.random.default_rng(0)
