@@ -99,8 +99,9 @@ def _beside(path: Path) -> Iterator[Path]:
                 beside = [path.parent / os.fsdecode(line.strip()) for line in lines if line.strip()]
             elif _NUMBER.search(named):
                 # All of that form, whichever numbers the header gives: one more does no harm.
-                pattern = _NUMBER.sub("*", glob.escape(re.sub(r"(\s+[-+.\d]+)*$", "", named)))
-                beside = [Path(one) for one in sorted(glob.glob(os.path.join(glob.escape(str(path.parent)), pattern)))]
+                form = Path(re.sub(r"(\s+[-+.\d]+)*$", "", named))
+                pattern = _NUMBER.sub("*", glob.escape(str(form.relative_to(form.anchor))))
+                beside = sorted((path.parent / form.anchor).glob(pattern))
             else:
                 beside = [path.parent / named]
         yield from (one for one in beside if one != path and one.is_file())

@@ -54,6 +54,7 @@ NRRD = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 3 2\nencoding: raw\ndata f
     [
         ("a.mhd", META + "LIST\nslice-1.raw\nslice-2.raw\n"),
         ("a.mhd", META + "slice-%d.raw 1 2 1\n"),
+        ("a.mhd", META + "FOLDER/slice-%d.raw 1 2 1\n"),
         ("a.mha", META + "LIST\nslice-1.raw\nslice-2.raw\n"),
         ("a.nhdr", NRRD + "LIST\nslice-1.raw\nslice-2.raw\n"),
         ("a.nhdr", NRRD + "LIST 2\nslice-1.raw\nslice-2.raw\n"),
@@ -62,11 +63,11 @@ NRRD = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 3 2\nencoding: raw\ndata f
     ],
 )
 def test_all_files_of_voxels_that_a_header_names_count(name: str, header: str, tmp_path: Path) -> None:
-    folder = tmp_path / "[1] %d"
+    folder = tmp_path / "[1] a"
     folder.mkdir()
     for number in (1, 2):
         (folder / f"slice-{number}.raw").write_bytes(bytes([number] * 12))
-    (folder / name).write_text(header)
+    (folder / name).write_text(header.replace("FOLDER", str(folder)))
     before, voxels = Fingerprint.of(folder / name), read_image(folder / name)
     assert before.still_holds(folder / name)
     (folder / "slice-2.raw").write_bytes(bytes([7] * 12))
