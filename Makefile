@@ -36,6 +36,7 @@ check-tests: $(VENV)/.check
 LOWEST := .venv-lowest
 UV := $(LOWEST)/bin/python -m uv pip
 lowest:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10) and "make lowest needs Python 3.10, for which those versions were built; set PYTHON=python3.10")'
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install -qq --disable-pip-version-check uv
 	$(UV) compile --quiet --python $(LOWEST) --resolution lowest-direct pyproject.toml -o $(LOWEST)/lowest.txt

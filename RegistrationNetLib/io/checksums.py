@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -14,8 +16,10 @@ from .native_paths import printable
 from .whole_files import image_beside
 
 PIECE = 2**20
-# In the headers of MetaImage and NRRD: the file that holds the voxels.
+# In the headers of MetaImage and NRRD: the file that holds the voxels; LIST, with one file in each line after it; or a pattern of names
+# ("slice%03d.raw 1 10 1", with the first number, the last and the step).
 _DATA_FILE = re.compile(rb"^\s*(?:ElementDataFile\s*=|data ?file:)\s*(\S.*?)\s*$", re.MULTILINE | re.IGNORECASE)
+_NUMBER = re.compile(r"%\d*[di]")
 _HEADER_BYTES = 65_536
 
 
@@ -78,18 +82,29 @@ def _files(path: Path) -> list[Path]:
 
 
 def _beside(path: Path) -> Iterator[Path]:
-    """The file with the voxels, where `path` is only a header."""
+    """The files with the voxels, where `path` is only a header."""
     name = path.name.lower()
     if name.endswith((".hdr", ".hdr.gz", ".img", ".img.gz")):
         other = image_beside(path)
         if other != path:
             yield other
-    elif name.endswith((".mhd", ".nhdr")):
+    elif name.endswith((".mhd", ".mha", ".nhdr", ".nrrd")):
         with path.open("rb") as file:
-            found = _DATA_FILE.search(file.read(_HEADER_BYTES))
-        beside = path.parent / found[1].decode("utf-8", "replace") if found else path
-        if beside != path and beside.is_file():
-            yield beside
+            found = _DATA_FILE.search(start := file.read(_HEADER_BYTES))
+            if found is None:
+                return
+            named = os.fsdecode(found[1])
+            if named.split()[0] == "LIST":
+                lines = (start[found.end() :] + file.read()).splitlines()
+                beside = [path.parent / os.fsdecode(line.strip()) for line in lines if line.strip()]
+            elif _NUMBER.search(named):
+                # All of that form, whichever numbers the header gives: one more does no harm.
+                form = Path(re.sub(r"(\s+[-+.\d]+)*$", "", named))
+                pattern = _NUMBER.sub("*", glob.escape(str(form.relative_to(form.anchor))))
+                beside = sorted((path.parent / form.anchor).glob(pattern))
+            else:
+                beside = [path.parent / named]
+        yield from (one for one in beside if one != path and one.is_file())
 
 
 def _content(path: Path) -> str:

@@ -34,8 +34,8 @@ def check_transform_image(path: Path, image: sitk.Image) -> None:
     spacing = image.GetSpacing()
     if not are_sound([*spacing, *image.GetOrigin(), *image.GetDirection()]) or min(spacing) < 1 / LARGEST:
         raise InputError(
-            f"{printable(path)} says that its voxels are {'×'.join(f'{one:g}' for one in spacing)} mm apart from {image.GetOrigin()} on; both must "
-            f"be finite, and none beyond {LARGEST:g}. Repair its header, or write it again."
+            f"{printable(path)} says that its voxels are {'×'.join(f'{one:g}' for one in spacing)} mm apart from {image.GetOrigin()} on; all must "
+            f"be finite and none beyond {LARGEST:g} mm, and voxels at least {1 / LARGEST:g} mm apart. Repair its header, or write it again."
         )
 
 

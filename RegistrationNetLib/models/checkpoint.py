@@ -65,7 +65,8 @@ def save_as_published(network: nn.Module, card: Card, path: Path, *, in_half: bo
     """Write the weights of `network` with the names that the published file of `card` has, whole or not at all.
 
     Args:
-        in_half: parameters in half precision (float16); the statistics of normalization, which may be large, stay single.
+        in_half: parameters in half precision (float16); the statistics of normalization, which may be large, stay single, and so
+            does a parameter with a value that is too large for it (65504).
 
     Raises:
         OutputError: `path` could not be written.
@@ -73,7 +74,7 @@ def save_as_published(network: nn.Module, card: Card, path: Path, *, in_half: bo
     prefix = _prefix(card)
     halved = {name for name, _ in network.named_parameters()} if in_half else set()
     named = {
-        prefix + name: (value.half() if name in halved else value).detach().cpu().contiguous()
+        prefix + name: (_halved(value) if name in halved else value).detach().cpu().contiguous()
         for name, value in network.state_dict().items()
     }
     content = _apart(named) if {name.partition(".")[0] for name in named} == NEPHI_PARTS - {"epochs"} else named
@@ -82,6 +83,11 @@ def save_as_published(network: nn.Module, card: Card, path: Path, *, in_half: bo
             torch.save(content, temporary)
         except RuntimeError as error:  # how torch's writer tells that the disk is full
             raise OutputError(f"Cannot write {path}: {_first_line(error)}. Free some space or choose another folder.") from error
+
+
+def _halved(value: Tensor) -> Tensor:
+    half = value.half()
+    return half if bool(torch.isfinite(half).all()) else value
 
 
 def _matched(path: Path, card: Card, network: nn.Module, network_of: NetworkOf | None) -> dict[str, Tensor]:

@@ -84,6 +84,11 @@ class Reader:
         """For another process: without the images that this one holds."""
         return {**self.__dict__, "_kept": OrderedDict(), "_kept_mb": 0.0}
 
+    def forget(self) -> None:
+        """Free the images that are in memory; they are read again when they are wanted."""
+        self._kept.clear()
+        self._kept_mb = 0.0
+
     def _cached(self, source: Source, cache: ImageCache) -> Example:
         try:
             key = self.key(source)

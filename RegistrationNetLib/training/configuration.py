@@ -43,7 +43,7 @@ validate_every = 500
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,6 +63,16 @@ else:
     import tomli as tomllib
 
 Options = TypeVar("Options")
+Read = TypeVar("Read")
+
+# What a field of that annotation may hold, in words and in Python.
+_KINDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
+    "int": ("a whole number", int),
+    "float": ("a number", (int, float)),
+    "bool": ("true or false", bool),
+    "str": ("text", str),
+    "Mapping[str, Any]": ("a table", Mapping),
+}
 
 
 @dataclass(frozen=True)
@@ -192,16 +202,16 @@ def configuration(content: Mapping[str, Any], *, relative_to: Path) -> Configura
     """
     content = dict(content)
     names = ("learning", "augmentation", "schedule", "loss", "loading", "record")
-    sections = {name: dict(content.pop(name, {})) for name in names}
+    sections = {name: _table(content.pop(name, {}), f"[{name}]") for name in names}
     for name, kind in (("augmentation", AugmentationOptions), ("schedule", ScheduleOptions)):
         sections["learning"][name] = _options(kind, sections.pop(name), f"[{name}]")
     if "cache" in sections["loading"]:
-        sections["loading"]["cache"] = relative_to / sections["loading"]["cache"]
+        sections["loading"]["cache"] = _path(sections["loading"]["cache"], "[loading] cache", relative_to)
     kinds = {"learning": LearningOptions, "loss": LossOptions, "loading": LoadingOptions, "record": RecordOptions}
     built: dict[str, Any] = {name: _options(kind, sections[name], f"[{name}]") for name, kind in kinds.items()}
     for name in ("data", "validation"):
         if name in content:
-            section = _with_paths(content.pop(name), relative_to)
+            section = _with_paths(_table(content.pop(name), f"[{name}]"), f"[{name}]", relative_to)
             if "painting" in section:
                 section["painting"] = _options(PaintingOptions, section["painting"], f"[{name}.painting]")
             built[name] = _options(DataOptions, section, f"[{name}]")
@@ -210,29 +220,65 @@ def configuration(content: Mapping[str, Any], *, relative_to: Path) -> Configura
             raise InputError(f"The description of a training has no {name}; it needs model, name, out and [data]. Add it.")
     if "data" not in built:
         raise InputError("The description of a training has no [data]; there is nothing to learn from. Add that section.")
-    content["out"] = relative_to / content["out"]
-    content["shape"] = tuple(content.get("shape", ()))
+    content["out"] = _path(content["out"], "out", relative_to)
+    content["shape"] = _listed(content.get("shape", ()), "shape", _whole)
     if content.get("start", "nothing") not in ("nothing", "weights"):
-        content["start"] = relative_to / content["start"]
+        content["start"] = _path(content["start"], "start", relative_to)
     return _options(Configuration, {**content, **built}, "the description of a training")
 
 
-def _with_paths(section: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _with_paths(section: Mapping[str, Any], where: str, folder: Path) -> dict[str, Any]:
+    def path(value: object, what: str) -> Path:
+        return _path(value, what, folder)
+
+    def paths(value: object, what: str) -> tuple[Path, ...]:
+        return _listed(value, what, path)
+
     found = dict(section)
     for name in ("folder", "list", "masks", "labels"):
         if name in found:
-            found[name] = folder / found[name]
-    found["label_maps"] = tuple(folder / one for one in found.get("label_maps", ()))
-    found["pairs"] = tuple(tuple(folder / one for one in pair) for pair in found.get("pairs", ()))
+            found[name] = path(found[name], f"{where} {name}")
+    found["label_maps"] = paths(found.get("label_maps", ()), f"{where} label_maps")
+    found["pairs"] = _listed(found.get("pairs", ()), f"{where} pairs", paths)
     return found
 
 
-def _options(kind: type[Options], content: Mapping[str, Any], where: str) -> Options:
-    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]
+def _path(value: object, what: str, folder: Path) -> Path:
+    if not isinstance(value, str | Path) or not str(value):
+        raise _wrong_kind(what, "the name of a file or folder", value)
+    return folder / value
+
+
+def _listed(value: object, what: str, read: Callable[[object, str], Read]) -> tuple[Read, ...]:
+    if not isinstance(value, list | tuple):
+        raise _wrong_kind(what, "a list in brackets, [ ]", value)
+    return tuple(read(one, f"each of {what}") for one in value)
+
+
+def _whole(value: object, what: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _wrong_kind(what, "a whole number", value)
+    return value
+
+
+def _table(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _wrong_kind(where, "a table", value)
+    return dict(value)
+
+
+def _wrong_kind(what: str, rule: str, value: object) -> InputError:
+    return InputError(f"{what} must be {rule}; got {value!r}. Correct it; docs/training.md shows every option.")
+
+
+def _options(kind: type[Options], content: object, where: str) -> Options:
+    content = _table(content, where)
+    known = {one.name: str(one.type) for one in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(content) - set(known))
     if unknown:
         raise InputError(f"{where} does not know {', '.join(unknown)}; it takes {', '.join(known)}. Check the spelling.")
-    try:
-        return kind(**content)
-    except TypeError as error:
-        raise InputError(f"{where} holds a value of the wrong kind ({error}). Look at the examples in the README.") from error
+    for name, value in content.items():
+        rule, kinds = _KINDS.get(known[name].removesuffix(" | None"), ("", object))
+        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds not in (bool, object)):
+            raise _wrong_kind(f"{where} {name}", rule, value)
+    return kind(**content)

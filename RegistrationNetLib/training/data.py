@@ -107,7 +107,10 @@ def pairs_of(
         return _synthetic(options, tuple(lattice), report)
     cache = ImageCache(loading.cache, loading.cache_gb) if loading.cache else None
     reader = Reader(lattice, Preparation.of(card), loading.memory_mb / max(1, loading.processes), cache)
-    return surveyed(_cohort(options), reader, unreadable=options.unreadable, usable=usable, report=report)
+    found = surveyed(_cohort(options), reader, unreadable=options.unreadable, usable=usable, report=report)
+    if loading.processes:
+        reader.forget()  # it is the loader processes that read from now on
+    return found
 
 
 def _cohort(options: DataOptions) -> Cohort:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
 import zipfile
@@ -18,7 +19,10 @@ from torch import Tensor
 from ..errors import OutputError
 from .pairs import Example
 
-SUFFIX = ".npz"
+SUFFIX = ".prepared.npz"
+# The folder may hold files of the user: only those of these names are measured and removed, entries and what is being written.
+BEING_WRITTEN = ".writing-"
+_OWN = re.compile(rf"([0-9a-f]+|{re.escape(BEING_WRITTEN)}\w+){re.escape(SUFFIX)}")
 GIGABYTE = 1e9
 HEADER_BYTES = 512  # of an array in a file, at most
 # After so many new entries of this process the folder is measured again: others write there, too.
@@ -26,10 +30,13 @@ MEASURED_EVERY = 64
 # A file that is being written for longer was left by a process that was killed.
 LEFTOVER_SECONDS = 3600
 
+# What reading a damaged entry raises; RuntimeError where it says that it is encrypted, or packed as nothing is.
+DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
+
 
 @dataclass
 class ImageCache:
-    """A folder of prepared images by key. Several processes may use it: an entry appears whole or not at all.
+    """A folder of prepared images by key (hexadecimal digits). Several processes may use it: an entry appears whole or not at all.
 
     Args:
         folder: is made when the first entry comes.
@@ -45,14 +52,12 @@ class ImageCache:
         """The image of that key; None where there is none, or a damaged one, which is removed."""
         path = self.folder / f"{key}{SUFFIX}"
         try:
-            with (
-                path.open("rb") as file,
-                np.load(file, allow_pickle=False) as found,
-            ):  # each array has a checksum, which reading it compares
+            # Each array has a checksum, which reading it compares. `np.load` would take a lone array, too.
+            with path.open("rb") as file, np.lib.npyio.NpzFile(file) as found:
                 example = Example(_tensor(found["values"]), _mask(found), _labels(found))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+        except DAMAGE:
             _remove(path)
             return None
         with suppress(OSError):  # another process may have removed it
@@ -72,7 +77,7 @@ class ImageCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._make_room(needed)
-            handle, written = tempfile.mkstemp(prefix=".", suffix=SUFFIX, dir=self.folder)
+            handle, written = tempfile.mkstemp(prefix=BEING_WRITTEN, suffix=SUFFIX, dir=self.folder)
             try:
                 with os.fdopen(handle, "wb") as file:
                     np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -94,10 +99,12 @@ class ImageCache:
     def _trimmed(self, needed: float) -> float:
         """Remove entries until `needed` bytes fit; what is left, in bytes."""
         states = []
-        for path in self.folder.glob(f"*{SUFFIX}"):
+        for path in self.folder.iterdir():
+            if not _OWN.fullmatch(path.name):
+                continue
             with suppress(OSError):
                 state = path.stat()
-                if not path.name.startswith(".") or time.time() - state.st_mtime > LEFTOVER_SECONDS:
+                if not path.name.startswith(BEING_WRITTEN) or time.time() - state.st_mtime > LEFTOVER_SECONDS:
                     states.append((state.st_mtime, state.st_size, path))
         total = float(sum(size for _, size, _ in states))
         for _, size, path in sorted(states):

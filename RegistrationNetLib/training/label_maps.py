@@ -22,6 +22,8 @@ from .cohort_images import Skipped, check_unreadable
 # What is labelled takes this share of the lattice along the axis where it takes most; around it there is room for turns and shifts.
 FILLED = 0.8
 ORIENTATION = "LPS"
+# As many as their numbers, int16, can tell apart.
+MOST_LABELS = 2**15
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ def read_label_maps(
         raise InputError(f"No label map can be read; at least one is needed. The first: {skipped[0].reason}")
     names = np.unique(np.concatenate([[0], *(own for own, _ in labels)]))
     names = np.array([0, *names[names != 0]])
+    if len(names) > MOST_LABELS:
+        raise InputError(
+            f"The label maps have {len(names)} different labels, background included; {MOST_LABELS} are the most. "
+            "Leave out what is an image rather than a label map, or join labels."
+        )
     place_of = {int(name): number for number, name in enumerate(names)}
     maps = tuple(torch.tensor([place_of[int(name)] for name in own], dtype=torch.int16)[numbers] for own, numbers in labels)
     return LabelMaps(tuple(place_of), maps), tuple(skipped)

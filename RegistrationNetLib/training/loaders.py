@@ -22,8 +22,8 @@ Result = TypeVar("Result")
 
 # How many results each process may have ready or at work.
 AHEAD = 2
-# What a loader process was given when it began.
-_given: list[Callable[[int], Any]] = []
+# What a loader process was given when it began; unpickled when it is first asked, so that what fails there is raised where it is wanted.
+_given: list[bytes | Callable[[int], Any]] = []
 
 
 def worked_ahead(work: Callable[[int], Result], numbers: Sequence[int], *, processes: int) -> Generator[Result, None, None]:
@@ -33,9 +33,9 @@ def worked_ahead(work: Callable[[int], Result], numbers: Sequence[int], *, proce
     generator, also when it is closed early, and when this process is killed. What `work` raises is raised here.
 
     Raises:
-        ResourceError: a process ended by itself, or was killed.
+        ResourceError: a process ended by itself, was killed, or could not begin.
     """
-    if not processes:
+    if not (processes and numbers):
         yield from map(work, numbers)
         return
     # Everything travels by value: shared memory is small in containers, and whoever runs out of it crashes.
@@ -55,8 +55,9 @@ def worked_ahead(work: Callable[[int], Result], numbers: Sequence[int], *, proce
             yield result
     except BrokenProcessPool as error:
         raise ResourceError(
-            f"One of the {processes} loader processes ended before its work was done; most often the memory ran out. "
-            "Set fewer `processes` in [loading], or 0."
+            f"One of the {processes} loader processes ended before its work was done. Most often the memory ran out: set fewer "
+            "`processes` in [loading], or 0. If it is a script that trains, each process runs it anew, as far as to "
+            'if __name__ == "__main__": put what trains below that line.'
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -67,11 +68,13 @@ def _begin(work: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that it works for decides
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _given.append(pickle.loads(work))
+    _given.append(work)
 
 
 def _answer(number: int) -> bytes:
-    return pickle.dumps(_given[0](number))
+    if isinstance(given := _given[0], bytes):
+        _given[0] = given = pickle.loads(given)
+    return pickle.dumps(given(number))
 
 
 def _end_with_parent() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Generator, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -94,7 +94,8 @@ class _Run:
             )
             self.pairs, skipped = read(description.data, report=report)
             if description.validation and processes.is_first:
-                held_out, more = read(description.validation)
+                # Loaders have their share of the memory; held-out images are read by this process, at once.
+                held_out, more = read(description.validation, loading=replace(description.loading, processes=0))
                 self.looked_at, skipped = held_out.first(description.record.validation_pairs), skipped + more
         self.looked_at = [pair.to(device) for pair in self.looked_at]
         self.skipped = skipped

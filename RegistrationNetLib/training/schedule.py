@@ -57,6 +57,6 @@ class ScheduleOptions:
         if number < self.warm_up:
             return (number + 1) / self.warm_up
         if self.kind == "cosine":
-            gone = (number - self.warm_up) / max(1, steps - self.warm_up)
+            gone = (number - self.warm_up) / max(1, steps - 1 - self.warm_up)
             return self.last + (1 - self.last) * 0.5 * (1 + math.cos(math.pi * min(gone, 1.0)))
         return self.factor ** (number // self.every) if self.kind == "step" else 1.0

@@ -8,6 +8,7 @@ import SimpleITK as sitk
 
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.io.checksums import Fingerprint
+from RegistrationNetLib.io.image_files import read_image
 
 from ..cohort.small import blob
 
@@ -42,6 +43,38 @@ def test_the_voxels_beside_a_header_count(name: str, tmp_path: Path) -> None:
     beside, other = (next(tmp_path.glob(f"{start}*{ending}*")) for start in ("image", "other-image"))
     beside.write_bytes(other.read_bytes())
     assert not before.still_holds(tmp_path / name)
+
+
+META = "ObjectType = Image\nNDims = 3\nDimSize = 4 3 2\nElementType = MET_UCHAR\nElementDataFile = "
+NRRD = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 3 2\nencoding: raw\ndata file: "
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("a.mhd", META + "LIST\nslice-1.raw\nslice-2.raw\n"),
+        ("a.mhd", META + "slice-%d.raw 1 2 1\n"),
+        ("a.mhd", META + "FOLDER/slice-%d.raw 1 2 1\n"),
+        ("a.mha", META + "LIST\nslice-1.raw\nslice-2.raw\n"),
+        ("a.nhdr", NRRD + "LIST\nslice-1.raw\nslice-2.raw\n"),
+        ("a.nhdr", NRRD + "LIST 2\nslice-1.raw\nslice-2.raw\n"),
+        ("a.nhdr", NRRD + "./slice-%d.raw 1 2 1\n"),
+        ("a.nhdr", NRRD + "./slice-%01d.raw 2 1 -1 2\n"),
+    ],
+)
+def test_all_files_of_voxels_that_a_header_names_count(name: str, header: str, tmp_path: Path) -> None:
+    folder = tmp_path / "[1] a"
+    folder.mkdir()
+    for number in (1, 2):
+        (folder / f"slice-{number}.raw").write_bytes(bytes([number] * 12))
+    (folder / name).write_text(header.replace("FOLDER", str(folder)))
+    before, voxels = Fingerprint.of(folder / name), read_image(folder / name)
+    assert before.still_holds(folder / name)
+    (folder / "slice-2.raw").write_bytes(bytes([7] * 12))
+    assert sitk.Hash(read_image(folder / name)) != sitk.Hash(voxels), "these files are what is read"
+    assert not before.still_holds(folder / name)
+    (folder / "slice-2.raw").write_bytes(bytes([2] * 12))
+    assert before.still_holds(folder / name)
 
 
 def test_a_folder_holds_its_files_under_their_names(tmp_path: Path) -> None:

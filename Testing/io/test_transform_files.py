@@ -597,7 +597,7 @@ def test_a_lattice_without_length_is_refused(tmp_path: Path) -> None:
     field.SetSpacing((1.0, 1e-8, 1.0))
     refused(
         saved(tmp_path / "field.mha", field),
-        "says that its voxels are 1×1e-08×1 mm apart from .* on; both must be finite, .* Repair its header",
+        "says that its voxels are 1×1e-08×1 mm apart from .* on; .* none beyond .* mm, and voxels at least 1e-06 mm apart. Repair",
     )
 
 

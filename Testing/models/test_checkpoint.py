@@ -84,6 +84,16 @@ def test_weights_written_in_half_precision_go_in_rounded_and_statistics_as_they_
     assert all(one.dtype == torch.float32 for one in network.parameters()), "the network itself stays"
 
 
+def test_a_weight_that_half_precision_cannot_hold_stays_single(tmp_path: Path) -> None:
+    network = tiny()
+    with torch.no_grad():
+        network[0].weight[0, 0, 0] = 70_000.5
+    save_as_published(network, CARD, tmp_path / "a.trch", in_half=True)
+    load_into(again := tiny(), CARD, tmp_path / "a.trch")
+    for (name, value), other in zip(network.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(other, value if name == "0.weight" else value.half().float()), name
+
+
 def prefixed(prefix: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     return lambda state: {prefix + name: value for name, value in state.items()}
 

@@ -13,8 +13,10 @@ import torch
 from RegistrationNetLib.errors import Cancelled, InputError
 from RegistrationNetLib.models.catalogue import card_named
 from RegistrationNetLib.registration.prepare import Preparation
+from RegistrationNetLib.training import data
 from RegistrationNetLib.training.cohort_files import Cohort, Source, folder_cohort, listed_cohort, paired_cohort
 from RegistrationNetLib.training.cohort_images import CohortPairs, Reader, surveyed
+from RegistrationNetLib.training.data import LoadingOptions
 from RegistrationNetLib.training.image_cache import ImageCache
 from RegistrationNetLib.training.pairs import Example, Pair
 from RegistrationNetLib.training.survey import kept_survey
@@ -283,11 +285,24 @@ def test_prepared_images_are_taken_from_the_cache_as_they_were_and_changed_files
     decoded, changed = drawn()
     assert decoded == 1
     assert not torch.equal(changed.moving.values, plain.moving.values)
-    next((tmp_path / "cache").iterdir()).write_bytes(b"damaged")
-    assert drawn()[0] <= 1
+    for entry in (tmp_path / "cache").iterdir():
+        entry.write_bytes(b"damaged")
+    assert [drawn()[0] for _ in range(2)] == [2, 0]
     (tmp_path / "images" / "b.nii.gz").unlink()
     with pytest.raises(InputError, match=r"There is no file .*b\.nii\.gz"):
         drawn()
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_with_loader_processes_this_one_keeps_no_image_of_the_survey(tmp_path: Path, processes: int) -> None:
+    write_images(tmp_path, "a.nii.gz", "b.nii.gz")
+    loading = LoadingOptions(processes)
+    pairs, _ = data.pairs_of(data.DataOptions(tmp_path / "images"), card_named("unigradicon"), SHAPE, loading=loading)
+    assert isinstance(pairs, CohortPairs)
+    kept = pairs.reader._kept
+    assert len(kept) == (0 if processes else 2)
+    assert (pairs.reader._kept_mb == 0) == bool(processes)
+    assert pairs.first(1)[0].fixed is kept[next(iter(pairs.cohort.sources()))]
 
 
 def test_images_in_memory_do_not_travel_to_other_processes(tmp_path: Path) -> None:

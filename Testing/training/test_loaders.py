@@ -1,7 +1,6 @@
 """Work done ahead by other processes: the same results in the same order, and clean ends."""
 
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -53,7 +52,7 @@ class Inline:
     is_shut = False
 
     def __init__(self, _processes: int, _context: object, **how: object) -> None:
-        loaders._given[:] = [pickle.loads(cast(tuple[bytes], how["initargs"])[0])]
+        loaders._given[:] = [cast(tuple[bytes], how["initargs"])[0]]
         self.asked.clear()
         type(self).is_shut = False
 
@@ -99,9 +98,55 @@ def test_what_fails_in_a_process_is_raised_here_as_it_is(inline: type[Inline]) -
     with pytest.raises(InputError, match=r"^image 5 is damaged; it must be whole. Leave it out.$"):
         list(worked_ahead(work, [3, REFUSED], processes=1))
     assert inline.is_shut
-    with pytest.raises(ResourceError, match=r"One of the 3 loader processes ended.*Set fewer `processes` in \[loading\]"):
+    with pytest.raises(ResourceError, match=r"One of the 3 loader processes ended.*set fewer `processes` in \[loading\]"):
         list(worked_ahead(work, [3, KILLED], processes=3))
     assert inline.is_shut
+
+
+class Unloadable:
+    """Work that no process can take over."""
+
+    def __call__(self, number: int) -> int:
+        return number
+
+    def __reduce__(self) -> tuple[Callable[[int], object], tuple[int]]:
+        return work, (REFUSED,)
+
+
+def test_work_that_a_process_cannot_take_over_is_told_as_what_it_is(inline: type[Inline]) -> None:
+    with pytest.raises(InputError, match=r"^image 5 is damaged; it must be whole. Leave it out.$"):
+        next(worked_ahead(Unloadable(), [1, 2], processes=1))
+    assert inline.is_shut
+
+
+def test_a_process_that_ended_may_also_be_a_script_that_runs_itself(inline: type[Inline]) -> None:
+    with pytest.raises(
+        ResourceError, match=r'memory ran out: .*If it is a script .*if __name__ == "__main__": put what trains below'
+    ):
+        list(worked_ahead(work, [KILLED], processes=1))
+    assert inline.is_shut
+
+
+def test_no_process_begins_for_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(loaders, "ProcessPoolExecutor")
+    assert list(worked_ahead(work, range(4, 4), processes=2)) == []
+
+
+@pytest.mark.slow
+def test_work_that_another_process_cannot_take_over_is_told_as_what_it_is() -> None:
+    with pytest.raises(InputError, match=r"^image 5 is damaged"):
+        next(worked_ahead(Unloadable(), [1, 2], processes=1))
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told_of_it(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT.replace('if __name__ == "__main__":', "if True:"))
+    ended = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert 'if __name__ == "__main__": put what trains below that line.' in ended.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -122,7 +167,7 @@ def test_a_process_that_is_killed_is_told_in_one_line_and_the_others_end(recwarn
     before = children()
     results = worked_ahead(work, [3, KILLED, 8, 9], processes=1)
     assert next(results)[0] == 3
-    with pytest.raises(ResourceError, match=r"One of the 1 loader processes ended.*Set fewer `processes` in \[loading\]"):
+    with pytest.raises(ResourceError, match=r"One of the 1 loader processes ended.*set fewer `processes` in \[loading\]"):
         list(results)
     assert children() <= before
     assert not recwarn.list

@@ -99,6 +99,19 @@ def test_label_maps_that_cannot_be_used_stop_or_are_skipped_as_asked(tmp_path: P
         read_label_maps(files[:1], SHAPE, unreadable="skip")
 
 
+@pytest.mark.parametrize("count", [2**15, 2**15 + 1])
+def test_as_many_labels_as_their_numbers_tell_apart_are_taken(tmp_path: Path, count: int) -> None:
+    labels = np.arange(182 * 182, dtype=np.uint16).reshape(182, 182)
+    sitk.WriteImage(sitk.GetImageFromArray(np.where(labels < count, labels, 0)), str(tmp_path / "many.mha"))
+    if count > 2**15:
+        with pytest.raises(InputError, match="have 32769 different labels, .* 32768 are the most. Leave out .*, or join labels"):
+            read_label_maps([tmp_path / "many.mha"], (260, 260))
+        return
+    (found,) = read_label_maps([tmp_path / "many.mha"], (260, 260))[0].maps
+    assert int(found.min()) == 0
+    assert int(found.max()) == 2**15 - 1
+
+
 def test_reading_label_maps_can_be_stopped(tmp_path: Path) -> None:
     def stop(fraction: float) -> None:
         if fraction > 0:

@@ -21,10 +21,14 @@ def test_unless_told_the_rate_stays() -> None:
 def test_a_cosine_falls_from_the_whole_to_its_last_share() -> None:
     found = shares(101, kind="cosine", last=0.2)
     assert found[0] == 1
-    assert found[50] == pytest.approx(0.6, abs=0.01)
-    assert found[100] == pytest.approx(0.2, abs=0.001)
+    assert found[50] == pytest.approx(0.6)
+    assert found[100] == 0.2
     assert all(one > other for one, other in itertools.pairwise(found))
-    assert found[25] == pytest.approx(0.2 + 0.4 * (1 + math.cos(math.pi * 25 / 101)))
+    assert found[25] == pytest.approx(0.2 + 0.4 * (1 + math.cos(math.pi * 25 / 100)))
+    assert shares(9, kind="cosine", last=0.2, warm_up=4)[4:] == pytest.approx(
+        [0.2 + 0.4 * (1 + math.cos(math.pi * k / 4)) for k in range(5)]
+    )
+    assert shares(4, kind="cosine", warm_up=3)[3] == shares(1, kind="cosine")[0] == 1, "a single step has no way to fall"
 
 
 def test_steps_fall_by_their_factor() -> None:
