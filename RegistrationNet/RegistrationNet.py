@@ -37,7 +37,7 @@ from RegistrationNetLib.slicer_bridge.panel_checks import (
 )
 from RegistrationNetLib.slicer_bridge.panel_correct import CorrectPanel
 from RegistrationNetLib.slicer_bridge.panel_devices import DevicePanel
-from RegistrationNetLib.slicer_bridge.panel_inputs import modality_of, pair_in_view
+from RegistrationNetLib.slicer_bridge.panel_inputs import modality_of, name_in_tips, pair_in_view
 from RegistrationNetLib.slicer_bridge.panel_installation import InstallationPanel
 from RegistrationNetLib.slicer_bridge.panel_models import ModelPanel
 from RegistrationNetLib.slicer_bridge.panel_presets import PresetPanel
@@ -294,6 +294,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui = self.ui
         ui.registerButton.connect("clicked(bool)", self.onRegister)
         ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        name_in_tips(ui)
         ui.fixedSelector.connect("nodeActivated(vtkMRMLNode*)", lambda node: self._guessModality("fixed", node))
         ui.movingSelector.connect("nodeActivated(vtkMRMLNode*)", lambda node: self._guessModality("moving", node))
         for name in SECTIONS:

@@ -8,6 +8,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from .panel_words import unbroken
 from .scene_values import ValuesAt, values_at
 
 
@@ -48,7 +49,7 @@ class CursorPanel:
         self._tell(values_at(result, point) if is_there else None)
 
     def _tell(self, values: ValuesAt | None) -> None:
-        self._label.setText(words_of(values))
+        self._label.setText(unbroken(words_of(values)))
 
 
 def words_of(values: ValuesAt | None) -> str:

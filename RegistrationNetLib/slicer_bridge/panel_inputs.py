@@ -1,4 +1,4 @@
-"""What the panel proposes before anybody has chosen: the pair of volumes that is in view, and the modality of each."""
+"""What the panel proposes before anybody has chosen (the volumes in view, the modality of each), and how it names what is chosen."""
 
 from __future__ import annotations
 
@@ -31,6 +31,18 @@ def modality_of(node: Node) -> str:
         return DICOM_MODALITIES[said]
     image = node.GetImageData()
     return "ct" if not said and image is not None and image.GetScalarRange()[0] < CT_BELOW else "other"
+
+
+def name_in_tips(ui: Any) -> None:
+    """Let a name that is wider than its selector be read whole in the selector's tip, above the usual words."""
+    for selector in vars(ui).values():
+        if selector.inherits("qMRMLNodeComboBox") and not selector.inherits("qMRMLCheckableNodeComboBox"):
+            selector.connect(
+                "currentNodeChanged(vtkMRMLNode*)",
+                lambda node, selector=selector, usual=selector.toolTip: selector.setToolTip(
+                    usual if node is None else f"{node.GetName()}\n{usual}"
+                ),
+            )
 
 
 def hide(selector: Node, node_ids: list[str]) -> None:

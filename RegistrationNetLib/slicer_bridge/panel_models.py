@@ -90,7 +90,7 @@ class ModelPanel:
             summary=card["summary"], use=card["intended_use"], notFor=card["not_for"]
         )
         paper = f"{card['paper']['title']} ({card['paper']['year']})"
-        ui.modelCombo.setToolTip(f"{card['summary']}\n{paper}")
+        ui.modelCombo.setToolTip(f"{card['title']}: {card['summary']}\n{paper}")
         ui.modelLabel.setText("\n\n".join([words, _("Paper: {paper}").format(paper=paper), *self._licence()]))
         ui.refinementLabel.setText(self._usual_refinement())
         self._show_weights()

@@ -36,6 +36,7 @@ class PresetPanel:
         self._ui, self._tell, self._on_chosen, self._settings = ui, tell, on_chosen, settings
         self._own: list[Preset] = [Preset(name, name, asked) for name, asked in kept(PRESETS, {}).items()]
         ui.presetCombo.connect("activated(int)", self._choose)
+        self._tip = ui.presetCombo.toolTip
         menu = qt.QMenu(ui.presetButton)
         self._keep_action = menu.addAction(_("Keep these settings…"))
         self._keep_action.connect("triggered(bool)", lambda: self._ask_for_name())
@@ -55,6 +56,7 @@ class PresetPanel:
             for title in titles:
                 combo.addItem(title)
         combo.setCurrentIndex(self._presets.index(self._in_force) if self._in_force else len(titles) - 1)
+        combo.setToolTip(f"{combo.currentText}\n{self._tip}")
         self._delete_action.setEnabled(self._in_force in self._own)
 
     def keep_as(self, name: str) -> None:

@@ -15,8 +15,8 @@ from slicer.i18n import tr as _
 from ..errors import InputError, OutputError
 from .panel_cursor import CursorPanel
 from .panel_inputs import hide, made_by_registration
-from .panel_sight import bring_into_sight
-from .panel_words import VIEW_LEGENDS, VIEW_NAMES, translated, verdict_of
+from .panel_sight import bring_into_sight, fit_to_width
+from .panel_words import VIEW_LEGENDS, VIEW_NAMES, translated, unbroken, verdict_of
 from .scene_record import Record, records
 from .scene_transforms import cannot_follow
 from .scene_views import missing_for
@@ -136,6 +136,9 @@ class ResultPanel:
         self._logic.showResult(self.result, view)
         if view in OVERLAYS:
             self._set_opacity()
+            bring_into_sight(self._ui.opacitySlider)
+        elif view in VIEW_LEGENDS:
+            bring_into_sight(self._ui.legendLabel)
         self._hide_targets()
 
     def leave(self) -> None:
@@ -267,7 +270,7 @@ class ResultPanel:
         symbol, shade = MARKS[colour]
         self._ui.verdictFrame.setStyleSheet(VERDICT.format(colour=shade))
         told = f'<span style="color:{shade}">{symbol}</span> <b>{html.escape(words)}</b>'
-        self._ui.verdictLabel.setText(f"{told}<br>{html.escape(reason)}" if reason else told)
+        self._ui.verdictLabel.setText(f"{told}<br>{html.escape(unbroken(reason))}" if reason else told)
         self._ui.lostLabel.setText(_("Deleted from this result: {names}.").format(names=", ".join(record.lost)))
         self._ui.lostLabel.setVisible(bool(record.lost))
         for view in VIEWS:
@@ -286,7 +289,7 @@ class ResultPanel:
         table.verticalHeader().setVisible(False)
         table.setWordWrap(True)
         table.horizontalHeader().setStretchLastSection(True)
-        table.horizontalHeader().connect("sectionResized(int,int,int)", self._fit_table)
+        fit_to_width(table, self._fit_table)
 
     def _fill_table(self, marks: Mapping[str, Mapping[str, Any]]) -> None:
         table = self._ui.marksTable

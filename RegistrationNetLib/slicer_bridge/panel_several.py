@@ -14,7 +14,7 @@ from ..errors import Cancelled, InputError, RegistrationNetError
 from .many import ManyRegistrations, volumesOfFolder
 from .panel_inputs import modality_of
 from .panel_results import MARKS
-from .panel_sight import bring_into_sight, keep_in_place
+from .panel_sight import bring_into_sight, fit_to_width, keep_in_place
 from .panel_words import STAGES, time_left, verdict_of
 
 EVENTS = ("ItemAdded", "ItemRemoved", "ItemModified", "ItemReparented")
@@ -239,7 +239,7 @@ class SeveralPanel:
         table.verticalHeader().setVisible(False)
         table.setWordWrap(True)
         table.connect("cellClicked(int,int)", lambda row, _column: self._attempt(self._open, row))
-        table.horizontalHeader().connect("sectionResized(int,int,int)", self._fit_table)
+        fit_to_width(table, self._fit_table)
         self._fill()
 
     def _fill(self) -> None:
@@ -308,7 +308,7 @@ class SeveralPanel:
 
 def _button_words(count: int) -> str:
     if count == 0:
-        return _("Register the volumes of a folder")
+        return _("Register a whole folder")
     return _("Register 1 volume") if count == 1 else _("Register {count} volumes").format(count=count)
 
 

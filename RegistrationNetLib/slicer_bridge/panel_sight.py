@@ -31,6 +31,14 @@ def keep_in_place(widget: Any) -> None:
     _at_each_moment(scroll)
 
 
+def fit_to_width(table: Any, fit: Callable[[], None]) -> None:
+    """Call `fit` when the rows of a table need another height, since its width has changed.
+
+    The width changes in the midst of a layout, which does not notice another height then: what lies below would be drawn over.
+    """
+    table.horizontalHeader().connect("sectionResized(int,int,int)", lambda: _at_each_moment(fit))
+
+
 def _at_each_moment(scroll: Callable[[], None]) -> None:
     def attempt() -> None:
         try:

@@ -82,20 +82,20 @@ VIEW_NAMES: Mapping[str, str] = {
     "error": _("The error to expect at each place, in mm. Press again to have the views as they were."),
     "grid": _("The deformable part of the transform, as a bent grid. Press again to have the views as they were."),
 }
-# What the colours of a view mean, whatever fits into the view itself.
+# What the colours of a view mean, whatever fits into the view itself; no line breaks between a colour and its meaning.
 VIEW_LEGENDS: Mapping[str, str] = {
     "difference": _(
-        '<span style="color:#146ec8">■</span> fixed is brighter, black: equal, <span style="color:#d75f0a">■</span> warped is brighter'
+        '<span style="color:#146ec8">■</span>&nbsp;fixed&nbsp;is&nbsp;brighter, black:&nbsp;equal, <span style="color:#d75f0a">■</span>&nbsp;warped&nbsp;is&nbsp;brighter'
     ),
     "jacobian": _(
-        'Volume: <span style="color:#145ac8">■</span> ≤ 0.25 shrinks, clear: kept, <span style="color:#cd2323">■</span> ≥ 4 grows, '
-        '<span style="color:#d2b400">■</span> ≤ 0 folds'
+        'Volume: <span style="color:#145ac8">■</span>&nbsp;≤&nbsp;0.25&nbsp;shrinks, clear:&nbsp;kept, <span style="color:#cd2323">■</span>&nbsp;≥&nbsp;4&nbsp;grows, '
+        '<span style="color:#d2b400">■</span>&nbsp;≤&nbsp;0&nbsp;folds'
     ),
     "error": _(
-        'Expected error: clear below a voxel, <span style="color:#d2b400">■</span> above, <span style="color:#fa9f32">■</span> '
-        '<span style="color:#de2828">■</span> to <span style="color:#78006e">■</span> 20 mm and more'
+        'Expected error: clear below a voxel, <span style="color:#d2b400">■</span>&nbsp;above, <span style="color:#fa9f32">■</span>&nbsp;'
+        '<span style="color:#de2828">■</span>&nbsp;to <span style="color:#78006e">■</span>&nbsp;20&nbsp;mm&nbsp;and&nbsp;more'
     ),
-    "grid": _('The deformable part, without the alignment: <span style="color:#386bb8">■</span> moves little, white: moves most'),
+    "grid": _('The deformable part, without the alignment: <span style="color:#386bb8">■</span>&nbsp;moves&nbsp;little, white:&nbsp;moves&nbsp;most'),
     "flicker": _("Fixed and warped in turn; two warped volumes where results are compared."),
 }
 
@@ -213,6 +213,11 @@ def translated(sentence: str) -> str:
     template, numbers = template_of(sentence)
     said = str(_(template))
     return said.format(*numbers) if said.count("{}") == len(numbers) else sentence
+
+
+def unbroken(sentence: str) -> str:
+    """The sentence with every number and its unit on one line."""
+    return re.sub(r"(?<=\d) (?=%|mm\b)", "\N{NO-BREAK SPACE}", sentence)
 
 
 def verdict_of(report: Mapping[str, Any]) -> tuple[str, str, str]:

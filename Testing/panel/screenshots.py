@@ -1,5 +1,7 @@
 """Pictures of the panel in every state, for people to look at: python -m Testing.panel.screenshots FOLDER [STATE…]
 
+Of those in FOLDER the documentation's are made by python -m Testing.panel.screenshots FOLDER --document Resources/Screenshots.
+
 Each state as it stands in Slicer's module panel, 600 pixels high: at 320 and 500 pixels of width, on light and on dark, with text at
 100 % and 150 %; "whole" states are as high as the panel is. The results, one for each verdict, are those of real registrations.
 """
@@ -24,6 +26,7 @@ slicer_host.start(ROOT / "Testing" / "host" / "slicer_layer")
 
 import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from RegistrationNetLib.errors import ResourceError  # noqa: E402
 from RegistrationNetLib.io.nrrd import Volume  # noqa: E402
@@ -34,6 +37,7 @@ from RegistrationNetLib.slicer_bridge.client import Client  # noqa: E402
 from ..module.nodes import points_node, segmentation_node, volume_node  # noqa: E402
 from .conftest import Panel  # noqa: E402
 from .fake_client import FakeClient  # noqa: E402
+from .test_correct import put_point  # noqa: E402
 
 WIDTHS, HEIGHT = (320, 500), 600
 SCALES = (100, 150)
@@ -95,6 +99,10 @@ def _grab(panel: Panel, width: int, path: Path, *, is_whole: bool) -> None:
     for widget in panel.area.findChildren(panel.qt.QWidget):
         if widget.styleSheet:
             widget.setStyleSheet(widget.styleSheet)  # the colours of the theme are read once
+        if isinstance(widget, panel.qt.QLabel) and "<a " in widget.text:
+            words = widget.text
+            widget.clear()
+            widget.setText(words)  # so is that of a link
     panel.area.resize(width, HEIGHT)
     panel.settle()
     if is_whole:
@@ -283,6 +291,25 @@ def _result_red(panel: Panel, client: FakeClient) -> None:
     cursor.SetCursorPositionRAS((5.0, 10.0, 0.0))
 
 
+def _correct(panel: Panel, client: FakeClient) -> None:
+    """Two pairs of points are put, and the next click puts the third."""
+    _with_verdict(panel, client, "look closely")
+    panel.click("correctButton")
+    for number, place in enumerate([(20.0, 10.0, 0.0), (-20.0, 10.0, 5.0), (0.0, -25.0, 10.0)]):
+        if number:
+            panel.click("addPairButton")
+        put_point(panel, place)
+        if number < 2:
+            put_point(panel, (place[0] + 6.0, place[1] + number, place[2]))
+
+
+def _result_error(panel: Panel, client: FakeClient) -> None:
+    _result(panel, client)
+    panel.click("errorViewButton")
+    cursor = slicer_host.slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+    cursor.SetCursorPositionRAS((5.0, 10.0, 0.0))
+
+
 def _result_jacobian(panel: Panel, client: FakeClient) -> None:
     _result(panel, client)
     panel.click("jacobianViewButton")
@@ -293,6 +320,11 @@ def _result_numbers(panel: Panel, client: FakeClient) -> None:
     panel.open("numbers")
     panel.open("use")
     panel.ui.marksTable.setCurrentCell(1, 1)
+
+
+def _result_save(panel: Panel, client: FakeClient) -> None:
+    _result(panel, client)
+    panel.open("use")
 
 
 def _several(panel: Panel, client: FakeClient) -> None:
@@ -343,11 +375,55 @@ STATES: dict[str, Callable[[Panel, Any], None]] = {
     "result-amber": _result_amber,
     "result-red": _result_red,
     "result-jacobian": _result_jacobian,
+    "result-error": _result_error,
+    "result-save": _result_save,
+    "correct": _correct,
+    "correct-whole": _correct,
     "result-numbers-whole": _result_numbers,
     "several-whole": _several,
     "several-ended-whole": _several_ended,
 }
 
+# The documentation's pictures: what stands in each, from left to right.
+DOCUMENTED = {
+    "panel.png": ("result-light-100-320", "result-amber-light-100-320", "result-error-light-100-320", "result-dark-150-320"),
+    "panel_open.png": ("empty-light-100-320",),
+    "panel_ready.png": ("ready-light-100-320",),
+    "panel_network.png": ("weights-missing-light-100-320",),
+    "panel_consent.png": ("consent-light-100-320",),
+    "panel_running.png": ("running-light-100-320",),
+    "panel_fits.png": ("result-light-100-320",),
+    "panel_jacobian.png": ("result-jacobian-light-100-320",),
+    "panel_error.png": ("result-error-light-100-320",),
+    "panel_correct.png": ("correct-light-100-320",),
+    "panel_save.png": ("result-save-light-100-320",),
+    "panel_several.png": ("several-whole-light-100-320", "several-ended-whole-light-100-320"),
+}
+GAP = 12
+
+
+def document(pictures: Path, folder: Path) -> None:
+    """The documentation's pictures, of few colours and thus small, with no empty panel at the bottom."""
+    for name, parts in DOCUMENTED.items():
+        images = [Image.open(pictures / f"{part}.png").convert("RGB") for part in parts]
+        width = sum(one.width for one in images) + GAP * (len(images) - 1)
+        joined = Image.new("RGB", (width, max(map(_used, images))), "white")
+        left = 0
+        for one in images:
+            joined.paste(one, (left, 0))
+            left += one.width + GAP
+        joined.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(folder / name, optimize=True)
+
+
+def _used(image: Image.Image) -> int:
+    """The height down to the last row that is not of one colour alone."""
+    values = np.asarray(image)
+    rows = np.flatnonzero((values != values[:, :1]).any(axis=(1, 2)))
+    return min(image.height, int(rows[-1]) + GAP)
+
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    if sys.argv[2:3] == ["--document"]:
+        document(Path(sys.argv[1]), Path(sys.argv[3]))
+    else:
+        main(Path(sys.argv[1]), *sys.argv[2:])

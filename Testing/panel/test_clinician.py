@@ -407,7 +407,7 @@ class TestVerdict:
         text = ready.ui.verdictLabel.text
         assert "✖" in text
         assert "It does not fit." in text
-        assert "miss each other by 6 mm" in text
+        assert "miss each other by 6\N{NO-BREAK SPACE}mm" in text
         assert "#dd3b3b" in ready.ui.verdictFrame.styleSheet
 
 

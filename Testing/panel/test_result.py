@@ -214,7 +214,7 @@ def test_nothing_is_told_once_the_module_is_left_and_again_after_it_is_entered(s
     assert done.ui.cursorLabel.text == HINT
     done.module.enter()
     point_at(scene, (0.0, 0.0, 0.0))
-    assert done.ui.cursorLabel.text.startswith("Here: moved 5.0 mm")
+    assert done.ui.cursorLabel.text.startswith("Here: moved 5.0\N{NO-BREAK SPACE}mm")
 
 
 @pytest.mark.parametrize(

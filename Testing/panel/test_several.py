@@ -227,7 +227,7 @@ def test_what_is_missing_is_told(scene: Any, panel: Panel, monkeypatch: pytest.M
     def told() -> str:
         panel.settle()
         assert not ui.severalButton.isEnabled()
-        assert ui.severalButton.text == "Register the volumes of a folder"
+        assert ui.severalButton.text == "Register a whole folder"
         return str(ui.severalLabel.text)
 
     assert told() == "Choose a fixed volume above; the volumes of the folder are registered to it."

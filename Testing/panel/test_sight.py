@@ -1,5 +1,6 @@
 """What a user sees without scrolling: Slicer's module panel shows 600 pixels of the panel, at 320 of width."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,13 +9,17 @@ import pytest
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.slicer_bridge import dependencies
 
+from ..module.nodes import volume_node
 from ..module.test_scene_results import result as shift_result
+from ..worker_input import ball
 from .conftest import SIZE, Panel
 from .fake_client import FakeClient
 
 # In the order from above; each lies below the one before.
 FIRST = ("fixedSelector", "movingSelector", "modelCombo", "weightsLabel")
 LARGE_TEXT = 1.5
+# The frame of a button.
+EDGE_PX = 1
 
 
 @pytest.fixture
@@ -146,3 +151,99 @@ def test_the_question_comes_where_the_button_was(text: float, ready: Panel, monk
     assert is_as_wide_as_its_area(ready)
     ready.click("laterButton")
     assert ready.sees("registerButton")
+
+
+def cut(panel: Panel) -> list[str]:
+    """The buttons in the panel whose words do not fit into them."""
+    panel.settle()
+    kinds = (panel.qt.QPushButton, panel.qt.QToolButton)
+    buttons = [one for kind in kinds for one in panel.area.findChildren(kind) if one.isVisibleTo(panel.top)]
+    assert buttons
+    return [one.text for one in buttons if one.fontMetrics().horizontalAdvance(one.text) > one.width - 2 * EDGE_PX]
+
+
+def test_no_button_cuts_its_words(text: float, ready: Panel, fake: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("moreInputs", "refinement", "device", "outputs", "several"):
+        ready.open(name)
+    assert cut(ready) == []
+    monkeypatch.setattr(dependencies, "missing", lambda wanted: list(wanted))
+    ready.click("registerButton")
+    assert cut(ready) == []
+    ready.click("laterButton")
+    monkeypatch.undo()
+    ready.click("registerButton")
+    assert cut(ready) == []
+    fake.answer(next(job for job in fake.jobs if job.request["do"] == "register"), shift_result())
+    fake.poll()
+    for name in ("numbers", "use"):
+        ready.open(name)
+    ready.click("correctButton")
+    assert cut(ready) == []
+
+
+def test_the_buttons_beside_preset_and_network_are_as_wide_as_the_modalities_above(text: float, ready: Panel) -> None:
+    ready.settle()
+    column = [getattr(ready.ui, name) for name in ("fixedModalityCombo", "movingModalityCombo", "presetButton", "moreButton")]
+    assert len({(one.geometry.left(), one.geometry.right()) for one in column}) == 1
+
+
+def test_a_name_that_its_selector_cuts_is_whole_in_the_tip(scene: Any, panel: Panel) -> None:
+    name = "CT chest, expiration, follow-up after three months, reconstructed"
+    volume_node(scene, ball((0, 0, 0), 8), name)
+    usual = panel.ui.movingSelector.toolTip
+    panel.choose("movingSelector", name)
+    assert panel.ui.movingSelector.width < panel.ui.movingSelector.fontMetrics().horizontalAdvance(name)
+    assert panel.ui.movingSelector.toolTip == f"{name}\n{usual}"
+    panel.choose("movingSelector", "Choose a volume")
+    assert panel.ui.movingSelector.toolTip == usual
+    panel.choose("modelCombo", "uniGradICON")
+    assert panel.ui.modelCombo.toolTip.startswith("uniGradICON: ")
+    panel.choose("presetCombo", "Head, MR with MR")
+    assert panel.ui.presetCombo.toolTip.startswith("Head, MR with MR\n")
+
+
+def laid_over(panel: Panel) -> list[tuple[str, str]]:
+    """The parts of a layout that lie over each other."""
+    panel.settle()
+    found = []
+    for outer in panel.top.findChildren(panel.qt.QWidget):
+        if not outer.objectName or outer.layout() is None or not outer.isVisibleTo(panel.top):
+            continue
+        inner = [one for one in outer.children() if isinstance(one, panel.qt.QWidget) and one.objectName and not one.isHidden()]
+        pairs = itertools.combinations(inner, 2)
+        found += [(a.objectName, b.objectName) for a, b in pairs if a.geometry.intersects(b.geometry)]
+    return found
+
+
+@pytest.mark.parametrize("width", [SIZE[0], 500])
+def test_the_list_of_measures_lies_over_nothing(text: float, width: int, ready: Panel, fake: FakeClient) -> None:
+    finished(ready, fake)
+    for name in ("numbers", "use"):
+        ready.open(name)
+    ready.ui.marksTable.setCurrentCell(1, 1)
+    ready.settle()
+    ready.area.resize(width, 2000)
+    assert laid_over(ready) == []
+    table = ready.ui.marksTable
+    assert table.height >= sum(table.rowHeight(row) for row in range(table.rowCount))
+    needed = [table.sizeHintForRow(row) for row in range(table.rowCount)]
+    assert [table.rowHeight(row) for row in range(table.rowCount)] == needed
+
+
+@pytest.mark.parametrize(("view", "part"), [("jacobian", "opacitySlider"), ("error", "opacitySlider"), ("grid", "legendLabel")])
+def test_the_colours_of_a_view_come_into_sight_with_their_button(
+    text: float, ready: Panel, fake: FakeClient, view: str, part: str
+) -> None:
+    ready.click("registerButton")
+    fake.answer(fake.jobs[-1], shift_result(with_parts=True, with_error=True))
+    fake.poll()
+    ready.click(f"{view}ViewButton")
+    assert ready.message == ""
+    assert ready.sees(part)
+    assert ready.sees(f"{view}ViewButton")
+
+
+def test_no_line_breaks_between_a_number_and_its_unit() -> None:
+    from RegistrationNetLib.slicer_bridge.panel_words import unbroken
+
+    assert unbroken("within 4.3 mm; 95 % of 5 repeats") == "within 4.3\N{NO-BREAK SPACE}mm; 95\N{NO-BREAK SPACE}% of 5 repeats"
