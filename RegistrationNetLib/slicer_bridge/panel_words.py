@@ -95,7 +95,9 @@ VIEW_LEGENDS: Mapping[str, str] = {
         'Expected error: clear below a voxel, <span style="color:#d2b400">■</span>&nbsp;above, <span style="color:#fa9f32">■</span>&nbsp;'
         '<span style="color:#de2828">■</span>&nbsp;to <span style="color:#78006e">■</span>&nbsp;20&nbsp;mm&nbsp;and&nbsp;more'
     ),
-    "grid": _('The deformable part, without the alignment: <span style="color:#386bb8">■</span>&nbsp;moves&nbsp;little, white:&nbsp;moves&nbsp;most'),
+    "grid": _(
+        'The deformable part, without the alignment: <span style="color:#386bb8">■</span>&nbsp;moves&nbsp;little, white:&nbsp;moves&nbsp;most'
+    ),
     "flicker": _("Fixed and warped in turn; two warped volumes where results are compared."),
 }
 

@@ -1,6 +1,7 @@
 """Slices of a registered pair with the Jacobian, the expected error and the deformed grid, each with its legend, drawn off screen.
 
 python -m Testing.module.screenshot Resources/Screenshots/jacobian.png
+Where there is no display: VTK_DEFAULT_OPENGL_WINDOW=vtkEGLRenderWindow before it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HOST = Path(__file__).resolve().parents[1] / "host"
-SIDE = 400
+SIDE = 310
 
 
 def drawn(views: Any) -> Any:

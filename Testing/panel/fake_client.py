@@ -39,11 +39,11 @@ class FakeClient:
     def devices(self, watch: Callable[[Job], None]) -> Job:
         return self._begun({"do": "devices"}, lambda answer: answer, watch)
 
-    def download(self, model: str, watch: Callable[[Job], None]) -> Job:
-        return self._begun({"do": "download", "model": model}, lambda answer: answer, watch)
+    def download(self, model: str, watch: Callable[[Job], None], *, sha256: str | None = None) -> Job:
+        return self._begun({"do": "download", "model": model, "sha256": sha256}, lambda answer: answer, watch)
 
-    def import_weights(self, model: str, file: str, watch: Callable[[Job], None]) -> Job:
-        return self._begun({"do": "import", "model": model, "file": file}, lambda answer: answer, watch)
+    def import_weights(self, model: str, file: str, watch: Callable[[Job], None], *, sha256: str | None = None) -> Job:
+        return self._begun({"do": "import", "model": model, "file": file, "sha256": sha256}, lambda answer: answer, watch)
 
     def use(self, python: str | None, packages: str | None) -> None:
         self.python, self.packages = python, packages

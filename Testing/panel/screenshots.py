@@ -403,7 +403,7 @@ GAP = 12
 
 
 def document(pictures: Path, folder: Path) -> None:
-    """The documentation's pictures, of few colours and thus small, with no empty panel at the bottom."""
+    """The documentation's pictures, with no empty panel at the bottom."""
     for name, parts in DOCUMENTED.items():
         images = [Image.open(pictures / f"{part}.png").convert("RGB") for part in parts]
         width = sum(one.width for one in images) + GAP * (len(images) - 1)
@@ -412,7 +412,7 @@ def document(pictures: Path, folder: Path) -> None:
         for one in images:
             joined.paste(one, (left, 0))
             left += one.width + GAP
-        joined.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(folder / name, optimize=True)
+        joined.save(folder / name, optimize=True)
 
 
 def _used(image: Image.Image) -> int:

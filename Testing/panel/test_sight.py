@@ -1,5 +1,6 @@
 """What a user sees without scrolling: Slicer's module panel shows 600 pixels of the panel, at 320 of width."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -18,8 +19,14 @@ from .fake_client import FakeClient
 # In the order from above; each lies below the one before.
 FIRST = ("fixedSelector", "movingSelector", "modelCombo", "weightsLabel")
 LARGE_TEXT = 1.5
-# The frame of a button.
+MARK = {
+    "colour": "green",
+    "value": "4.3 and 4.3 mm from the result (median over the body)",
+    "rule": "Green: within 5 %; red: farther.",
+}
+# The frame of a button; the indicator of a box, and the arrows of a field of numbers.
 EDGE_PX = 1
+BOX_PX, ARROWS_PX = 20, 20
 
 
 @pytest.fixture
@@ -154,18 +161,32 @@ def test_the_question_comes_where_the_button_was(text: float, ready: Panel, monk
 
 
 def cut(panel: Panel) -> list[str]:
-    """The buttons in the panel whose words do not fit into them."""
+    """The words of buttons and boxes, and the numbers in fields, that do not fit."""
     panel.settle()
-    kinds = (panel.qt.QPushButton, panel.qt.QToolButton)
-    buttons = [one for kind in kinds for one in panel.area.findChildren(kind) if one.isVisibleTo(panel.top)]
-    assert buttons
-    return [one.text for one in buttons if one.fontMetrics().horizontalAdvance(one.text) > one.width - 2 * EDGE_PX]
+    # Of each kind: how much of its width is beside the words.
+    kinds = {
+        panel.qt.QPushButton: 2 * EDGE_PX,
+        panel.qt.QToolButton: 2 * EDGE_PX,
+        panel.qt.QCheckBox: BOX_PX,
+        panel.qt.QSpinBox: ARROWS_PX,
+        panel.qt.QDoubleSpinBox: ARROWS_PX,
+    }
+    return [
+        one.text
+        for kind, beside in kinds.items()
+        for one in panel.area.findChildren(kind)
+        if one.isVisibleTo(panel.top) and one.fontMetrics().horizontalAdvance(one.text) > one.width - beside
+    ]
 
 
-def test_no_button_cuts_its_words(text: float, ready: Panel, fake: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_word_or_number_is_cut(text: float, ready: Panel, fake: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("moreInputs", "refinement", "device", "outputs", "several"):
         ready.open(name)
     assert cut(ready) == []
+    ready.choose("modelCombo", "uniGradICON")
+    assert ready.ui.importButton.isVisibleTo(ready.top)
+    assert cut(ready) == []
+    ready.choose("modelCombo", "Direct optimization")
     monkeypatch.setattr(dependencies, "missing", lambda wanted: list(wanted))
     ready.click("registerButton")
     assert cut(ready) == []
@@ -217,17 +238,20 @@ def laid_over(panel: Panel) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("width", [SIZE[0], 500])
 def test_the_list_of_measures_lies_over_nothing(text: float, width: int, ready: Panel, fake: FakeClient) -> None:
-    finished(ready, fake)
+    marks = {f"{name} of the bodies, measured from both sides": MARK for name in "abcdefghij"}
+    ready.click("registerButton")
+    came = shift_result()
+    fake.answer(fake.jobs[-1], dataclasses.replace(came, report={**came.report, "marks": marks}))
+    fake.poll()
     for name in ("numbers", "use"):
         ready.open(name)
-    ready.ui.marksTable.setCurrentCell(1, 1)
-    ready.settle()
-    ready.area.resize(width, 2000)
-    assert laid_over(ready) == []
     table = ready.ui.marksTable
-    assert table.height >= sum(table.rowHeight(row) for row in range(table.rowCount))
-    needed = [table.sizeHintForRow(row) for row in range(table.rowCount)]
-    assert [table.rowHeight(row) for row in range(table.rowCount)] == needed
+    table.setCurrentCell(1, 1)
+    for size in ((width, SIZE[1]), (width, 2400), (width, 1800)):
+        ready.area.resize(*size)
+        assert laid_over(ready) == []
+        assert [table.rowHeight(row) for row in range(len(marks))] == [table.sizeHintForRow(row) for row in range(len(marks))]
+        assert table.height >= sum(table.rowHeight(row) for row in range(len(marks)))
 
 
 @pytest.mark.parametrize(("view", "part"), [("jacobian", "opacitySlider"), ("error", "opacitySlider"), ("grid", "legendLabel")])
