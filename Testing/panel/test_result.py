@@ -198,7 +198,7 @@ def test_the_panel_tells_the_numbers_under_the_mouse(scene: Any, done: Panel) ->
     point_at(scene, (0.0, 0.0, 0.0))
     assert label.text == "Here: moved 5.0\N{NO-BREAK SPACE}mm, volume +0\N{NO-BREAK SPACE}%, error 3.0\N{NO-BREAK SPACE}mm"
     point_at(scene, (33.0, 33.0, 33.0))
-    assert label.text == "Here: moved 5.0 mm"
+    assert label.text == "Here: moved 5.0\N{NO-BREAK SPACE}mm"
     point_at(scene, (0.0, 0.0, 500.0))
     assert label.text == HINT
     point_at(scene, (0.0, 0.0, 0.0))
