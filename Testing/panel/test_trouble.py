@@ -69,7 +69,7 @@ def test_a_run_that_will_not_fit_is_told_before_it_begins(ready: Panel, monkeypa
     memory = SimpleNamespace(available=100 * 2**20)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     ready.choose("refinementCombo", "Nothing")
-    assert re.match(r"This needs about 0\.3 GB of memory; the processor has 0\.1 GB free\.", ready.ui.progressLabel.text)
+    assert re.match(r"This needs about 0\.6 GB of memory; the processor has 0\.1 GB free\.", ready.ui.progressLabel.text)
     assert ready.ui.registerButton.isEnabled()
     memory.available = 3000 * 2**20
     ready.choose("refinementCombo", "The field (to the finest detail)")
