@@ -8,7 +8,6 @@ import SimpleITK as sitk
 
 from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.io.checksums import Fingerprint
-from RegistrationNetLib.io.image_files import read_image
 
 from ..cohort.small import blob
 
@@ -68,10 +67,9 @@ def test_all_files_of_voxels_that_a_header_names_count(name: str, header: str, t
     for number in (1, 2):
         (folder / f"slice-{number}.raw").write_bytes(bytes([number] * 12))
     (folder / name).write_text(header.replace("FOLDER", str(folder)))
-    before, voxels = Fingerprint.of(folder / name), read_image(folder / name)
+    before = Fingerprint.of(folder / name)
     assert before.still_holds(folder / name)
     (folder / "slice-2.raw").write_bytes(bytes([7] * 12))
-    assert sitk.Hash(read_image(folder / name)) != sitk.Hash(voxels), "these files are what is read"
     assert not before.still_holds(folder / name)
     (folder / "slice-2.raw").write_bytes(bytes([2] * 12))
     assert before.still_holds(folder / name)
