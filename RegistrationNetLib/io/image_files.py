@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from ..errors import InputError
 from .dicom import read_dicom_file, read_dicom_folder
 from .dicom_headers import is_dicom
-from .metaimage_headers import has_sound_axes
+from .metaimage_headers import has_short_pattern, has_sound_axes
 from .native_messages import NATIVE_ERRORS, native_messages_dropped, native_reason
 from .native_paths import native_path, printable
 from .nifti_headers import check_nifti
@@ -57,6 +57,11 @@ def _read_file(path: Path, warn: Warn) -> sitk.Image:
         raise InputError(
             f"{printable(path)} does not say how many axes it has; NDims of a MetaImage is a whole number from 1 on. Copy or write it again."
         )
+    if not has_short_pattern(path):
+        raise InputError(
+            f"{printable(path)} names the files of its voxels by a pattern with a word of more than 79 characters, which the reader cannot "
+            "hold. Name them without their folder, or write the image as one file."
+        )
     cut = f"{printable(path)} is cut short or damaged; the file must hold all voxels of its header. Copy or download it again."
     if not is_whole(path):
         raise InputError(cut)
@@ -74,7 +79,7 @@ def voxel_count(path: str | os.PathLike[str]) -> int:
     try:
         if path.is_dir():
             return sum(one.stat().st_size for one in path.rglob("*") if one.is_file()) // DICOM_VOXEL_BYTES
-        if not has_sound_axes(path):
+        if not (has_sound_axes(path) and has_short_pattern(path)):
             return 0
         reader = sitk.ImageFileReader()
         with native_messages_dropped(), native_path(path) as native:

@@ -8,6 +8,7 @@ from pathlib import Path
 # The header ends with the line that names the voxels' file; no longer one is known.
 HEADER_BYTES = 2**16
 MOST_AXES = 10
+LONGEST_WORD = 79
 _AXES = re.compile(rb"^[ \t]*NDims\b[ \t]*[=:]?[ \t]*([^\r\n]*)", re.MULTILINE)
 
 
@@ -19,3 +20,16 @@ def has_sound_axes(path: Path) -> bool:
         header = file.read(HEADER_BYTES).partition(b"ElementDataFile")[0]
     said = [words.strip() for words in _AXES.findall(header)]
     return all(re.fullmatch(rb"\d{1,2}", words) is not None and 1 <= int(words) <= MOST_AXES for words in said)
+
+
+def has_short_pattern(path: Path) -> bool:
+    """Whether the file, if it is a MetaImage, names the files of its voxels by no pattern (slice-%d.raw 1 9 1) with an overlong word.
+
+    ITK keeps each word of a pattern in 80 bytes and writes on beyond them, which sooner or later ends the process.
+    """
+    if path.suffix.lower() not in (".mha", ".mhd"):
+        return True
+    with path.open("rb") as file:
+        _, _, said = file.read(HEADER_BYTES).partition(b"ElementDataFile")
+    named = said.splitlines()[0] if said else b""
+    return b"%" not in named or all(len(word) <= LONGEST_WORD for word in named.split())

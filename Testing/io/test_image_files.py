@@ -314,3 +314,16 @@ def test_a_name_that_cannot_be_linked_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Path, "symlink_to", refuse)
     with pytest.raises(InputError, match="is not valid Unicode; files are opened by names that are"):
         read_image(path)
+
+
+def test_a_pattern_of_files_that_the_reader_cannot_hold_is_refused(tmp_path: Path) -> None:
+    """ITK would write beyond the 80 bytes it has for each word."""
+    header = "ObjectType = Image\nNDims = 3\nDimSize = 4 3 2\nElementType = MET_UCHAR\nElementDataFile = "
+    for number in (1, 2):
+        (tmp_path / f"slice-{number}.raw").write_bytes(bytes([number] * 12))
+    (tmp_path / "far.mhd").write_text(f"{header}{'./' * 40}slice-%d.raw 1 2 1\n")
+    with pytest.raises(InputError, match=r"far.mhd names the files .* more than 79 characters.*Name them without their folder"):
+        read_image(tmp_path / "far.mhd")
+    assert voxel_count(tmp_path / "far.mhd") == 0
+    (tmp_path / "near.mhd").write_text(f"{header}slice-%d.raw 1 2 1\n")
+    assert sitk.GetArrayFromImage(read_image(tmp_path / "near.mhd"))[:, 0, 0].tolist() == [1, 2]
