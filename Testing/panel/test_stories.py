@@ -224,7 +224,7 @@ def test_too_little_memory_is_told_before_the_run(ready: Panel, monkeypatch: pyt
     ready.logic.client = Client()
     ready.click("registerButton")
     ready.until(lambda: not ready.is_running)
-    assert re.search(r"The registration needs about 0\.3 GB on cpu; 0\.1 GB are free\. Crop the images", ready.message)
+    assert re.search(r"The registration needs about 0\.6 GB on cpu; 0\.1 GB are free\. Crop the images", ready.message)
 
 
 @pytest.mark.slow
