@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -78,11 +79,14 @@ class Overlap:
         sigma = SIGMA_VOX if by == "correlation" else SIGMA_ACROSS_VOX
         blurs = [blur_matrix(size, sigma, 2 * round(2 * sigma) + 1) for size in fixed.grid.shape]
         self._blur = on(blurs, fixed.values)
-        self._memberships = _memberships(fixed.values) if by == "statistics" else fixed.values
         self._masks = torch.cat([moving.counted, moving.foreground], dim=1).to(moving.values)
         volume = [abs(float(torch.det(torch.as_tensor(one.grid.world_from_voxel[:-1, :-1])))) for one in (fixed, moving)]
         self._smaller = min(float(one.foreground.sum()) * size for one, size in zip((fixed, moving), volume, strict=True))
         self._voxel = volume[0]
+
+    @cached_property
+    def _fixed_memberships(self) -> Tensor:
+        return _memberships(self.fixed.values)
 
     def score(self, moving_from_fixed: Tensor) -> Score:
         """The score of each of the homogeneous world matrices [B, dim + 1, dim + 1], float64."""
@@ -95,9 +99,9 @@ class Overlap:
             closeness = correlation if self.by == "correlation" else correlation.square()
             mean = (closeness * objects).flatten(1).sum(1) / objects.flatten(1).sum(1).clamp_min(1)
             if self.by == "statistics":
-                mean = (1 - INFORMATION) * mean + INFORMATION * _information(self._memberships, values, objects)
+                mean = (1 - INFORMATION) * mean + INFORMATION * _information(self._fixed_memberships, values, objects)
         # What is worse than nothing does not become better where less of it is seen.
-        return Score(1 - torch.minimum(mean, mean * (share / SMALLEST_SHARE)), share)
+        return Score(1 - torch.minimum(mean, mean * (share / SMALLEST_SHARE).clamp(max=1)), share)
 
     def local(self, moving_from_fixed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Moving's values under the matrices, their local correlation, and 1 where it counts, else 0: [B, 1, *shape of fixed] each."""

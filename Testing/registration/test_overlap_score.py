@@ -72,7 +72,7 @@ def test_images_that_have_nothing_in_common_do_not_match_better_where_less_overl
     score = Overlap(one, other, "structure").score(torch.as_tensor(np.stack(far)))
     assert score.share.tolist() == sorted(score.share.tolist(), reverse=True)
     assert float(score.loss.min()) > 0.85
-    assert float(score.loss[0]) == pytest.approx(1.0, abs=0.35)
+    assert float(score.loss[0]) == pytest.approx(1.0, abs=0.2)
 
 
 def test_structure_tells_the_skin_from_the_skull() -> None:
@@ -92,7 +92,8 @@ def test_structure_tells_the_skin_from_the_skull() -> None:
 def test_an_inverted_contrast_counts_by_the_square_alone() -> None:
     one = head()
     other = Prepared(1 - one.values, one.grid)
-    assert loss(view(one), view(other), np.eye(3)) > 1
+    # 1 - r, however much overlaps.
+    assert 1.5 < loss(view(one), view(other), np.eye(3)) <= 2
     shifted = np.eye(3)
     shifted[0, 2] = 25.0
     assert loss(view(one), view(other), np.eye(3), "statistics") < 0.7 * loss(view(one), view(other), shifted, "statistics")
