@@ -102,7 +102,8 @@ def test_what_only_one_image_has_measured_is_not_compared_from_the_places_next_t
     values = np.random.default_rng(0).uniform(39.5, 40.5, (24, 24, 24)).astype(np.float32)
     values[12, 12, 12] = 60
     rim, padded = values.copy(), values.copy()
-    rim[:, :, 18:], padded[:, :, 16:] = 100.0, -3000.0
+    rim[:, :, 18:] += 58.0
+    padded[:, :, 16:] = -3000.0
     window = {"window": [0.0, 100.0]}
     fixed, moving = (prepared(sitk.GetImageFromArray(one), window) for one in (rim, padded))
     grid = fixed.grid
