@@ -73,7 +73,8 @@ def align(
     """Homogeneous world matrix moving_from_fixed [dim + 1, dim + 1], from `start` through the `stages`.
 
     `measure` says whether both images have one contrast ("lncc", "ncc", "ssd"); with every other one, the pose is found by what
-    holds between any two contrasts, and made better by what suits these two. `pairs` of landmarks are one more place to begin at, and count beside the images.
+    holds between any two contrasts, and made better by what suits these two. `pairs` of landmarks are one more place to begin at, and
+    count beside the images.
 
     Raises:
         InputError: an unknown stage, or nothing to take the centre of.

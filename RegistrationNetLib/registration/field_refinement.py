@@ -42,6 +42,7 @@ from .method import Asked
 from .optimizer import descend
 from .prepare import Prepared
 from .size import COARSEST_SIDE_VOX, field_shape
+from .volume import mask_of
 
 SMALLEST_SIDE_VOX = 8
 # Loss per length of the image's longest edge, shared out among the knots, below which Adam does not stretch a gradient to a full
@@ -284,7 +285,7 @@ def sides_on(
     shares = [None if one.mask is None else pyramid(one.mask, shapes) for one in _differing(fixed, moving)]
     sides = {}
     for place, shape in enumerate(shapes):
-        masks = [None if one is None else _mask_of(one[place]) for one in shares]
+        masks = [None if one is None else one[place] if one[place].dtype == torch.bool else mask_of(one[place]) for one in shares]
         numbers = (None, None) if labels is None else (on_lattice_of(labels[0], shape), on_lattice_of(labels[1], shape))
         count = 0 if labels is None else labels[2]
         first, second = (
@@ -293,11 +294,6 @@ def sides_on(
         )
         sides[shape] = first, second
     return sides
-
-
-def _mask_of(share: Tensor) -> Tensor:
-    """The mask on a coarser lattice, from the share of each voxel that lies in it; see `coarse_mask`."""
-    return share if share.dtype == torch.bool else share > 0.5 * share.max()
 
 
 def _differing(fixed: Prepared, moving: Prepared) -> list[Prepared]:

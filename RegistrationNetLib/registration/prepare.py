@@ -18,7 +18,7 @@ from ..geometry.space import Grid, axes_towards, grid_of, is_inside, lies_inside
 from ..io.inputs import Pair
 from ..models.catalogue import Card
 from .size import coarser_shape
-from .volume import Intensity, Volume, volume_of
+from .volume import Intensity, Volume, mask_of, volume_of
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,7 @@ def resized(prepared: Prepared, spacing_mm: float) -> Prepared:
 
 def coarse_mask(mask: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     """The mask on the coarser lattice to which `matrices` lead; one too thin for it keeps the voxels that hold most of it."""
-    share = apply_along_axes(mask.to(matrices[0]), matrices)
-    return share > 0.5 * share.max()
+    return mask_of(apply_along_axes(mask.to(matrices[0]), matrices))
 
 
 @dataclass(frozen=True)

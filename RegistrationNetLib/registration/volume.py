@@ -112,8 +112,7 @@ class Volume:
     def _on(self, shape: Shape, mask: Mask | None) -> Tensor | None:
         if mask is None or shape == self.grid.shape:
             return None if mask is None else _tensor(mask)[None, None]
-        share = in_layers(lambda layers: _tensor(mask[layers]).float()[None, None], self._matrices(shape, smooth=True))
-        return share > 0.5 * share.max()
+        return mask_of(in_layers(lambda layers: _tensor(mask[layers]).float()[None, None], self._matrices(shape, smooth=True)))
 
     def counted_nearest(self, shape: Shape) -> Tensor | None:
         """By the nearest voxel on a lattice of `shape`: boolean [1, 1, *shape]."""
@@ -210,6 +209,11 @@ def _without(padding: Mask, volume: Volume, what: str) -> Volume:
             "measurement; at least one voxel must be measured. Check the mask."
         )
     return replace(volume, counted=counted, measured=measured)
+
+
+def mask_of(share: Tensor) -> Tensor:
+    """The mask on a coarser lattice, from the share of each voxel that lies in it: half of it, or, of a mask too thin for that, most of it."""
+    return share > 0.5 * share.max()
 
 
 def continued(values: Tensor, is_known: Tensor) -> Tensor:

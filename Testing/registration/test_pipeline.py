@@ -226,6 +226,12 @@ def test_every_similarity_registers(similarity: str) -> None:
     assert result.quality.similarity.after > result.quality.similarity.before
 
 
+def test_one_contrast_is_aligned_as_closely_where_nobody_tells_the_modality() -> None:
+    case = plain_case()
+    told, untold = (register(case.fixed, case.moving, refine="none", repeats=0, similarity=one) for one in ("lncc", "auto"))
+    assert case.error_mm(untold.alignment) < 1.05 * case.error_mm(told.alignment)
+
+
 def test_another_contrast_is_registered_when_the_modalities_say_so() -> None:
     case = plain_case()
     inverted = sitk.Mask(1.2 - case.moving, case.moving_labels)
