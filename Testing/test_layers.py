@@ -19,7 +19,7 @@ LIBRARY = Path(__file__).resolve().parents[1] / "RegistrationNetLib"
 PLAN: dict[str, str] = {
     "": "version errors choices progress progress_bars devices memory interop",
     "geometry": "separable trilinear deformation pyramid space transform_slabs interpolation smooth_noise regularity field_pair layered_points margin point_velocity",
-    "losses": "measure mind mutual_information overlap similarity label_overlap blockwise direction patches",
+    "losses": "measure mind mutual_information overlap similarity label_overlap label_codes blockwise direction patches",
     "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files checksums metaimage_headers nifti_headers nifti_missing mr_weighting dicom_headers dicom_series dicom image_files image_sources lattices transform_checks matrix_files fsl_transforms freesurfer_transforms niftyreg_transforms elastix_transforms displacement_images transform_files series_files label_images inputs outlying landmark_matching point_tables markups landmarks warping",
     "models": """
         catalogue download weights checkpoint
@@ -31,7 +31,7 @@ PLAN: dict[str, str] = {
     "quality": "assessment marks likeness evidence error_map worst verdict known_warp known_pair truth phantom slices colours pictures film report notebook",
     "registration": """
         argument_types size foreground volume prepare method aligned_pair optimizer network_lattice landmark_pairs initial_transform
-        overlap_score pose_search affine_fits affine_steps contrast alignment measures
+        measures overlap_score pose_search affine_fits affine_steps contrast alignment
         field_refinement deforming velocity_refinement network_refinement network_run nephi_fit nephi_pair
         direct network_methods constricon nephi methods options landmark_outliers correction kept_shape previous solving perturbation repeats delivery resolution request forecast pipeline
     """,

@@ -37,19 +37,6 @@ class AddedUp(Protocol):
         """What the box of this `number` adds, moved to `points` [1, dim, *box], and its gradient with respect to them if it is wanted."""
 
 
-class Summed(Protocol):
-    """A number that depends on all points of a lattice by sums over them."""
-
-    def add(self, points: Tensor, layers: slice) -> None:
-        """Take some layers in, moved to `points` [1, dim, layers, *rest]."""
-
-    def value(self) -> Tensor:
-        """The number, when all are taken in."""
-
-    def pulled_back(self, points: Tensor, layers: slice) -> Tensor:
-        """Its gradient with respect to the points of some layers."""
-
-
 @dataclass(frozen=True, eq=False)
 class Layered:
     """Displacements [1, dim, *shape] in unit-cube coordinates: `along` @ `rest`, along the first axis.
@@ -108,11 +95,6 @@ class LayeredPoints:
     def determinant(self) -> Tensor:
         """As `jacobian_determinant` of the moved lattice: [1, 1, *shape]."""
         return self._made(_Determinant(self.shape[0]))
-
-    def summed(self, sums: Summed) -> Tensor:
-        """The value of `sums` over the whole lattice, a scalar; differentiable in what is optimized."""
-        total: Tensor = _SummedInLayers.apply(self.added.rest, self, sums)  # type: ignore[no-untyped-call]
-        return total
 
     def added_up(self, work: AddedUp) -> Tensor:
         """The sum of `work` over its boxes of the lattice, a scalar; differentiable in what is optimized."""
@@ -209,28 +191,6 @@ class _InLayers(torch.autograd.Function):
         return gradient, None, None
 
 
-class _SummedInLayers(torch.autograd.Function):
-    """A sum over moved points, whose gradient is worked out together with it."""
-
-    @staticmethod
-    def forward(ctx: Any, rest: Tensor, moved: LayeredPoints, sums: Summed) -> Tensor:
-        for layers in moved.parts():
-            sums.add(moved.points(rest, moved.box_of(layers)), layers)
-        gradient = torch.zeros_like(rest)
-        if ctx.needs_input_grad[0]:
-            for layers in moved.parts():
-                box = moved.box_of(layers)
-                moved.added.add_pulled_back(sums.pulled_back(moved.points(rest, box), layers), box, gradient)
-        ctx.save_for_backward(gradient)
-        return sums.value()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * upstream, None, None
-
-
 class _AddedUpInBoxes(torch.autograd.Function):
     """A sum over boxes of moved points, whose gradient is worked out together with it."""
 
@@ -279,27 +239,4 @@ class _AddedUpOverPoints(torch.autograd.Function):
 def added_up_over(points: Tensor, work: AddedUp) -> Tensor:
     """The sum of `work` over its boxes of points [1, dim, *shape], a scalar; differentiable in the points."""
     total: Tensor = _AddedUpOverPoints.apply(points, work)  # type: ignore[no-untyped-call]
-    return total
-
-
-class _SummedOverPoints(torch.autograd.Function):
-    """The same of points that are held."""
-
-    @staticmethod
-    def forward(ctx: Any, points: Tensor, sums: Summed) -> Tensor:
-        every = slice(0, points.shape[2])
-        sums.add(points, every)
-        ctx.save_for_backward(sums.pulled_back(points, every) if ctx.needs_input_grad[0] else torch.zeros_like(points))
-        return sums.value()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * upstream, None
-
-
-def summed_over(points: Tensor, sums: Summed) -> Tensor:
-    """The value of `sums` over points [1, dim, *shape], a scalar; differentiable in the points."""
-    total: Tensor = _SummedOverPoints.apply(points, sums)  # type: ignore[no-untyped-call]
     return total

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ..geometry.deformation import Outside, jacobian_determinant, sample
-from ..geometry.layered_points import AddedUp, Summed, added_up_over, summed_over
+from ..geometry.layered_points import AddedUp, added_up_over
 from .blockwise import BlockwiseComparison, blockwise
 from .label_overlap import LabelPair
 from .measure import Comparison, Measure
@@ -23,9 +23,6 @@ class Moved(Protocol):
 
     def determinant(self) -> Tensor:
         """Of the map, in unit-cube coordinates: [1, 1, *shape]."""
-
-    def summed(self, sums: Summed) -> Tensor:
-        """A number that depends on all points by sums over them, a scalar."""
 
     def added_up(self, work: AddedUp) -> Tensor:
         """A number that is a sum over boxes of the lattice, a scalar."""
@@ -44,10 +41,6 @@ class MovedPoints:
     def determinant(self) -> Tensor:
         """See `Moved`."""
         return jacobian_determinant(self.points)
-
-    def summed(self, sums: Summed) -> Tensor:
-        """See `Moved`."""
-        return summed_over(self.points, sums)
 
     def added_up(self, work: AddedUp) -> Tensor:
         """See `Moved`."""
@@ -88,7 +81,8 @@ class Direction:
         if self.classes is not None and self.sampled_classes is not None:
             loss = loss + self.dice_weight * dice_loss(moved.sampled(self.sampled_classes, "border"), self.classes)
         if self.labels is not None:
-            loss = loss + self.dice_weight * moved.summed(self.labels.sums())
+            assert isinstance(moved, MovedPoints), "labels are compared at points that are held"
+            loss = loss + self.dice_weight * self.labels.loss(moved.points)
         return loss
 
     def _compared(self, moved: Moved) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,16 +43,6 @@ def numbered(labels: Tensor, other_labels: Tensor) -> tuple[Tensor, Tensor, int]
     return number(labels), number(other_labels), len(shared)
 
 
-def on_lattice_of(labels: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """By the nearest voxel on a lattice of `shape` with the same first and last voxels: [1, 1, *shape]."""
-    if labels.shape[2:] == torch.Size(shape):
-        return labels
-    for axis, (new, old) in enumerate(zip(shape, labels.shape[2:], strict=True)):
-        places = torch.linspace(0, old - 1, new, device=labels.device).round().long()
-        labels = labels.index_select(2 + axis, places)
-    return labels
-
-
 @dataclass(frozen=True, eq=False)
 class LabelPair:
     """Numbered labels of two images [1, 1, *any], those of `sampled` to be compared with `compared` on its lattice."""
@@ -60,55 +51,23 @@ class LabelPair:
     sampled: Tensor
     count: int
 
-    def sums(self) -> LabelSums:
-        """The loss 1 - mean Dice, to be summed over the points of the lattice."""
-        return LabelSums(self, *(torch.zeros(self.count + 1, dtype=torch.float32, device=self.compared.device) for _ in range(2)))
+    def loss(self, points: Tensor) -> Tensor:
+        """1 - mean Dice, the lattice being moved to `points` [1, dim, *shape] of the unit cube, a scalar; differentiable in them."""
+        loss: Tensor = _LabelLoss.apply(points, self)  # type: ignore[no-untyped-call]
+        return loss
 
+    def overlaps(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each number from 1 on [K]: twice what both images share of it, and what they have of it together."""
+        own = self.compared.flatten().long()
+        shared, both = points.new_zeros(self.count + 1), torch.bincount(own, minlength=self.count + 1).to(points)
+        for number, weight, _ in self.corners(points):
+            both.index_add_(0, number, weight)
+            shared.index_add_(0, own, weight * (number == own))
+        return 2 * shared[1:] + EPSILON, both[1:] + EPSILON
 
-@dataclass(frozen=True, eq=False)
-class LabelSums:
-    """Overlap and volume of each number so far, [K + 1]; see `layered_points.Summed`."""
-
-    pair: LabelPair
-    overlap: Tensor
-    volume: Tensor
-
-    def add(self, points: Tensor, layers: slice) -> None:
-        """Take part of the lattice in, mapped to `points` [1, dim, layers, *rest]."""
-        own = self.pair.compared[0, 0, layers].flatten().long()
-        for number, weight, _ in self._corners(points):
-            self.volume.index_add_(0, number, weight)
-            self.overlap.index_add_(0, own, weight * (number == own))
-
-    def value(self) -> Tensor:
-        """1 - mean Dice, a scalar."""
-        return 1 - (self._shared() / self._both()).mean()
-
-    def pulled_back(self, points: Tensor, layers: slice) -> Tensor:
-        """The gradient of `value` with respect to the points of part of the lattice, when all of it is taken in."""
-        own = self.pair.compared[0, 0, layers].flatten().long()
-        share = 1 / self.pair.count
-        by_overlap, by_volume = torch.zeros_like(self.overlap), torch.zeros_like(self.volume)
-        by_overlap[1:] = -2 * share / self._both()
-        by_volume[1:] = share * self._shared() / self._both().square()
-        gradient = torch.zeros_like(points.flatten(2)[0])
-        for number, _, slopes in self._corners(points):
-            pull = by_volume[number] + by_overlap[own] * (number == own)
-            for axis, slope in enumerate(slopes):
-                gradient[axis] += pull * slope
-        return gradient.view_as(points)
-
-    def _shared(self) -> Tensor:
-        return 2 * self.overlap[1:] + EPSILON
-
-    def _both(self) -> Tensor:
-        numbers = self.pair.compared.flatten()
-        volume = torch.bincount(numbers, minlength=self.pair.count + 1).to(self.volume)
-        return self.volume[1:] + volume[1:] + EPSILON
-
-    def _corners(self, points: Tensor) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+    def corners(self, points: Tensor) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
         """Of the voxels around each point: their number [P], their weight [P], and its slope along each axis [P]."""
-        labels = self.pair.sampled[0, 0]
+        labels = self.sampled[0, 0]
         lower, fraction, inside = [], [], []
         for place, size in zip(points.flatten(2)[0], labels.shape, strict=True):
             position = (place * (size - 1)).clamp(0, size - 1)
@@ -127,3 +86,29 @@ class LabelSums:
                 others = [share for other, share in enumerate(shares) if other != axis]
                 slopes.append((1 if step else -1) * inside[axis] * torch.stack(others).prod(dim=0))
             yield flat[index].long(), torch.stack(shares).prod(dim=0), slopes
+
+
+class _LabelLoss(torch.autograd.Function):
+    """1 - mean Dice, whose gradient is worked out together with it."""
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, pair: LabelPair) -> Tensor:
+        shared, both = pair.overlaps(points)
+        gradient = torch.zeros_like(points)
+        if ctx.needs_input_grad[0]:
+            nothing, share = points.new_zeros(1), 1 / pair.count
+            by_overlap, by_volume = torch.cat([nothing, -2 * share / both]), torch.cat([nothing, share * shared / both.square()])
+            own = pair.compared.flatten().long()
+            lines = gradient.flatten(2)[0]
+            for number, _, slopes in pair.corners(points):
+                pull = by_volume[number] + by_overlap[own] * (number == own)
+                for axis, slope in enumerate(slopes):
+                    lines[axis] += pull * slope
+        ctx.save_for_backward(gradient)
+        return 1 - (shared / both).mean()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream, None

@@ -23,6 +23,7 @@ from .affine_fits import rigid_fit
 from .affine_steps import NO_PULL, PairPull, Placement, improved, losses
 from .contrast import contrast_of
 from .landmark_pairs import LandmarkPairs
+from .measures import OF_ONE_CONTRAST
 from .overlap_score import SMALLEST_SHARE, By, Overlap, View, spacing_for
 from .pose_search import Pose, PoseSearch, batches, edges_of
 from .prepare import Prepared
@@ -44,8 +45,6 @@ FITS = 0.05
 FOUND = 0.5
 # Voxels that are taken into double precision at a time.
 VALUES_AT_A_TIME = 2**20
-# Measures that take it that bright in one image is bright in the other.
-OF_ONE_CONTRAST = ("lncc", "ncc", "ssd")
 
 
 def checked_stages(stages: Sequence[str]) -> tuple[str, ...]:

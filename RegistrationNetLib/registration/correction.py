@@ -31,7 +31,7 @@ from ..losses.measure import Measure
 from ..progress import StageReport
 from .aligned_pair import counted_in_both
 from .deforming import of_objects
-from .field_refinement import SMALLEST_SIDE_VOX, Level, Splines, coarse_to_fine, displacement_on_lattice, flat_gradient
+from .field_refinement import SMALLEST_SIDE_VOX, Level, LevelPair, Splines, coarse_to_fine, displacement_on_lattice, flat_gradient
 from .landmark_outliers import followed
 from .landmark_pairs import LandmarkPairs
 from .measures import FIELD_STIFFNESS
@@ -333,8 +333,9 @@ class _Fit:
         with torch.no_grad():
             return led + self.free * splines.displacements(coefficients.detach())
 
-    def _optimize(self, coefficients: Tensor, level: Level, directions: tuple[Direction, Direction]) -> Iterator[int]:
+    def _optimize(self, coefficients: Tensor, level: Level, pair: LevelPair) -> Iterator[int]:
         """Improve `coefficients` in place; yields the number of each step done. The flow is linear between every second voxel."""
+        directions = pair.directions
         like, extent = directions[0].sampled, self.region.extent_mm
         coarse = [min(size, max(SMALLEST_SIDE_VOX, (size + 1) // 2)) for size in level.shape]
         splines = Splines(level.intervals, coarse, extent, like, None)

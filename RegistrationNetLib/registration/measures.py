@@ -14,6 +14,8 @@ FIELD_MEASURES: dict[str, Measure] = {
 # Factor on the regularity of the field. Information rises by more than correlation does, and where it is all that counts the field
 # bends until any two images share it.
 FIELD_STIFFNESS = {"mi": 30.0}
+# Measures that take it that bright in one image is bright in the other.
+OF_ONE_CONTRAST = ("lncc", "ncc", "ssd")
 # For the alignment, which comes from farther away: wide windows, or none.
 ALIGNMENT_MEASURES: dict[str, Measure] = {
     "lncc": LNCC(sigma_vox=3.0, epsilon=1e-3),
@@ -34,3 +36,12 @@ def field_measure(name: str) -> Measure:
 def alignment_measure(measure: Measure) -> Measure:
     """What judges the alignment of a pair whose field is judged by `measure`, and the whole before and after."""
     return ALIGNMENT_MEASURES.get(measure.name, measure)
+
+
+def label_weight(measure: Measure) -> float:
+    """What labels of both images count beside the similarity of the field.
+
+    Within one contrast the images know their places better than labels, whose borders are as coarse as voxels; across contrasts it is the
+    other way round.
+    """
+    return 0.3 if measure.name in OF_ONE_CONTRAST else 1.0

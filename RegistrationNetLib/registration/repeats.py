@@ -22,10 +22,11 @@ from ..memory import is_out_of_memory
 from ..progress import Progress, StageReport, Stages
 from ..quality.evidence import Evidence, Repeats, Seen, edge_mm, evidence_of, lattice_for
 from ..quality.likeness import SHIFTED, body
-from .alignment import OF_ONE_CONTRAST, align, improved_nearby
+from .alignment import align, improved_nearby
 from .contrast import in_the_contrast_of
 from .correction import corrected
 from .landmark_pairs import LandmarkPairs
+from .measures import OF_ONE_CONTRAST
 from .method import Solution, Task
 from .options import Options
 from .perturbation import Perturbation, random_perturbation

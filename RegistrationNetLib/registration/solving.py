@@ -16,14 +16,14 @@ from ..losses.measure import Measure
 from ..models.loading import trained_network
 from ..progress import StageReport, Stages
 from .aligned_pair import on_coarser, seen_on_fixed
-from .alignment import OF_ONE_CONTRAST, align, check_direction
+from .alignment import align, check_direction
 from .contrast import contrast_of
 from .correction import Corrected, CorrectionOptions, corrected
 from .field_refinement import lattice_of_field
 from .initial_transform import Initial
 from .kept_shape import Body, keeping_shape
 from .landmark_pairs import LandmarkPairs
-from .measures import ALIGNMENT_MEASURES
+from .measures import ALIGNMENT_MEASURES, OF_ONE_CONTRAST
 from .method import Solution, Task
 from .methods import untrained_network
 from .options import Options

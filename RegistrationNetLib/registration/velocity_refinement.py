@@ -17,18 +17,27 @@ import torch
 from torch import Tensor
 
 from ..errors import GeometryError
-from ..geometry.deformation import Affine, Composition, VelocityField, jacobian_determinant
+from ..geometry.deformation import Affine, Composition, VelocityField, identity_points, jacobian_determinant
 from ..geometry.field_pair import affine_of
 from ..geometry.layered_points import Layered, LayeredPoints
 from ..geometry.regularity import diffusion
 from ..geometry.separable import interpolation_matrix, on
 from ..geometry.space import Array, Grid
-from ..losses.direction import Direction, DirectionOptions
+from ..losses.direction import DirectionOptions
 from ..models.composition import BothWays, mapped_lattice
 from ..models.constricon import affine_part
 from ..models.constricon_velocities import Middle
 from ..progress import StageReport
-from .field_refinement import SMALLEST_SIDE_VOX, FieldOptions, Level, Splines, coarse_to_fine, flat_gradient
+from .field_refinement import (
+    SMALLEST_SIDE_VOX,
+    FieldOptions,
+    Level,
+    LevelPair,
+    Splines,
+    coarse_to_fine,
+    displacement_on_lattice,
+    flat_gradient,
+)
 from .network_lattice import NetworkPair
 from .optimizer import descend
 from .prepare import Prepared
@@ -52,10 +61,10 @@ def refine_velocity(
     middle = Middle(maps)
     grid = middle_grid(pair, images)
     fixed, moving = in_the_middle(middle, grid, pair, images, conserve_mass=options.conserve_mass)
-    shared = DirectionOptions(options.measure, options.dice_weight, moving_volume=1.0 if options.conserve_mass else None)
+    shared = DirectionOptions(options.measure, moving_volume=1.0 if options.conserve_mass else None)
     coefficients, last = coarse_to_fine(
         1, fixed, moving, shared, options.steps, report,
-        lambda coefficients, level, directions: _optimize(coefficients, level, directions, grid, middle, options.smoothness),
+        lambda coefficients, level, pair: _optimize(coefficients, level, pair, grid, middle, options),
     )  # fmt: skip
     finest = [max(sizes) for sizes in zip(field_shape(grid.shape), middle.flow.velocity.shape[2:], strict=True)]
     splines = Splines(last.intervals, finest, grid.extent_mm, fixed.values, middle.flow.velocity)
@@ -131,24 +140,27 @@ def _carried(image: Prepared, world_from_cube: Array, cube_from_middle: Composit
 
 
 def _optimize(
-    coefficients: Tensor, level: Level, directions: tuple[Direction, Direction], grid: Grid, middle: Middle, smoothness: float
+    coefficients: Tensor, level: Level, pair: LevelPair, grid: Grid, middle: Middle, options: FieldOptions
 ) -> Iterator[int]:
     """Improve `coefficients` in place; yields the number of each step done.
 
     The flow is worked out at every second voxel of the level, and linear between: the splines' knots are farther apart.
     """
-    squarings = middle.flow.squarings
+    squarings, like = middle.flow.squarings, pair.directions[0].sampled
     coarse = [min(size, max(SMALLEST_SIDE_VOX, (size + 1) // 2)) for size in level.shape]
-    splines = Splines(level.intervals, coarse, grid.extent_mm, directions[0].sampled, middle.flow.velocity)
-    finer = on([interpolation_matrix(size, few) for size, few in zip(level.shape, coarse, strict=True)], directions[0].sampled)
+    splines = Splines(level.intervals, coarse, grid.extent_mm, like, middle.flow.velocity)
+    finer = on([interpolation_matrix(size, few) for size, few in zip(level.shape, coarse, strict=True)], like)
 
-    def loss(sign: int, direction: Direction) -> Tensor:
+    def loss(sign: int, way: int) -> Tensor:
         velocity = splines.displacements(coefficients)
         flow = VelocityField(sign * velocity, squarings).displacement_field().displacement
-        similarity = direction.loss(LayeredPoints(level.shape, Layered.of(flow, finer)))
-        return similarity + smoothness * DIFFUSION_WEIGHT * diffusion(velocity, extent=grid.extent_mm)
+        similarity = pair.directions[way].loss(LayeredPoints(level.shape, Layered.of(flow, finer)))
+        if pair.labels is not None:
+            moved = identity_points(pair.labels.shape, flow) + displacement_on_lattice(flow, pair.labels.shape)
+            similarity = similarity + options.label_weight * pair.labels.loss(way, moved)
+        return similarity + options.smoothness * DIFFUSION_WEIGHT * diffusion(velocity, extent=grid.extent_mm)
 
     spacing_mm = min(length / (size - 1) for length, size in zip(grid.extent_mm, level.shape, strict=True))
     flat = flat_gradient(coefficients, grid.extent_mm)
-    losses = [partial(loss, 1, directions[0]), partial(loss, -1, directions[1])]
+    losses = [partial(loss, 1, 0), partial(loss, -1, 1)]
     return descend(coefficients, losses, steps=level.steps, first_step=level.step_vox * spacing_mm, flat=flat)

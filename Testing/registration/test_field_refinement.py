@@ -239,7 +239,7 @@ def test_labels_are_brought_together_where_intensities_say_nothing(shape: tuple[
     fixed, moving = (Prepared(ramp, plain_grid(shape), labels=one) for one in (labels, moved_labels))
 
     def dice_with(weight: float) -> float:
-        field = refine_field(fixed, moving, replace(OPTIONS, dice_weight=weight), silent).moving_from_fixed
+        field = refine_field(fixed, moving, replace(OPTIONS, label_weight=weight), silent).moving_from_fixed
         place = (identity_points(shape, ramp)[0] + field.displacement[0]) * (torch.tensor(shape).view(-1, *(1,) * dim) - 1)
         index = tuple(axis.round().long().clamp(0, size - 1) for axis, size in zip(place, shape, strict=True))
         return dice(moved_labels[0, 0][index] == 3, labels[0, 0] == 3)

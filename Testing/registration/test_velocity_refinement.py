@@ -233,7 +233,7 @@ def test_a_larger_smoothness_gives_a_smoother_velocity() -> None:
 
 def test_labels_take_part() -> None:
     fixed, moving, *_ = warped_head(2)
-    heavy, none = (on_lattice(refined((fixed, moving), replace(OPTIONS, dice_weight=weight)), 2) for weight in (5.0, 0.0))
+    heavy, none = (on_lattice(refined((fixed, moving), replace(OPTIONS, label_weight=weight)), 2) for weight in (5.0, 0.0))
     assert (heavy - none).abs().max() > 1e-3
 
 
