@@ -180,6 +180,13 @@ def memory_kept() -> Iterator[None]:
                 library.malloc_trim(0)
 
 
+def memory_returned() -> None:
+    """Memory that nothing needs any more goes back to the system, where the C library (glibc) has kept it in pieces."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
 def _glibc() -> ctypes.CDLL | None:
     if sys.platform != "linux":
         return None

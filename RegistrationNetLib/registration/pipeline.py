@@ -19,7 +19,7 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import ArrayLike
 
-from ..devices import PeakMemory, memory_kept
+from ..devices import PeakMemory, memory_kept, memory_returned
 from ..errors import InputError
 from ..geometry.space import affine_transform, grid_of, image_on
 from ..io.image_sources import ImageLike
@@ -270,6 +270,7 @@ def register(
             warnings.append(f"A repeat failed, and the verdict rests on the others: {evidence.repeat_failure}")
         solution, alike, worked, pulled = solved.solution, solved.similarity, solved.fixed.grid, solved.corrected
         del solved  # the prepared images, which nothing needs any more
+        memory_returned()
         report = stages.begin("finish")
         with memory_kept():
             transforms = delivered(start, solution)

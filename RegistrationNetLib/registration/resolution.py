@@ -124,8 +124,8 @@ def _measuring(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Callab
 
 
 def _is_blockwise(pair: Pair, options: Options) -> bool:
-    """Whether all of the field is found block by block; labels are not."""
-    is_field = options.method.works_blockwise and options.refine == "field" and pair.labels[0] is None
+    """Whether all of the field is found block by block, but for labels, which take little."""
+    is_field = options.method.works_blockwise and options.refine == "field"
     is_local = options.measure.name in BLOCKWISE and not options.conserve_mass
     return is_field and is_local and options.device.type == "cpu"
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import numpy as np
 from torch import nn
 
+from ..devices import memory_returned
 from ..geometry.deformation import sample
 from ..geometry.space import Array, grid_of
 from ..losses.measure import Measure
@@ -120,6 +121,7 @@ def solve(
         fixed, moving, alignment, is_aligned, network, options.card, options.settings, options.device, stages,
         mirrored=options.mirrored, seed=options.seed,
     )  # fmt: skip
+    memory_returned()
     solution, done = given or options.method.solve(task), None
     if pairs is not None:
         done = corrected(fixed, moving, solution, pairs, correction_of(options), stages.begin("correct"))
