@@ -99,7 +99,7 @@ def _wanted(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Resolutio
     if options.resolution_mm is not None:
         _check(options.resolution_mm, grids)
         return measured(options.resolution_mm)
-    return measured(_wanted_mm(grids, BLOCKWISE_VOXELS if _is_blockwise(pair, options) else WORKING_VOXELS))
+    return measured(_wanted_mm(grids, BLOCKWISE_VOXELS if _is_blockwise(options) else WORKING_VOXELS))
 
 
 def _measuring(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Callable[[float], Resolution]:
@@ -123,7 +123,7 @@ def _measuring(pair: Pair, grids: tuple[Grid, Grid], options: Options) -> Callab
     return measured
 
 
-def _is_blockwise(pair: Pair, options: Options) -> bool:
+def _is_blockwise(options: Options) -> bool:
     """Whether all of the field is found block by block, but for labels, which take little."""
     is_field = options.method.works_blockwise and options.refine == "field"
     is_local = options.measure.name in BLOCKWISE and not options.conserve_mass
