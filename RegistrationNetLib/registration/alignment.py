@@ -7,6 +7,7 @@ images have voxels (`overlap_score`). Exchanged images give the inverse matrix, 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,10 @@ SEARCH_STEPS, COARSE_STEPS, FINE_STEPS = 18, 24, 24
 EXPLORED_DEGREES, EXPLORED_SHARE, EXPLORED_FOLLOWED = 15.0, 1 / 7, 6
 # By how much of the loss that is left another pose must be better than the images as they lie, and a stage than the one before.
 CLEAR_GAIN, STAGE_GAIN = 0.1, 0.02
+# Bodies that differ by this share along each axis are compared in one size, too.
+NOTABLE_GROWTH = 0.08
+# How often a stage goes on where it left off, as one of heads that differ much in size must.
+MOST_ROUNDS = 5
 # Pairs of landmarks: missed by this share of the longest edge they count half; so many subsets are tried, and so many fits follow.
 PULL_SHARE, MOST_SUBSETS, WEIGHED_FITS = 0.05, 200, 5
 # A loss so low that no other pose needs to be looked for.
@@ -227,24 +232,18 @@ class _Aligning:
     pull: PairPull = NO_PULL
 
     def found(self, starts: Sequence[Array], stages: Sequence[str]) -> Array:
-        placement, last = self._followed(starts, search="pose" in stages), "rigid"
-        by = self._by(placement)
+        placement = self._followed(starts, search="pose" in stages)
+        sized = self._sized(placement, stages)
+        by = self._by(sized)
         coarse, _ = self._overlap(COARSE_SIDE_VOX, by)
-        if self.pull is not NO_PULL:  # they say about where it is, and the images how it lies there
-            placement = improved(coarse, placement, "rigid", steps=COARSE_STEPS, first_step=0.3, tick=self.tick)
-        for stage in (one for one in OPTIMIZING if one in stages):
-            moved = improved(coarse, placement, stage, steps=COARSE_STEPS, first_step=0.3, tick=self.tick)
-            before, after = (float(losses(coarse, one)[0]) for one in (placement, moved))
-            if before - after > STAGE_GAIN * before:
-                placement, last = moved, stage
-        fine, view = self._overlap(FINE_SIDE_VOX, by)
+        staged = [self._staged(coarse, one, stages) for one in ([placement] if sized is placement else [placement, sized])]
+        loss = [float(losses(coarse, one)[0]) for one, _ in staged]
+        placement, last = staged[-1] if loss[0] - loss[-1] > CLEAR_GAIN * loss[0] else staged[0]
+        fine, view = self._overlap(FINE_SIDE_VOX, self._by(placement))
         freest = [one for one in OPTIMIZING if one in stages][-1:] or ["rigid"]
-        for stage in dict.fromkeys((*freest, last)):
-            moved = improved(fine, placement, stage, steps=FINE_STEPS, first_step=0.2, tick=self.tick)
-            before, after = (float(losses(fine, one)[0]) for one in (placement, moved))
-            if before - after > STAGE_GAIN * before or stage == last:
-                placement = moved
-                break
+        placement, is_better = self._settled(fine, placement, freest[0], FINE_STEPS, first_step=0.2)
+        if not is_better:
+            placement = improved(fine, placement, last, steps=FINE_STEPS, first_step=0.2, tick=self.tick)
         self.tick.finish()
         # Images that lie well already stay where they are.
         start = _placed(starts[:1], view)
@@ -252,6 +251,43 @@ class _Aligning:
         best = placement if before - after > STAGE_GAIN * before else start
         _check_overlap(float(fine.score(best.matrices()).share[0]))
         return np.asarray(best.matrices()[0].numpy())
+
+    def _staged(self, overlap: Overlap, placement: Placement, stages: Sequence[str]) -> tuple[Placement, str]:
+        """The placement after those of the stages that gain, and the last of these."""
+        if self.pull is not NO_PULL:  # they say about where it is, and the images how it lies there
+            placement = improved(overlap, placement, "rigid", steps=COARSE_STEPS, first_step=0.3, tick=self.tick)
+        last = "rigid"
+        for stage in (one for one in OPTIMIZING if one in stages):
+            placement, is_better = self._settled(overlap, placement, stage, COARSE_STEPS, first_step=0.3)
+            last = stage if is_better else last
+        return placement, last
+
+    def _sized(self, placement: Placement, stages: Sequence[str]) -> Placement:
+        """The placement with bodies of one size, by what holds between any two contrasts; the placement itself where they have it about.
+
+        How contrasts are related, and which structures match, shows only then.
+        """
+        if self.is_one_contrast or not {"similarity", "affine"} & set(stages):
+            return placement
+        overlap, _ = self._afar(COARSE_SIDE_VOX)
+        sized, _ = self._settled(overlap, placement, "similarity", COARSE_STEPS, first_step=0.3)
+        volumes = [float(np.linalg.det(one.matrices()[0, :-1, :-1].numpy())) for one in (placement, sized)]
+        return sized if abs(math.log(volumes[1] / volumes[0])) > NOTABLE_GROWTH * len(sized.pivot) else placement
+
+    def _settled(
+        self, overlap: Overlap, placement: Placement, stage: str, steps: int, first_step: float
+    ) -> tuple[Placement, bool]:
+        """The placement after a stage, which goes on as long as it gains clearly; and whether it has gained at all.
+
+        Growth costs a little, but what has gained clearly costs no more, so that bodies of different size are not held back.
+        """
+        for done in range(MOST_ROUNDS):
+            moved = improved(overlap, placement, stage, steps=steps, first_step=first_step, tick=self.tick)
+            before, after = (float(losses(overlap, one)[0]) for one in (placement, moved))
+            if before - after <= STAGE_GAIN * before:
+                return placement, done > 0
+            placement = moved.settled()
+        return placement, True
 
     def _by(self, placement: Placement) -> By:
         """What tells a good match from a better one, once the images lie about where they belong."""

@@ -96,18 +96,23 @@ def _kept(fields: FieldPair, sides: tuple[Prepared, Prepared], measure: Measure)
     coarse = sides_on([shape], *sides)[shape]
     none = _none(fields.grid, fields.moving_from_fixed.displacement)
     held_out = HELD_OUT if measure.name in ("lncc", "ncc", "ssd") else HELD_OUT_ACROSS
-    for judge, gain in ((measure, FIELD_GAIN), (held_out, 0.0)):
+    gains = []
+    for judge in (measure, held_out):
         directions = both_directions(*coarse, DirectionOptions(judge))
         before, after = (_loss(directions, one, shape) for one in (none, fields))
-        if before - after > gain * abs(before):
-            continue
-        if gain > 0:
-            return none, []
-        return none, [
-            f"The deformation raised the similarity by {measure.name} but lowered it by {judge.name} over {held_out.sigma_vox:g} "
-            "voxels; it was left out, and the result is the alignment alone. Choose another similarity if a deformation is needed."
+        gains.append((before - after) / max(abs(before), 1e-6))
+    if gains[0] <= FIELD_GAIN:
+        return none, []
+    if gains[1] > 0:
+        return fields, []
+    told = f"The deformation raised the similarity by {measure.name} but lowered it by {held_out.name} over {held_out.sigma_vox:g} voxels"
+    if gains[1] > -FIELD_GAIN:
+        return fields, [
+            f"{told}, by less than a tenth of what was missing; it was kept. Look closely, or choose another similarity."
         ]
-    return fields, []
+    return none, [
+        f"{told}; it was left out, and the result is the alignment alone. Choose another similarity if a deformation is needed."
+    ]
 
 
 def _none(grid: Grid, like: Tensor) -> FieldPair:

@@ -8,12 +8,12 @@ from ..losses.similarity import LNCC, MINDSSC, Measure, MutualInformation, Squar
 FIELD_MEASURES: dict[str, Measure] = {
     "lncc": LNCC(sigma_vox=1.5, epsilon=1e-4, stride_vox=2, is_balanced=True),
     "lncc2": SquaredLNCC(sigma_vox=1.5, epsilon=1e-4, stride_vox=2),
-    "mind": MINDSSC(radius=1, dilation=2),
+    "mind": MINDSSC(radius=1, dilation=1),
     "mi": MutualInformation(bins=128, is_fitted=True),
 }
 # Factor on the regularity of the field. Information rises by more than correlation does, and where it is all that counts the field
-# bends until any two images share it.
-FIELD_STIFFNESS = {"mi": 30.0}
+# bends until any two images share it; the structure of noise is no guide either.
+FIELD_STIFFNESS = {"mi": 30.0, "mind": 10.0}
 # Measures that take it that bright in one image is bright in the other.
 OF_ONE_CONTRAST = ("lncc", "ncc", "ssd")
 # For the alignment, which comes from farther away: wide windows, or none.
