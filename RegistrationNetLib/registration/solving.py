@@ -66,8 +66,8 @@ class Solved:
     corrected: Corrected | None = None
 
 
-def stage_seconds(size: Size, options: Options, pairs: LandmarkPairs | None = None) -> dict[str, float]:
-    """What each stage will take, in about seconds."""
+def stage_seconds(size: Size, options: Options, pairs: LandmarkPairs | None = None, *, goes_on: bool = False) -> dict[str, float]:
+    """What each stage will take, in about seconds; where a run goes on from a result, the method itself has nothing to do."""
     voxels = math.prod(size.fixed)
     return {
         "prepare": 0.05 + PREPARE_SECONDS_PER_VOXEL * voxels,
@@ -77,7 +77,7 @@ def stage_seconds(size: Size, options: Options, pairs: LandmarkPairs | None = No
         "correct": 0.0 if pairs is None else CORRECT_SECONDS,
         "repeats": options.repeats * REPEAT_SECONDS + (ALIGN_SECONDS if options.repeats and options.align else 0.0),
         "finish": 0.2 + FINISH_SECONDS_PER_VOXEL * voxels,
-        **options.method.seconds(size, options.settings),
+        **({} if goes_on else options.method.seconds(size, options.settings)),
     }
 
 
