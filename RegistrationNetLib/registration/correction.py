@@ -82,13 +82,11 @@ class CorrectionOptions:
     Attributes:
         measure: the similarity, judged in both directions.
         smoothness: factor on the regularity.
-        keeps_inverse: the inverse of what is corrected is known, and stays so: nothing is made smooth.
         with_left_out: the pairs are left out in turn, to see how well the others tell where they belong.
     """
 
     measure: Measure
     smoothness: float = 1.0
-    keeps_inverse: bool = False
     with_left_out: bool = True
 
 
@@ -263,7 +261,8 @@ class _Problem:
         """The correction for these pairs, and what it comes before: `base`, or what is left of it."""
         region = _region(self.fixed.grid, np.concatenate([pairs.fixed_mm, base.back_mm(pairs.moving_mm)]), most_voxels)
         whole = base if most_voxels == MOST_VOXELS else base.on(region)
-        kept = whole if self.options.keeps_inverse else whole.forgetting(pairs)
+        # An inverse that is known by construction stays so.
+        kept = whole.forgetting(pairs) if self.solution.inverse is None else whole
         ends_mm = kept.back_mm(pairs.moving_mm)
         led = _led(region, pairs, ends_mm, self.fixed.values)
         free = _near(region, pairs.fixed_mm, self.fixed.values, FREE_MM, REACH_MM)

@@ -134,7 +134,6 @@ class Method(ABC):
     Attributes:
         refinements: what can be refined, beside "none".
         has_network: weights can be given; whether they must be is said by the card.
-        gives_inverse: the inverse is known by construction.
         uses_labels: labels guide the work; otherwise they only judge it.
         repeats: how often a pair is registered again to see how far the result can be trusted; together no longer than once.
         across_contrasts: the similarities from which one is chosen for two contrasts; mind among them.
@@ -145,7 +144,6 @@ class Method(ABC):
     name: ClassVar[str]
     refinements: ClassVar[tuple[str, ...]]
     has_network: ClassVar[bool] = True
-    gives_inverse: ClassVar[bool] = False
     uses_labels: ClassVar[bool] = True
     repeats: ClassVar[int] = 1
     across_contrasts: ClassVar[tuple[str, ...]] = ("mind",)

@@ -133,7 +133,7 @@ def solve(
 
 def correction_of(options: Options, *, with_left_out: bool = True) -> CorrectionOptions:
     """How landmarks correct what a method has found."""
-    return CorrectionOptions(options.judge, options.smoothness, options.method.gives_inverse, with_left_out)
+    return CorrectionOptions(options.judge, options.smoothness, with_left_out)
 
 
 def _given(previous: Previous | None, fixed: Prepared, options: Options) -> Solution | None:
