@@ -81,7 +81,7 @@ def keeping_shape(solution: Solution, bodies: Sequence[Body], image: Grid) -> So
         return solution
     grid = solution.fields.grid
     like = solution.fields.moving_from_fixed.displacement
-    core_mm = math.sqrt(grid.dim) * (max(grid.spanned(delivered_shape(grid.shape)).spacing_mm) + max(image.spacing_mm))
+    core_mm = _core_mm(grid, image)
     placed = [_placed(body, solution, image) for body in bodies]
     distances = [_distance_mm(body, image, grid) for body in bodies]
     _check_contacts(placed, distances, grid, core_mm)
@@ -97,6 +97,14 @@ def keeping_shape(solution: Solution, bodies: Sequence[Body], image: Grid) -> So
         tolerance=INVERSION_TOLERANCE * max(grid.extent_mm),
     )  # fmt: skip
     return replace(solution, fields=FieldPair(grid, DisplacementField(forward), back.field), inverse=None)
+
+
+def _core_mm(grid: Grid, image: Grid) -> float:
+    """How far around a body the field on `grid` counts for the derivative within it: a voxel along one axis, and what lies around that."""
+    delivered = grid.spanned(delivered_shape(grid.shape))
+    step_mm = max(delivered.spacing_mm)
+    across_mm = 0.0 if delivered.shape == grid.shape else step_mm
+    return math.hypot(max(image.spacing_mm) + step_mm, math.sqrt(grid.dim - 1) * across_mm)
 
 
 def _placed(body: Body, solution: Solution, image: Grid) -> _Placed:
@@ -157,7 +165,7 @@ def _weights(changes: Sequence[Tensor], distances: Sequence[Tensor], core_mm: fl
         largest = float((change * lengths).square().sum(dim=1, keepdim=True).sqrt()[around].max())
         away = (beyond / max(BAND_MM, BAND_CHANGES * largest)).clamp(max=1)
         falls.append(1 - away.square() * (3 - 2 * away))
-        shares.append(1 / beyond.clamp(min=1e-6).square())
+        shares.append(1 / beyond.clamp(min=1e-6))
     total = sum(shares)
     return [fall * share / total for fall, share in zip(falls, shares, strict=True)]
 

@@ -209,6 +209,15 @@ def test_the_reach_is_what_is_promised() -> None:
     assert REACH_MM < 60
 
 
+def test_the_progress_of_a_second_look_begins_with_the_correction() -> None:
+    points, heard = case().around(3, 0), []
+    register(
+        case().fixed, case().moving, previous=alone(), fixed_landmarks=points, moving_landmarks=case().partners(points),
+        landmarks="pull", repeats=0, progress=heard.append,
+    )  # fmt: skip
+    assert next(one.fraction for one in heard if one.stage == "correct") < 0.1
+
+
 def test_the_repeats_follow_the_landmarks_too() -> None:
     points = case().around(3, 0)
     result = pulled_by(points, case().partners(points), repeats=1)
