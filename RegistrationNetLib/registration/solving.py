@@ -20,7 +20,6 @@ from .aligned_pair import on_coarser, seen_on_fixed
 from .alignment import align, check_direction
 from .contrast import contrast_of
 from .correction import Corrected, CorrectionOptions, corrected
-from .field_refinement import lattice_of_field
 from .initial_transform import Initial
 from .kept_shape import Body, keeping_shape
 from .landmark_pairs import LandmarkPairs
@@ -137,8 +136,8 @@ def correction_of(options: Options, *, with_left_out: bool = True) -> Correction
 
 
 def _given(previous: Previous | None, fixed: Prepared, options: Options) -> Solution | None:
-    """The result that is gone on from, on the lattice that holds a deformation of fixed."""
-    return None if previous is None else previous.solution(lattice_of_field(fixed.grid)).to(options.device)
+    """The result that is gone on from."""
+    return None if previous is None else previous.solution(fixed.grid).to(options.device)
 
 
 def _prepared(start: Initial, options: Options, resolutions_mm: Mapping[str, float]) -> tuple[Prepared, Prepared]:

@@ -94,7 +94,13 @@ def misplaced(kinds: list[str], seeds: list[int]) -> Iterator[dict[str, Any]]:
                     repeats=0,
                 )
                 found[name] = errors(pair, result, places[:count])["all"]
-            yield {"pair": f"{kind} {seed}", **found, "cost": found["and one wrong one"] - found["twenty right pairs"]}
+            yield {
+                "pair": f"{kind} {seed}",
+                **found,
+                "cost": found["and one wrong one"] - found["twenty right pairs"],
+                "wrong one followed": result.report()["landmarks"]["points"][20]["followed"],
+                "right ones followed": sum(one["followed"] for one in result.report()["landmarks"]["points"][:20]),
+            }
 
 
 def shape(kinds: list[str], seeds: list[int]) -> Iterator[dict[str, Any]]:

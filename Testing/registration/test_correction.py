@@ -16,7 +16,7 @@ from RegistrationNetLib.errors import InputError
 from RegistrationNetLib.geometry.deformation import identity_points
 from RegistrationNetLib.geometry.space import displacements_mm, grid_of
 from RegistrationNetLib.io.landmarks import mapped
-from RegistrationNetLib.registration import correction
+from RegistrationNetLib.registration import correction, size
 from RegistrationNetLib.registration.correction import FORGOTTEN_WITHIN_MM, REACH_MM, _Base, _least_determinant, _near
 from RegistrationNetLib.registration.landmark_pairs import LandmarkPairs
 
@@ -207,6 +207,20 @@ def test_what_was_wrong_is_made_smooth_as_far_as_nothing_folds(squeezed: float, 
 
 def test_the_reach_is_what_is_promised() -> None:
     assert REACH_MM < 60
+
+
+def test_going_on_changes_nothing_of_a_result_that_is_held_on_fewer_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(size, "WHOLE_POINTS", 1000)
+    first = register(case().fixed, case().moving, steps=4, **QUICK)
+    assert first.facts["delivered_spacing_mm"][0] > 2.2
+    points = case().around(3, 0)
+    second = register(
+        case().fixed, case().moving, previous=first, fixed_landmarks=points, moving_landmarks=mapped(points, first.moving_from_fixed),
+        landmarks="pull", repeats=0,
+    )  # fmt: skip
+    lattice = grid_of(case().fixed)
+    moved = displacements_mm(second.moving_from_fixed, lattice) - displacements_mm(first.moving_from_fixed, lattice)
+    assert np.abs(moved).max() < 0.002
 
 
 def test_the_progress_of_a_second_look_begins_with_the_correction() -> None:
