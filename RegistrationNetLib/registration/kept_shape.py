@@ -126,10 +126,10 @@ def _moved(lattice: Tensor, one: _Placed, solution: Solution, grid: Grid) -> Ten
 def _distance_mm(body: Body, image: Grid, grid: Grid) -> Tensor:
     """From each point of `grid` to the body, which has voxels of `image`: [1, 1, *grid.shape]; 0 within it."""
     own_from_image = np.linalg.inv(grid.world_from_voxel) @ image.world_from_voxel
-    places = body.voxels @ own_from_image[:-1, :-1].T + own_from_image[:-1, -1]
+    places = (body.voxels @ own_from_image[:-1, :-1].T + own_from_image[:-1, -1]).round(6)
     last = np.array(grid.shape) - 1
     inside = np.zeros(grid.shape, dtype=np.uint8)
-    ends = [towards(places.round(6)).astype(int).clip(0, last) for towards in (np.floor, np.ceil)]
+    ends = [one.astype(int).clip(0, last) for one in (np.floor(places), np.ceil(places))]
     for corner in itertools.product((0, 1), repeat=grid.dim):  # all points that a voxel of the body lies between
         inside[tuple(ends[end][:, axis] for axis, end in enumerate(corner))] = 1
     mask = sitk.GetImageFromArray(inside)
