@@ -18,8 +18,12 @@ from ..geometry.transform_slabs import WorldMap
 from ..io.transform_files import read_transform
 from .field_refinement import lattice_of_field
 from .method import Solution
+from .size import delivered_shape
 
 Source = str | os.PathLike[str] | sitk.Transform
+
+# A result whose points lie so many times farther apart than those of a new one would is too coarse for a correction.
+COARSEST = 2.0
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,11 @@ class Previous:
 
     def solution(self, fixed: Grid) -> Solution:
         """The same as a deformation of fixed and the affine that follows it: on its own lattice, if that is one of a result on `fixed`."""
-        own = _lattice_of(self.moving_from_fixed, fixed)
-        found = self._on(own or lattice_of_field(fixed))
-        return replace(found, as_delivered=own is not None)
+        own, usual = _lattice_of(self.moving_from_fixed, fixed), lattice_of_field(fixed)
+        delivered = usual.spanned(delivered_shape(usual.shape))
+        if own is None or max(own.spacing_mm) > COARSEST * max(delivered.spacing_mm):
+            return self._on(usual)
+        return replace(self._on(own), as_delivered=True)
 
     def _on(self, grid: Grid) -> Solution:
         alignment = _affine_of(self.moving_from_fixed, grid)

@@ -46,10 +46,12 @@ def test_a_result_is_gone_on_from_on_its_own_lattice(ends: str) -> None:
 
 def test_what_lies_on_another_lattice_is_gone_on_from_on_that_of_a_deformation_of_fixed() -> None:
     fixed = grid_of(noise((20, 24, 22)))
-    for other in (
+    moved, between, coarse = (
         fixed.resized((11, 14, 12)).cropped([slice(1, 11), slice(0, 14), slice(0, 12)]),
-        fixed.spanned((7, 7, 7)).resized((5, 6, 7)),
-    ):
+        fixed.spanned((7, 7, 7)),
+        fixed.spanned((4, 5, 4)),
+    )
+    for other in (moved, between.resized((5, 6, 7)), coarse):
         solution = Previous(field_transform(np.zeros((*other.shape, 3)), other)).solution(fixed)
         assert not solution.as_delivered
         assert solution.fields.grid.shape == fixed.shape
