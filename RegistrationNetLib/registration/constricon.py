@@ -16,7 +16,6 @@ class ConstrICON(TrainedNetwork):
     """The method of the cards `constricon-mouse` and `constricon`."""
 
     name = "constricon"
-    gives_inverse = True
     works_blockwise = False  # its velocities are held on lattices of the size of the images
 
     def network(self, card: Card) -> nn.Module:

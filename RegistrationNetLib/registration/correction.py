@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import GeometryError
-from ..geometry.deformation import Composition, DisplacementField, Map, VelocityField, identity_points, sample, vector_length
+from ..geometry.deformation import (
+    Composition,
+    DisplacementField,
+    Map,
+    VelocityField,
+    displacement_determinant,
+    identity_points,
+    sample,
+    vector_length,
+)
 from ..geometry.field_pair import FieldPair, affine_of
 from ..geometry.layered_points import Layered, LayeredPoints
 from ..geometry.point_velocity import Points, nearness, velocity_through
@@ -37,7 +46,7 @@ from .landmark_pairs import LandmarkPairs
 from .measures import FIELD_STIFFNESS
 from .method import Solution
 from .optimizer import descend
-from .prepare import Prepared
+from .prepare import Prepared, resized
 
 # How far around the points a correction reaches, and within what distance it is free.
 REACH_MM, FREE_MM = 58.0, 36.0
@@ -45,12 +54,16 @@ REACH_MM, FREE_MM = 58.0, 36.0
 # of the reach half of a displacement is left.
 KERNEL_MM, KERNEL_SHARE, WIDEST_KERNEL_MM = 40.0, 2.5, 100.0
 # The region is worked on with so many voxels at most; its velocity is led through the points on a lattice of so many.
-MOST_VOXELS, VELOCITY_POINTS = 500_000, 20_000
-LEFT_OUT_VOXELS, LEFT_OUT_STEP_SHARE = 30_000, 0.25
+MOST_VOXELS, VELOCITY_POINTS = 250_000, 20_000
+# What the others make of a pair that is left out is found on so many, from images of this spacing or coarser ones.
+LEFT_OUT_VOXELS, LEFT_OUT_MM, LEFT_OUT_STEP_SHARE = 30_000, 3.0, 0.25
 # Each pair is left out in turn; of more, groups are.
 MOST_LEFT_OUT = 6
-# Where a pair is missed by more, what was found is made smooth: wholly within the first distance, not at all beyond the second.
-FORGOTTEN_MM, SMOOTH_MM, FORGOTTEN_WITHIN_MM, FORGOTTEN_BEYOND_MM = 5.0, 16.0, 26.0, 50.0
+# Where a pair is missed by more, what was found is made smooth: wholly within a distance, and less and less up to the reach. In
+# several passes, as one alone would fold what lies between.
+FORGOTTEN_MM, SMOOTH_MM, SMOOTHINGS, FORGOTTEN_WITHIN_MM = 5.0, 24.0, 4, 20.0
+# By this share of it, or by the first of the next ones at which no volume shrinks below the limit that had not before.
+FORGOTTEN_SHARES, LEAST_DETERMINANT = (1.0, 0.5, 0.25), 0.02
 DIFFUSION_WEIGHT = 0.1
 # Of the pull: of all pairs together, beside the similarity of the region.
 PULL_WEIGHT = 0.3
@@ -69,13 +82,11 @@ class CorrectionOptions:
     Attributes:
         measure: the similarity, judged in both directions.
         smoothness: factor on the regularity.
-        keeps_inverse: the inverse of what is corrected is known, and stays so: nothing is made smooth.
         with_left_out: the pairs are left out in turn, to see how well the others tell where they belong.
     """
 
     measure: Measure
     smoothness: float = 1.0
-    keeps_inverse: bool = False
     with_left_out: bool = True
 
 
@@ -125,9 +136,10 @@ def corrected(
     problem = _Problem(fixed, moving, solution, options)
     found, corrected_base = problem.solved(base, chosen, MOST_VOXELS, STEPS, lambda done: report(share * done))
     left_out = np.full(len(pairs), np.nan)
+    coarse = replace(problem, fixed=resized(fixed, LEFT_OUT_MM), moving=resized(moving, LEFT_OUT_MM))
     for number, group in enumerate(groups):
         part = chosen.only(np.setdiff1d(np.arange(len(chosen)), group))
-        flow, rough = problem.solved(base, part, LEFT_OUT_VOXELS, math.ceil(LEFT_OUT_STEP_SHARE * STEPS), lambda _: None)
+        flow, rough = coarse.solved(base, part, LEFT_OUT_VOXELS, math.ceil(LEFT_OUT_STEP_SHARE * STEPS), lambda _: None)
         out = chosen.only(group)
         left_out[np.flatnonzero(taken)[group]] = rough.missed_mm(out, flow.moved_mm(out.fixed_mm))
         report(share + (1 - share) * (number + 1) / len(groups))
@@ -187,19 +199,30 @@ class _Base:
         return _Base(grid, fields.moving_from_fixed.displacement, fields.fixed_from_moving.displacement, self.alignment)
 
     def forgetting(self, pairs: LandmarkPairs) -> _Base:
-        """Smooth around the pairs that it misses by far."""
+        """Smooth around the pairs that it misses by far, as far as nothing folds by that."""
         missed = self.missed_mm(pairs)
         wrong = pairs.fixed_mm[missed > max(FORGOTTEN_MM, 3 * pairs.tolerance_mm)]
         if not len(wrong):
             return self
-        weight = _near(self.grid, wrong, self.forward, FORGOTTEN_WITHIN_MM, FORGOTTEN_BEYOND_MM)
-        sigmas = [SMOOTH_MM / step for step in self.grid.spacing_mm]
-        blurs = [replicating_blur_matrix(size, sigma) for size, sigma in zip(self.grid.shape, sigmas, strict=True)]
-        smooth = (apply_along_axes(one, on(blurs, one)) for one in (self.forward, self.backward))
-        forward, backward = (
-            one + weight * (other - one) for one, other in zip((self.forward, self.backward), smooth, strict=True)
-        )
-        return _Base(self.grid, forward, backward, self.alignment)
+        weight = _near(self.grid, wrong, self.forward, FORGOTTEN_WITHIN_MM, REACH_MM)
+        least = min(LEAST_DETERMINANT, _least_determinant(self.forward))
+        smoother = (self._smoothed(share * weight) for share in FORGOTTEN_SHARES)
+        return next((one for one in smoother if _least_determinant(one.forward) >= least), self)
+
+    def _smoothed(self, weight: Tensor) -> _Base:
+        """Smooth where `weight` [1, 1, *grid.shape] is 1, as it is where it is 0."""
+        sigmas = [SMOOTH_MM / math.sqrt(SMOOTHINGS) / step for step in self.grid.spacing_mm]
+        blurs = on([replicating_blur_matrix(size, sigma) for size, sigma in zip(self.grid.shape, sigmas, strict=True)], weight)
+        both = torch.cat([self.forward, self.backward])
+        for _ in range(SMOOTHINGS):
+            both = torch.lerp(both, apply_along_axes(both, blurs), weight)
+        return _Base(self.grid, both[:1], both[1:], self.alignment)
+
+
+def _least_determinant(displacement: Tensor) -> float:
+    """Of a map of the unit cube, [1, dim, *shape]."""
+    steps = displacement.new_tensor([size - 1 for size in displacement.shape[2:]]).view(1, -1, *(1,) * (displacement.dim() - 2))
+    return float(displacement_determinant(displacement * steps).min())
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,7 +261,8 @@ class _Problem:
         """The correction for these pairs, and what it comes before: `base`, or what is left of it."""
         region = _region(self.fixed.grid, np.concatenate([pairs.fixed_mm, base.back_mm(pairs.moving_mm)]), most_voxels)
         whole = base if most_voxels == MOST_VOXELS else base.on(region)
-        kept = whole if self.options.keeps_inverse else whole.forgetting(pairs)
+        # An inverse that is known by construction stays so.
+        kept = whole.forgetting(pairs) if self.solution.inverse is None else whole
         ends_mm = kept.back_mm(pairs.moving_mm)
         led = _led(region, pairs, ends_mm, self.fixed.values)
         free = _near(region, pairs.fixed_mm, self.fixed.values, FREE_MM, REACH_MM)

@@ -35,7 +35,7 @@ class Delivered:
 
 def delivered(start: Initial, solution: Solution) -> Delivered:
     """The solution in the world, after what was given to start from."""
-    grid = solution.fields.grid.spanned(delivered_shape(solution.fields.grid.shape))
+    grid = solution.delivered_grid
     displacement = displacement_on_lattice(solution.fields.moving_from_fixed.displacement, grid.shape)
     held = with_margin(DisplacementField(displacement), grid)
     forward, backward = _transform(held, solution.alignment), _inverse(held, grid_of(start.pair.moving), solution)

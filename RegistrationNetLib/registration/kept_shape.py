@@ -23,7 +23,6 @@ from ..geometry.field_pair import FieldPair
 from ..geometry.space import INVERSION_TOLERANCE, Array, Grid, grid_of
 from .affine_fits import Points, rigid_fit, volume_keeping_fit
 from .method import Solution
-from .size import delivered_shape
 
 RIGID, VOLUME = "rigid", "volume"
 FITS = {RIGID: rigid_fit, VOLUME: volume_keeping_fit}
@@ -81,7 +80,7 @@ def keeping_shape(solution: Solution, bodies: Sequence[Body], image: Grid) -> So
         return solution
     grid = solution.fields.grid
     like = solution.fields.moving_from_fixed.displacement
-    core_mm = math.sqrt(grid.dim) * (max(grid.spanned(delivered_shape(grid.shape)).spacing_mm) + max(image.spacing_mm))
+    core_mm = _core_mm(solution, image)
     placed = [_placed(body, solution, image) for body in bodies]
     distances = [_distance_mm(body, image, grid) for body in bodies]
     _check_contacts(placed, distances, grid, core_mm)
@@ -97,6 +96,14 @@ def keeping_shape(solution: Solution, bodies: Sequence[Body], image: Grid) -> So
         tolerance=INVERSION_TOLERANCE * max(grid.extent_mm),
     )  # fmt: skip
     return replace(solution, fields=FieldPair(grid, DisplacementField(forward), back.field), inverse=None)
+
+
+def _core_mm(solution: Solution, image: Grid) -> float:
+    """How far around a body the field counts for the derivative within it: a voxel along one axis, and what lies around that."""
+    grid, delivered = solution.fields.grid, solution.delivered_grid
+    step_mm = max(delivered.spacing_mm)
+    across_mm = 0.0 if delivered.shape == grid.shape else step_mm
+    return math.hypot(max(image.spacing_mm) + step_mm, math.sqrt(grid.dim - 1) * across_mm)
 
 
 def _placed(body: Body, solution: Solution, image: Grid) -> _Placed:
@@ -117,11 +124,12 @@ def _moved(lattice: Tensor, one: _Placed, solution: Solution, grid: Grid) -> Ten
 
 
 def _distance_mm(body: Body, image: Grid, grid: Grid) -> Tensor:
-    """From each point of `grid`, which has the unit cube of the image, to the body: [1, 1, *grid.shape]; 0 within it."""
-    share = (np.array(grid.shape) - 1) / (np.array(image.shape) - 1)
+    """From each point of `grid` to the body, which has voxels of `image`: [1, 1, *grid.shape]; 0 within it."""
+    own_from_image = np.linalg.inv(grid.world_from_voxel) @ image.world_from_voxel
+    places = (body.voxels @ own_from_image[:-1, :-1].T + own_from_image[:-1, -1]).round(6)
+    last = np.array(grid.shape) - 1
     inside = np.zeros(grid.shape, dtype=np.uint8)
-    places = body.voxels * share
-    ends = np.floor(places).astype(int), np.ceil(places).astype(int)
+    ends = [one.astype(int).clip(0, last) for one in (np.floor(places), np.ceil(places))]
     for corner in itertools.product((0, 1), repeat=grid.dim):  # all points that a voxel of the body lies between
         inside[tuple(ends[end][:, axis] for axis, end in enumerate(corner))] = 1
     mask = sitk.GetImageFromArray(inside)
@@ -157,7 +165,7 @@ def _weights(changes: Sequence[Tensor], distances: Sequence[Tensor], core_mm: fl
         largest = float((change * lengths).square().sum(dim=1, keepdim=True).sqrt()[around].max())
         away = (beyond / max(BAND_MM, BAND_CHANGES * largest)).clamp(max=1)
         falls.append(1 - away.square() * (3 - 2 * away))
-        shares.append(1 / beyond.clamp(min=1e-6).square())
+        shares.append(1 / beyond.clamp(min=1e-6))
     total = sum(shares)
     return [fall * share / total for fall, share in zip(falls, shares, strict=True)]
 

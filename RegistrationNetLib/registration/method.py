@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..models.catalogue import Card
-from .size import Size, field_shape
+from .size import Size, delivered_shape, field_shape
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..geometry.deformation import Map
     from ..geometry.field_pair import FieldPair
-    from ..geometry.space import Array
+    from ..geometry.space import Array, Grid
     from ..losses.measure import Measure
     from ..progress import Stages
     from .prepare import Prepared
@@ -113,7 +113,8 @@ class Solution:
     """What a method found: a world matrix `alignment` after a deformation of fixed, both ways.
 
     `inverse` is that of the deformation, in the unit cube of the fields, where the method knows it by construction. `notes` say
-    for the report how the work was done, `warnings` what the user should know of it.
+    for the report how the work was done, `warnings` what the user should know of it. Fields that are `as_delivered` lie on the
+    lattice of a result already.
     """
 
     alignment: Array
@@ -121,6 +122,13 @@ class Solution:
     inverse: Map | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    as_delivered: bool = False
+
+    @property
+    def delivered_grid(self) -> Grid:
+        """The lattice on which the deformation of fixed is delivered, besides its margin."""
+        grid = self.fields.grid
+        return grid if self.as_delivered else grid.spanned(delivered_shape(grid.shape))
 
     def to(self, device: torch.device) -> Solution:
         """The same on another device, of one that has no `inverse`."""
@@ -134,7 +142,6 @@ class Method(ABC):
     Attributes:
         refinements: what can be refined, beside "none".
         has_network: weights can be given; whether they must be is said by the card.
-        gives_inverse: the inverse is known by construction.
         uses_labels: labels guide the work; otherwise they only judge it.
         repeats: how often a pair is registered again to see how far the result can be trusted; together no longer than once.
         across_contrasts: the similarities from which one is chosen for two contrasts; mind among them.
@@ -145,7 +152,6 @@ class Method(ABC):
     name: ClassVar[str]
     refinements: ClassVar[tuple[str, ...]]
     has_network: ClassVar[bool] = True
-    gives_inverse: ClassVar[bool] = False
     uses_labels: ClassVar[bool] = True
     repeats: ClassVar[int] = 1
     across_contrasts: ClassVar[tuple[str, ...]] = ("mind",)

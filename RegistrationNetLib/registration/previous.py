@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk
@@ -13,12 +13,17 @@ from torch import Tensor
 from ..errors import InputError
 from ..geometry.deformation import DisplacementField, identity_points, invert
 from ..geometry.field_pair import FieldPair, affine_of
-from ..geometry.space import INVERSION_TOLERANCE, Array, Grid, affine_matrix, affine_transform
+from ..geometry.space import INVERSION_TOLERANCE, PARALLEL_WITHIN_VOX, Array, Grid, affine_matrix, affine_transform, runs_along
 from ..geometry.transform_slabs import WorldMap
 from ..io.transform_files import read_transform
+from .field_refinement import lattice_of_field
 from .method import Solution
+from .size import delivered_shape
 
 Source = str | os.PathLike[str] | sitk.Transform
+
+# A result whose points lie so many times farther apart than those of a new one would is too coarse for a correction.
+COARSEST = 2.0
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,15 @@ class Previous:
     moving_from_fixed: sitk.Transform
     fixed_from_moving: sitk.Transform | None = None
 
-    def solution(self, grid: Grid) -> Solution:
-        """The same as a deformation on the lattice of `grid`, and the affine that follows it."""
+    def solution(self, fixed: Grid) -> Solution:
+        """The same as a deformation of fixed and the affine that follows it: on its own lattice, if that is one of a result on `fixed`."""
+        own, usual = _lattice_of(self.moving_from_fixed, fixed), lattice_of_field(fixed)
+        delivered = usual.spanned(delivered_shape(usual.shape))
+        if own is None or max(own.spacing_mm) > COARSEST * max(delivered.spacing_mm):
+            return self._on(usual)
+        return replace(self._on(own), as_delivered=True)
+
+    def _on(self, grid: Grid) -> Solution:
         alignment = _affine_of(self.moving_from_fixed, grid)
         lattice = identity_points(grid.shape, torch.zeros(()))
         forward = _points(self.moving_from_fixed, grid, grid.moved(alignment)) - lattice
@@ -77,6 +89,24 @@ def _affine_of(transform: sitk.Transform, grid: Grid) -> Array:
     unit = np.eye(grid.dim + 1)
     unit[:-1] = torch.linalg.lstsq(homogeneous.T, points[0].flatten(1).T).solution.T.numpy()
     return np.asarray(coarse.world_from_unit @ unit @ coarse.unit_from_world)
+
+
+def _lattice_of(transform: sitk.Transform, fixed: Grid) -> Grid | None:
+    """That of the field of a result, without its margin: it ends where `fixed` does, by its voxels' centres or by their edges."""
+    held = WorldMap.of(transform)
+    if held.grid is None:
+        return None
+    own_from_fixed = np.linalg.inv(held.grid.world_from_voxel) @ fixed.world_from_voxel
+    if not runs_along(own_from_fixed, fixed.shape):
+        return None
+    steps, start = np.diag(own_from_fixed)[:-1], own_from_fixed[:-1, -1]
+    for edge in (0.0, 0.5):
+        ends = np.stack([start + edge * (1 - steps), start + (np.array(fixed.shape) - 1) * steps - edge * (1 - steps)])
+        places = ends.round().astype(int)
+        is_within = (places[0] >= 0) & (places[0] < places[1]) & (places[1] < held.grid.shape)
+        if np.abs(ends - places).max() <= PARALLEL_WITHIN_VOX and is_within.all():
+            return held.grid.cropped([slice(int(first), int(last) + 1) for first, last in places.T])
+    return None
 
 
 def _points(transform: sitk.Transform, lattice: Grid, target: Grid) -> Tensor:

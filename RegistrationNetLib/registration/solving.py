@@ -20,7 +20,6 @@ from .aligned_pair import on_coarser, seen_on_fixed
 from .alignment import align, check_direction
 from .contrast import contrast_of
 from .correction import Corrected, CorrectionOptions, corrected
-from .field_refinement import lattice_of_field
 from .initial_transform import Initial
 from .kept_shape import Body, keeping_shape
 from .landmark_pairs import LandmarkPairs
@@ -66,8 +65,8 @@ class Solved:
     corrected: Corrected | None = None
 
 
-def stage_seconds(size: Size, options: Options, pairs: LandmarkPairs | None = None) -> dict[str, float]:
-    """What each stage will take, in about seconds."""
+def stage_seconds(size: Size, options: Options, pairs: LandmarkPairs | None = None, *, goes_on: bool = False) -> dict[str, float]:
+    """What each stage will take, in about seconds; where a run goes on from a result, the method itself has nothing to do."""
     voxels = math.prod(size.fixed)
     return {
         "prepare": 0.05 + PREPARE_SECONDS_PER_VOXEL * voxels,
@@ -77,7 +76,7 @@ def stage_seconds(size: Size, options: Options, pairs: LandmarkPairs | None = No
         "correct": 0.0 if pairs is None else CORRECT_SECONDS,
         "repeats": options.repeats * REPEAT_SECONDS + (ALIGN_SECONDS if options.repeats and options.align else 0.0),
         "finish": 0.2 + FINISH_SECONDS_PER_VOXEL * voxels,
-        **options.method.seconds(size, options.settings),
+        **({} if goes_on else options.method.seconds(size, options.settings)),
     }
 
 
@@ -133,12 +132,12 @@ def solve(
 
 def correction_of(options: Options, *, with_left_out: bool = True) -> CorrectionOptions:
     """How landmarks correct what a method has found."""
-    return CorrectionOptions(options.judge, options.smoothness, options.method.gives_inverse, with_left_out)
+    return CorrectionOptions(options.judge, options.smoothness, with_left_out)
 
 
 def _given(previous: Previous | None, fixed: Prepared, options: Options) -> Solution | None:
-    """The result that is gone on from, on the lattice that holds a deformation of fixed."""
-    return None if previous is None else previous.solution(lattice_of_field(fixed.grid)).to(options.device)
+    """The result that is gone on from."""
+    return None if previous is None else previous.solution(fixed.grid).to(options.device)
 
 
 def _prepared(start: Initial, options: Options, resolutions_mm: Mapping[str, float]) -> tuple[Prepared, Prepared]:

@@ -54,10 +54,11 @@ class PushedPair:
         return _spread(np.random.default_rng(seed), count, self.centre_mm, radius_mm)
 
     def elsewhere(self, count: int, seed: int) -> Points:
-        """Random points of the head, no two of them near each other: [count, dim]."""
+        """Random points of the head that moving shows as well, no two of them near each other: [count, dim]."""
         random, grid = np.random.default_rng(seed), grid_of(self.mask)
         voxels = np.argwhere(sitk.GetArrayViewFromImage(self.mask) > 0)
         points = voxels @ grid.world_from_voxel[:-1, :-1].T + grid.world_from_voxel[:-1, -1]
+        points = points[_inside(grid_of(self.moving), self.partners(points))]
         chosen = [points[random.integers(len(points))]]
         while len(chosen) < count:  # each time that of some which is farthest from those before
             some = points[random.integers(len(points), size=20)]
@@ -80,6 +81,11 @@ class PushedPair:
             for one in (transform, self.known.moving_from_fixed)
         ]
         return np.linalg.norm(fields[0] - fields[1], axis=-1), np.linalg.norm(points - self.centre_mm, axis=1)
+
+
+def _inside(grid: Grid, points_mm: Points) -> NDArray[np.bool_]:
+    voxels = (points_mm - grid.world_from_voxel[:-1, -1]) @ np.linalg.inv(grid.world_from_voxel[:-1, :-1]).T
+    return np.array(((voxels >= 0) & (voxels <= np.array(grid.shape) - 1)).all(axis=1))
 
 
 def _spread(random: np.random.Generator, count: int, centre_mm: Points, radius_mm: float) -> Points:

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from RegistrationNetLib import Registration, register
 from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.geometry.deformation import identity_points
 from RegistrationNetLib.geometry.space import displacements_mm, grid_of
 from RegistrationNetLib.io.landmarks import mapped
-from RegistrationNetLib.registration import correction
-from RegistrationNetLib.registration.correction import REACH_MM
+from RegistrationNetLib.registration import correction, size
+from RegistrationNetLib.registration.correction import FORGOTTEN_WITHIN_MM, REACH_MM, _Base, _least_determinant, _near
+from RegistrationNetLib.registration.landmark_pairs import LandmarkPairs
 
 from ..benchmarks.pushed_pairs import PushedPair, pushed_pair
 
@@ -95,6 +98,7 @@ def test_the_report_tells_each_point_before_and_after_and_left_out() -> None:
         assert one["after_mm"] < one["left_out_mm"] < one["unpulled_mm"]
     assert told["error_mm"]["left_out"]["mean"] == pytest.approx(np.mean([one["left_out_mm"] for one in told["points"]]))
     assert corrected().facts["inputs"]["previous"] is True
+    assert corrected().facts["inputs"]["align"] == []  # the result that is gone on from holds it
     assert any(
         mark.measure == "Distance of landmarks that pull" and "left out in turn" in mark.value_text for mark in corrected().marks
     )
@@ -186,8 +190,46 @@ def test_what_does_not_go_together_is_refused(given: dict[str, Any], message: st
         register(case().fixed, case().moving, **{**usual, **given})
 
 
+@pytest.mark.parametrize(("squeezed", "share"), [(0.3, 1.0), (0.8, 0.5), (0.95, 0.0)])
+def test_what_was_wrong_is_made_smooth_as_far_as_nothing_folds(squeezed: float, share: float) -> None:
+    """Tissue that is squeezed by so much, all the way to where smoothing ends."""
+    grid = grid_of(case().fixed)
+    along_mm = identity_points(grid.shape, torch.zeros((), dtype=torch.float64))[0, 0] * grid.extent_mm[0]
+    place = np.array([[0.0, 0.0, 1.0]]) @ grid.world_from_unit.T
+    waves = torch.zeros(1, 2, *grid.shape, dtype=torch.float64)
+    waves[0, 0] = torch.from_numpy(np.interp(along_mm, [10, 58, 72], [0, -48 * squeezed, 0])) / grid.extent_mm[0]
+    base = _Base(grid, waves, -waves, np.eye(3))
+    kept = base.forgetting(LandmarkPairs(place[:, :2], place[:, :2] + 20.0, ("one",), 1.0))
+    weight = _near(grid, place[:, :2], waves, FORGOTTEN_WITHIN_MM, REACH_MM)
+    assert torch.equal(kept.forward, base._smoothed(share * weight).forward)
+    assert _least_determinant(kept.forward) > 0
+
+
 def test_the_reach_is_what_is_promised() -> None:
     assert REACH_MM < 60
+
+
+def test_going_on_changes_nothing_of_a_result_that_is_held_on_fewer_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(size, "WHOLE_POINTS", 1000)
+    first = register(case().fixed, case().moving, steps=4, **QUICK)
+    assert first.facts["delivered_spacing_mm"][0] > 2.2
+    points = case().around(3, 0)
+    second = register(
+        case().fixed, case().moving, previous=first, fixed_landmarks=points, moving_landmarks=mapped(points, first.moving_from_fixed),
+        landmarks="pull", repeats=0,
+    )  # fmt: skip
+    lattice = grid_of(case().fixed)
+    moved = displacements_mm(second.moving_from_fixed, lattice) - displacements_mm(first.moving_from_fixed, lattice)
+    assert np.abs(moved).max() < 0.002
+
+
+def test_the_progress_of_a_second_look_begins_with_the_correction() -> None:
+    points, heard = case().around(3, 0), []
+    register(
+        case().fixed, case().moving, previous=alone(), fixed_landmarks=points, moving_landmarks=case().partners(points),
+        landmarks="pull", repeats=0, progress=heard.append,
+    )  # fmt: skip
+    assert next(one.fraction for one in heard if one.stage == "correct") < 0.1
 
 
 def test_the_repeats_follow_the_landmarks_too() -> None:

@@ -13,7 +13,7 @@ from RegistrationNetLib.geometry.field_pair import FieldPair
 from RegistrationNetLib.geometry.smooth_noise import smooth_noise
 from RegistrationNetLib.geometry.space import Grid, field_transform, grid_of, image_on, world_displacement
 from RegistrationNetLib.quality.assessment import jacobian_image
-from RegistrationNetLib.registration.kept_shape import bodies_of, keeping_shape, reached
+from RegistrationNetLib.registration.kept_shape import Body, _distance_mm, bodies_of, keeping_shape, reached
 from RegistrationNetLib.registration.method import Solution
 
 SIDE, SPACING_MM = 36, 4.0
@@ -86,6 +86,26 @@ def test_the_parts_of_a_mask_and_the_labels_of_a_label_image_move_by_themselves(
         assert max(one["from_rigid_mm"] for one in told) < 0.05  # type: ignore[type-var]
         both = reached(transform, jacobian_image(transform, where), bodies_of(mask(*balls), None)[:1])
         assert both[0]["voxels"] == told[0]["voxels"]
+
+
+def test_a_body_lies_where_its_voxels_do_on_a_lattice_that_ends_where_the_voxels_of_fixed_end() -> None:
+    """As networks have it, whose last point is not that of fixed: here it is the last voxel but one."""
+    image = grid(dim=2)
+    away = _distance_mm(Body("rigid", "one", np.array([[34, 34]])), image, image.resized((12, 12)))
+    assert float(away[0, 0, 11, 11]) == 0
+    assert float(away[0, 0, 10, 11]) == pytest.approx(3 * SPACING_MM)
+
+
+def test_between_two_bodies_that_come_nearer_to_each_other_nothing_folds() -> None:
+    """By three of ten voxels."""
+    where = mask(((9.0, 18.0, 18.0), 4.0), ((27.0, 18.0, 18.0), 4.0), numbered=True)
+    along = torch.arange(SIDE, dtype=torch.float32)
+    nearer = torch.from_numpy(np.interp(along, [13, 23], [1.5, -1.5])).float() / (SIDE - 1)
+    field = torch.zeros(1, 3, SIDE, SIDE, SIDE)
+    field[:, 0] = nearer[:, None, None]
+    solution = Solution(np.eye(4), FieldPair(grid(), DisplacementField(field), DisplacementField(-field)))
+    kept = keeping_shape(solution, bodies_of(where, None), grid_of(where)).fields.moving_from_fixed
+    assert float(jacobian_determinant(kept.on_lattice()).min()) > 0.1
 
 
 def test_bodies_that_touch_and_move_differently_are_refused() -> None:

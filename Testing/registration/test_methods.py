@@ -50,11 +50,6 @@ def test_a_card_with_another_method_is_refused() -> None:
         method_of(replace(card_named("direct"), method="magic"))
 
 
-@pytest.mark.parametrize("model", sorted(cards()))
-def test_the_inverse_is_known_by_construction_where_a_method_says_so(model: str) -> None:
-    assert method_of(card_named(model)).gives_inverse == model.startswith("constricon")
-
-
 def test_a_field_takes_what_the_larger_of_its_two_lattices_takes() -> None:
     assert needed("direct") < needed("direct", (200,) * 3, inverse=SMALL) < needed("direct", (200,) * 3, inverse=(600,) * 3)
     assert needed("direct", (128,) * 3) < 1500

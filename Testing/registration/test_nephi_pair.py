@@ -16,6 +16,7 @@ import torch
 from RegistrationNetLib import Registration, register
 from RegistrationNetLib.errors import Cancelled, InputError, WeightsError
 from RegistrationNetLib.geometry.space import displacements_mm, grid_of
+from RegistrationNetLib.io.landmarks import mapped
 from RegistrationNetLib.models.catalogue import Card, card_named
 from RegistrationNetLib.models.nephi import NePhi
 from RegistrationNetLib.progress import Progress
@@ -129,6 +130,21 @@ def test_it_says_how_far_it_is_and_can_be_stopped_in_every_stage() -> None:
 
     with pytest.raises(Cancelled):
         register(one.fixed, one.moving, model="nephi", steps=2, progress=stop)
+
+
+def test_landmarks_pull_what_was_fitted() -> None:
+    one = plain_case(2)
+    places = grid_of(one.fixed).centre_mm + np.array([[10.0, 5.0], [-12.0, 8.0], [3.0, -14.0]])
+    partners = mapped(places, result().moving_from_fixed) + np.array([12.0, 6.0])
+    found = register(
+        one.fixed, one.moving, model="nephi", align=("centre",), steps=3, fixed_landmarks=places, moving_landmarks=partners,
+        landmarks="pull",
+    )  # fmt: skip
+    assert found.quality.landmarks is not None
+    for point in found.quality.landmarks.points:
+        assert point.after < 2.0 < 10.0 < (point.unpulled or 0.0)  # the images do not want to go
+    assert found.quality.jacobian.folded_percent == 0
+    assert found.quality.inverse_consistency_mm.mean < 0.3
 
 
 def test_the_field_is_not_its_to_refine() -> None:

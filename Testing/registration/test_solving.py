@@ -21,7 +21,7 @@ from RegistrationNetLib.interop import itk_from_simpleitk
 from RegistrationNetLib.models.catalogue import Card
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.quality.phantom import head_phantom
-from RegistrationNetLib.registration import network_methods
+from RegistrationNetLib.registration import correction, network_methods
 from RegistrationNetLib.registration.pipeline import Registration
 
 from ..small_network import install, narrow, random_network, random_weights, small_card
@@ -369,6 +369,30 @@ def test_the_memory_of_the_network_counts_before_the_start(monkeypatch: pytest.M
         predicted(weights)
 
 
+@pytest.mark.parametrize("refine", ["none", "field", "network"])
+def test_landmarks_pull_what_a_network_found(monkeypatch: pytest.MonkeyPatch, weights: Path, refine: str) -> None:
+    result = pulled(monkeypatch, {"model": "small", "weights": weights, "refine": refine, **MR})
+    assert result.quality.inverse_consistency_mm.p95 < 0.2 * min(result.quality.voxel_mm)
+
+
+def pulled(monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]) -> Registration:
+    """The pair, pulled by three landmarks that a network's result misses by 13 mm: met, without folds, and known from each other."""
+    monkeypatch.setattr(correction, "STEPS", 6)
+    given |= {"steps": None if given["refine"] == "none" else 1}
+    fixed, moving = pair()
+    places = space.grid_of(fixed).centre_mm + np.array([[10.0, 5.0], [-12.0, 8.0], [3.0, -14.0]])
+    partners = mapped(register(fixed, moving, **given).moving_from_fixed, places) + np.array([12.0, 6.0])
+    result = register(fixed, moving, fixed_landmarks=places, moving_landmarks=partners, landmarks="pull", **given)
+    assert result.quality.landmarks is not None
+    for point in result.quality.landmarks.points:
+        assert point.unpulled == pytest.approx(13.4, abs=1.0)
+        assert point.after < 1.0
+        assert point.left_out is not None
+        assert point.left_out < 10
+    assert result.quality.jacobian.folded_percent == 0
+    return result
+
+
 # inverse by construction
 
 
@@ -412,6 +436,17 @@ def test_refined_maps_of_constricon_are_still_inverse_by_construction(
     assert there.quality.similarity.after > bare.quality.similarity.after
     assert there.quality.inverse_consistency_mm.p95 < 0.1 * min(there.quality.voxel_mm)
     np.testing.assert_allclose(mapped(there.fixed_from_moving, points), mapped(back.moving_from_fixed, points), atol=1.0)
+
+
+@pytest.mark.parametrize("refine", ["none", "field", "network"])
+def test_pulled_by_landmarks_constricon_is_still_inverse_by_construction(
+    monkeypatch: pytest.MonkeyPatch, exact: tuple[Card, Path], refine: str
+) -> None:
+    card, file = exact
+    install(monkeypatch, card)
+    monkeypatch.setattr(space, "invert", lambda *_, **__: pytest.fail("nothing is to be inverted numerically"))
+    result = pulled(monkeypatch, {"model": "exact", "weights": file, "refine": refine, **MR})
+    assert result.quality.inverse_consistency_mm.p95 < 0.1 * min(result.quality.voxel_mm)
 
 
 @pytest.mark.parametrize(("refine", "steps"), [("none", None), ("field", 2)])
