@@ -39,12 +39,12 @@ PLAN: dict[str, str] = {
         state schedule processes loaders pairs synthetic cohort_files image_cache survey cohort_images label_maps painting data augmentation
         learning validation configuration checkpoints record export run
     """,
-    "cohort": "chains pair option_texts plan bids records thumbnail estimate machine work overview clusters run series template",
+    "cohort": "chains measures pair option_texts plan bids records thumbnail estimate machine work overview clusters run series template",
     "slicer_bridge": """
         messages packed_mask interpreter dependencies installation settings sample_data worker_services worker client
-        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record scene_values scene_correction scene_sequences scene_job many sequence logic
+        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_sequences scene_record scene_values scene_correction scene_job many sequence logic
         presets panel_binding panel_sight panel_words panel_inputs panel_devices panel_models panel_segments panel_checks
-        panel_installation panel_presets panel_cursor panel_results panel_several panel_sequence panel_correct panel_run
+        panel_installation panel_presets panel_cursor panel_frames panel_results panel_several panel_sequence panel_correct panel_run
     """,
     "cli": "argument_values interruption console option_pairs given_transform doctor point_commands model_commands weights_commands warping_commands evaluation_commands registration_commands train_commands cohort_commands main",
 }

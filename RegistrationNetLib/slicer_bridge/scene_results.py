@@ -18,7 +18,7 @@ from .scene_sampling import Node
 
 # What a node is of a result (an attribute), on whose lattice it lies (a reference), and the affine part (an attribute, LPS).
 ROLE = "RegistrationNet.Role"
-FOLDER = "folder"
+FOLDER, REFERENCE = "folder", "reference"
 FIXED = "RegistrationNet.fixed"
 ALIGNMENT = "RegistrationNet.Alignment"
 # Volumes that show no anatomy.
@@ -36,6 +36,7 @@ TITLES: Mapping[str, str] = {
     "chart": "Chart",
     "affine": "Affine part",
     "deformable": "Deformable part",
+    REFERENCE: "Reference",
 }
 # What views have made of a node, which refers to it: role of the made one, by the name of the reference.
 MADE: Mapping[str, str] = {

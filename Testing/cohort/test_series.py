@@ -15,6 +15,7 @@ from RegistrationNetLib.cohort import series as module
 from RegistrationNetLib.cohort.series import Frame, SeriesRegistration, as_one_field, joined
 from RegistrationNetLib.errors import Cancelled, InputError, OutputError
 from RegistrationNetLib.geometry.space import displacements_mm, grid_of
+from RegistrationNetLib.io.image_files import read_image
 from RegistrationNetLib.io.series_files import Series
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.quality.phantom import head_phantom
@@ -187,11 +188,27 @@ def test_everything_is_saved_or_nothing(result: SeriesRegistration, tmp_path: Pa
     points = (("a", "b"), np.array([[20.0, 30.0], [40.0, 36.0]]))
     out = tmp_path / "out"
     result.save(out, labels=labels, points=points)
-    names = {"reference.nii.gz", "warped.nii.gz", "labels.nii.gz", "points.csv", "series.csv", "series.json"}
+    names = {"reference.nii.gz", "warped.nii.gz", "jacobian.nii.gz", "error_mm.nii.gz", "labels.nii.gz", "points.csv"}
+    names |= {"series.csv", "series.json"}
     assert {path.name for path in out.iterdir()} == names | {"frame001", "frame002"}
     assert (out / "frame002" / "transform.h5").is_file()
     with (out / "series.csv").open() as file:
-        assert [row["verdict"] == "reference" for row in csv.DictReader(file)] == [True, False, False]
+        rows = list(csv.DictReader(file))
+    assert [row["verdict"] == "reference" for row in rows] == [True, False, False]
+    for row, frame in zip(rows[1:], result.frames[1:], strict=True):
+        assert frame.registration is not None
+        quality, jacobian = frame.registration.quality, sitk.GetArrayViewFromImage(frame.registration.jacobian)
+        assert float(row["displacement_mm_mean"]) == pytest.approx(quality.displacement_mm.mean, rel=1e-5)
+        assert float(row["error_mm_median"]) == pytest.approx(frame.registration.expected_error.median, rel=1e-5)
+        assert float(row["jacobian_max"]) == pytest.approx(jacobian.max(), rel=1e-4)
+        assert float(row["folded_percent"]) == pytest.approx(100 * (jacobian <= 0).mean(), rel=1e-5)
+        assert float(row["similarity_after"]) == pytest.approx(quality.similarity.after, rel=1e-5)
+    assert rows[0]["displacement_mm_max"] == "0"
+    assert rows[0]["error_mm_median"] == "", "nothing is known of what was not registered"
+    jacobians, errors = (sitk.GetArrayFromImage(read_image(out / name)) for name in ("jacobian.nii.gz", "error_mm.nii.gz"))
+    assert (jacobians[0].min(), jacobians[0].max(), errors[0].max()) == (1.0, 1.0, 0.0)
+    assert jacobians[2] == pytest.approx(sitk.GetArrayFromImage(result.frames[2].jacobian), rel=1e-4)
+    assert errors[1] == pytest.approx(sitk.GetArrayFromImage(result.frames[1].error_mm), rel=1e-2)
     with (out / "points.csv").open() as file:
         followed = list(csv.DictReader(file))
     assert [row["label"] for row in followed] == ["a", "b"] * 3
