@@ -183,7 +183,7 @@ def _first_template(images: Sequence[Path], options: Mapping[str, Any]) -> sitk.
 
 def _centre(image: sitk.Image) -> NDArray[np.float64]:
     """The middle of what is brighter than Otsu's threshold, in LPS mm."""
-    bright = sitk.GetArrayViewFromImage(sitk.OtsuThreshold(image, 0, 1)) > 0
+    bright = sitk.GetArrayFromImage(sitk.OtsuThreshold(image, 0, 1)) > 0
     index = np.argwhere(bright).mean(axis=0)[::-1]
     return np.array(image.TransformContinuousIndexToPhysicalPoint(index.tolist()))
 
