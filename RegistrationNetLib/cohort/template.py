@@ -58,7 +58,7 @@ class Course:
 
     Attributes:
         iterations: at most so many, the coarse ones counted.
-        tolerance_vox: when 95 % of the template move by less than so many voxels, it stands.
+        tolerance_vox: when 95 % of what the template shows move by less than so many voxels, it stands.
     """
 
     iterations: int = 8
@@ -82,7 +82,7 @@ class Template:
 
     Attributes:
         image: its mean intensity, on the grid of the first image.
-        moved_mm: for each iteration, how far the template still was off the mean shape of the images.
+        moved_mm: for each iteration, how far what the template shows still was off the mean shape of the images.
         has_converged: whether that became less than the tolerance.
         transforms: for each image by its name, points of the template → points of the image.
     """
@@ -125,7 +125,7 @@ def build_template(
         plan = _plan(names, current, folder, {**given, **_resolution(course.coarseness(number), grids)})
         is_same = _registered(plan, folder, place, _part(progress, number, course.iterations))
         mean, shift_mm = _means(plan, folder, current, given)
-        moved.append(error_statistics(np.linalg.norm(shift_mm, axis=-1)))
+        moved.append(off_mean_shape(mean, shift_mm))
         is_fine, limit_mm = course.coarseness(number) == 1, course.tolerance_vox * max(current.GetSpacing())
         has_converged = is_fine and moved[-1].p95 < limit_mm
         if has_converged or number + 1 == course.iterations:
@@ -182,10 +182,14 @@ def _first_template(images: Sequence[Path], options: Mapping[str, Any]) -> sitk.
 
 
 def _centre(image: sitk.Image) -> NDArray[np.float64]:
-    """The middle of what is brighter than Otsu's threshold, in LPS mm."""
-    bright = sitk.GetArrayFromImage(sitk.OtsuThreshold(image, 0, 1)) > 0
-    index = np.argwhere(bright).mean(axis=0)[::-1]
+    """The middle of what is bright, in LPS mm."""
+    index = np.argwhere(_bright(image)).mean(axis=0)[::-1]
     return np.array(image.TransformContinuousIndexToPhysicalPoint(index.tolist()))
+
+
+def _bright(image: sitk.Image) -> NDArray[np.bool_]:
+    """Which voxels are brighter than Otsu's threshold."""
+    return np.asarray(sitk.GetArrayFromImage(sitk.OtsuThreshold(image, 0, 1)) > 0)
 
 
 def _scaled(image: sitk.Image, options: Mapping[str, Any]) -> sitk.Image:
@@ -261,6 +265,11 @@ def _means(plan: Plan, folder: Path, template: sitk.Image, options: Mapping[str,
         intensity += sitk.GetArrayFromImage(warp_image(image, template, transform))
         shift_mm += displacements_mm(transform, grid)
     return _image_like(template, intensity / len(plan.pairs)), shift_mm / len(plan.pairs)
+
+
+def off_mean_shape(mean: sitk.Image, shift_mm: NDArray[np.float64]) -> ErrorStatistics:
+    """How far a template, by its mean displacement [*shape, dim], is off the mean shape; the dark around what it shows has none."""
+    return error_statistics(np.linalg.norm(shift_mm[_bright(mean)], axis=-1))
 
 
 def _moved(mean: sitk.Image, shift_mm: NDArray[np.float64]) -> sitk.Image:

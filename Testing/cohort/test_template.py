@@ -91,6 +91,13 @@ def test_the_shape_is_the_mean_shape_not_that_of_the_first_image(tmp_path: Path)
     assert inside.max() == pytest.approx(module.BRIGHT, rel=0.05)
 
 
+def test_what_moves_in_the_dark_around_does_not_count() -> None:
+    mean, shift_mm = ellipse(15.0, 10.0), np.zeros((48, 48, 2))
+    shift_mm[..., 0] = np.where(sitk.GetArrayFromImage(mean) > 1.0, 0.25, 9.0)
+    off = module.off_mean_shape(mean, shift_mm)
+    assert (off.mean, off.p95, off.max) == (0.25, 0.25, 0.25)
+
+
 def test_a_second_call_does_nothing_again_and_gives_the_same(
     oracle: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
