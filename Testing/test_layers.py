@@ -20,7 +20,7 @@ PLAN: dict[str, str] = {
     "": "version errors choices progress progress_bars devices memory interop",
     "geometry": "separable trilinear deformation pyramid space transform_slabs interpolation smooth_noise regularity field_pair layered_points margin point_velocity",
     "losses": "measure mind mutual_information overlap similarity label_overlap label_codes blockwise direction patches",
-    "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files checksums metaimage_headers nifti_headers nifti_missing mr_weighting dicom_headers dicom_series dicom image_files image_sources lattices transform_checks matrix_files fsl_transforms freesurfer_transforms niftyreg_transforms elastix_transforms displacement_images transform_files series_files label_images inputs outlying landmark_matching point_tables markups landmarks warping",
+    "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files checksums metaimage_headers nifti_headers nifti_missing mr_weighting dicom_headers dicom_series dicom image_files image_sources lattices transform_checks matrix_files fsl_transforms freesurfer_transforms niftyreg_transforms elastix_transforms displacement_images transform_files natural_order series_files label_images inputs outlying landmark_matching point_tables markups landmarks warping",
     "models": """
         catalogue download weights checkpoint
         layers.layout layers.coarse_input layers.linear_end layers.unet layers.matrix layers.features layers.attention layers.exponential

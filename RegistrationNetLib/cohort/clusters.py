@@ -56,6 +56,15 @@ class Place:
             raise InputError("A scheduler and a queue were given; the work is done on one of them. Leave one out.")
         if self.queue and self.queue not in QUEUES:
             raise InputError(f"There is no queue {self.queue!r}; the queues are {', '.join(QUEUES)}. Choose one of them.")
+        if not self.queue and (self.job or self.jobs != 1):
+            asked = ", ".join(["jobs"] * (self.jobs != 1) + [*self.job])
+            raise InputError(
+                f"What jobs of a queue ask for was given ({asked}), and no queue. Name the queue, or leave that out."
+            )
+        if self.processes and not self.is_here:
+            raise InputError(
+                "A number of processes of this machine was given, and the work is not done here. Leave it out, or the scheduler or queue."
+            )
 
     @property
     def is_here(self) -> bool:
@@ -128,7 +137,8 @@ def _local(distributed: Any, processes: int, pairs: int) -> Iterator[Any]:
             )  # fmt: skip
         except (OSError, RuntimeError, *TIMEOUTS) as error:
             raise ResourceError(
-                f"The {count} processes of the cohort could not be started ({error}). Try fewer by --processes."
+                f"The {count} processes of the cohort could not be started ({error}). Try fewer by --processes; a script of yours must "
+                'do its work below the line if __name__ == "__main__":, as each process reads it.'
             ) from error
         with cluster:
             yield cluster

@@ -21,12 +21,13 @@ from ..io.native_paths import printable
 from ..io.outputs import staged_folder
 from ..quality.report import MARKS
 from ..quality.verdict import WORDS
+from .bids import DESCRIPTION
 from .measures import MEASURES, Measure
 from .pair import CohortPair
 from .plan import Plan
 from .records import FAILURES_FOLDER, LOCK, failure_of, has_results, is_done, report_of
 
-PAGE, TABLE, FAILURES, DESCRIPTION = "index.html", "pairs.csv", "failures.csv", "dataset_description.json"
+PAGE, TABLE, FAILURES = "index.html", "pairs.csv", "failures.csv"
 # What BIDS does not know in a folder of derivatives, for its validator.
 IGNORED, BESIDE_BIDS = ".bidsignore", (PAGE, TABLE, FAILURES, f"{FAILURES_FOLDER}/", LOCK, "*_report.*", "*_thumbnail.jpg")
 BINS = 24

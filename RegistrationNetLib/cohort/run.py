@@ -137,9 +137,9 @@ class _Counted:
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Inside, no other run works in `out`; the lock of a run that was killed is free."""
-    out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / LOCK)
     try:
+        out.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise InputError(

@@ -200,6 +200,25 @@ def register_series(
     return SeriesRegistration(fixed, number, frames, tuple(drift))
 
 
+def check_carried(series: Series, *, labels: sitk.Image | None = None, points_mm: Points | None = None) -> None:
+    """Can labels and points of the reference be carried along?
+
+    Raises:
+        InputError: they are of other dimensions than the frames.
+    """
+    dim = series.frames[0].GetDimension()
+    given = {
+        "labels": None if labels is None else labels.GetDimension(),
+        "points": None if points_mm is None else points_mm.shape[1],
+    }
+    for what, own in given.items():
+        if own not in (None, dim):
+            raise InputError(
+                f"The {what} to carry along have {own} dimensions and the frames of the series {dim}; both need the same. "
+                "Give those of the reference."
+            )
+
+
 def as_one_field(transform: sitk.Transform, like: sitk.Image) -> sitk.Transform:
     """The transform as one displacement field on the lattice of `like`, however many parts it is made of."""
     grid = grid_of(like)

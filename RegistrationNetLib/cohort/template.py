@@ -30,7 +30,7 @@ from ..io.checksums import Fingerprint
 from ..io.image_files import read_image
 from ..io.inputs import checked_image
 from ..io.native_paths import printable
-from ..io.outputs import check_folder_name, staged_folder, write_image
+from ..io.outputs import check_folder_name, staged, staged_folder, write_image
 from ..io.transform_files import read_transform
 from ..io.warping import warp_image
 from ..progress import Progress, ProgressCallback, silent
@@ -141,7 +141,9 @@ def build_template(
 def _names(images: Sequence[Path]) -> dict[str, Path]:
     """A name for each image, from its file."""
     if len(images) < FEWEST_IMAGES:
-        raise InputError(f"There are {len(images)} images; a mean needs at least {FEWEST_IMAGES}. Give more.")
+        raise InputError(
+            f"A mean needs at least {FEWEST_IMAGES} images, each a file or a folder of DICOM slices; {len(images)} came. Give more."
+        )
     names = {stem(path).replace(" ", "-"): path.absolute() for path in images}
     if len(names) < len(images):
         raise InputError(
@@ -159,9 +161,9 @@ def _begun(names: Mapping[str, Path], folder: Path, options: Mapping[str, Any]) 
     if record.is_file() and first.is_file() and record.read_text(encoding="utf-8") == begun:
         return read_image(first)
     template = _first_template(list(names.values()), options)
-    first.parent.mkdir(parents=True, exist_ok=True)
     write_image(template, first)
-    record.write_text(begun, encoding="utf-8")
+    with staged(record) as temporary:
+        temporary.write_text(begun, encoding="utf-8")
     return template
 
 
@@ -218,7 +220,6 @@ def _resolution(coarseness: int, grids: Sequence[Grid]) -> dict[str, float]:
 
 def _plan(names: Mapping[str, Path], template: sitk.Image, folder: Path, options: Mapping[str, Any]) -> Plan:
     """Every image to the template, which is written for that."""
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder.absolute() / TEMPLATE
     if not (file.exists() and np.array_equal(sitk.GetArrayFromImage(read_image(file)), sitk.GetArrayFromImage(template))):
         write_image(template, file)

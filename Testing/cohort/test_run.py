@@ -155,6 +155,9 @@ def test_an_address_where_nothing_answers_is_told(tmp_path: Path, monkeypatch: p
     [
         ({"scheduler": "tcp://a:1", "queue": "slurm"}, "A scheduler and a queue were given"),
         ({"queue": "cron"}, "There is no queue 'cron'; the queues are slurm, pbs"),
+        ({"job": {"cores": 4, "memory": "16GB"}}, r"What jobs of a queue ask for was given \(cores, memory\), and no queue"),
+        ({"scheduler": "tcp://a:1", "jobs": 4}, r"What jobs of a queue ask for was given \(jobs\), and no queue"),
+        ({"queue": "slurm", "processes": 2}, "A number of processes of this machine was given, and the work is not done here"),
     ],
 )
 def test_places_that_cannot_be(given: dict[str, Any], message: str) -> None:
@@ -294,10 +297,25 @@ def refusing(**job: object) -> None:
     raise TypeError(f"unexpected keyword argument among {', '.join(job)}")
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a share that is read-only, though its rights say otherwise."""
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    plan = small_plan(tmp_path, 1)
+    monkeypatch.setattr(Path, "mkdir", failing)
+    for work in (lambda: run_cohort(plan, tmp_path / "out"), lambda: run_one(plan, tmp_path / "out", 1)):
+        with pytest.raises(OutputError, match="Cannot write into .*out: Read-only file system. Choose|Free some space or choose"):
+            work()
+
+
 def test_processes_that_cannot_be_started_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(**_: object) -> None:
         raise OSError("Too many open files")
 
     monkeypatch.setattr(distributed, "LocalCluster", failing)
-    with pytest.raises(ResourceError, match=r"The 2 processes .* could not be started \(Too many open files\). Try fewer"):
+    with pytest.raises(
+        ResourceError, match=r"The 2 processes .* could not be started \(Too many open files\). Try fewer .*__main__"
+    ):
         run_cohort(small_plan(tmp_path, 2), tmp_path / "out", place=Place(processes=2))

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from RegistrationNetLib import Registration, register_series
 from RegistrationNetLib.cohort import series as module
-from RegistrationNetLib.cohort.series import Frame, SeriesRegistration, as_one_field, joined
+from RegistrationNetLib.cohort.series import Frame, SeriesRegistration, as_one_field, check_carried, joined
 from RegistrationNetLib.errors import Cancelled, InputError, OutputError
 from RegistrationNetLib.geometry.space import displacements_mm, grid_of
 from RegistrationNetLib.io.image_files import read_image
@@ -223,6 +223,24 @@ def test_everything_is_saved_or_nothing(result: SeriesRegistration, tmp_path: Pa
     with pytest.raises(OutputError, match="No space left on device"):
         result.save(out)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_carried_along_is_checked_before_the_work() -> None:
+    series = Series(frames(), TIMES)
+    check_carried(series, labels=frames()[0], points_mm=np.zeros((1, 2)))
+    with pytest.raises(InputError, match="The labels to carry along have 3 dimensions and the frames of the series 2"):
+        check_carried(series, labels=sitk.Image([4, 4, 4], sitk.sitkUInt8))
+    with pytest.raises(InputError, match="The points to carry along have 3 dimensions and the frames of the series 2"):
+        check_carried(series, points_mm=np.zeros((1, 3)))
+
+
+def test_a_series_of_volumes_is_saved_with_its_determinants(tmp_path: Path) -> None:
+    ball = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=(6, 6, 6)).astype(np.float32))
+    still = tuple(Frame(number, float(number), ball, None) for number in range(2))
+    SeriesRegistration(ball, 0, still, ()).save(tmp_path / "out")
+    determinants = read_image(tmp_path / "out" / "jacobian.nii.gz")
+    assert determinants.GetSize() == (6, 6, 6, 2)
+    assert set(np.unique(sitk.GetArrayFromImage(determinants))) == {1.0}
 
 
 def test_a_transform_becomes_one_field() -> None:
