@@ -24,6 +24,7 @@ from ..io.image_files import read_image
 from ..io.landmarks import read_points
 from ..io.outputs import check_folder_name
 from ..io.series_files import read_series
+from .argument_values import AS_THE_QUEUE_SAYS
 from .console import progress_bar, table, wants_json
 from .interruption import Interruption
 
@@ -152,8 +153,8 @@ def _place(options: Namespace) -> Place:
 
 
 def _number(given: int) -> int:
-    """The element of the job array, as it was given or as the queue tells it."""
-    if given:
+    """The element of the job array, as it was given or, where it was not, as the queue tells it."""
+    if given != AS_THE_QUEUE_SAYS:
         return given
     for name in ARRAY_VARIABLES:
         if os.environ.get(name, "").isdigit():

@@ -36,6 +36,7 @@ from ..io.warning import DataWarning
 from ..models.catalogue import cards
 from ..version import __version__
 from .argument_values import (
+    AS_THE_QUEUE_SAYS,
     Pulling,
     alignment_stages,
     any_number,
@@ -510,7 +511,7 @@ def _add_cohort(commands: Commands) -> None:
     bids.add_argument("--select", metavar="ENTITIES", help="which images: what their names have, acq-mprage_run-1 say")
     where = _add_place(one)
     where.add_argument(
-        "--array", type=whole_number, nargs="?", const=0, metavar="N",
+        "--array", type=whole_number, nargs="?", const=AS_THE_QUEUE_SAYS, metavar="N",
         help="register only pair N of the plan, from 1, without Dask; without N, as the queue numbers the element of a job array",
     )  # fmt: skip
     one.add_argument("--overview", action="store_true", help="register nothing; write the overview of what is there")

@@ -172,10 +172,10 @@ def _row(pair: CohortPair, out: Path) -> Row:
     if not has_results(pair, out):
         return Row(pair.name, state, pair, error=failure.error if failure else "")
     report = report_of(pair, out)
-    verdict = report.get("verdict", {})
+    verdict = report["verdict"]
     thumbnail = pair.layout.path(out, "thumbnail.jpg")
     return Row(
-        pair.name, state, pair, verdict.get("colour", ""), verdict.get("words", ""), verdict.get("reason", ""),
+        pair.name, state, pair, verdict["colour"], verdict["words"], verdict["reason"],
         numbers={measure.name: number for measure in MEASURES if (number := measure.of(report)) is not None},
         report=quote(pair.layout.path(Path(), "report.html").as_posix()),
         thumbnail=thumbnail.read_bytes() if thumbnail.is_file() else b"",

@@ -204,8 +204,12 @@ def check_carried(series: Series, *, labels: sitk.Image | None = None, points_mm
     """Can labels and points of the reference be carried along?
 
     Raises:
-        InputError: they are of other dimensions than the frames.
+        InputError: they are of other dimensions than the frames, or the labels could not become one series.
     """
+    if labels is not None and not _have_one_grid(series.frames):
+        raise InputError(
+            "The frames of the series lie on different grids; labels carried to them need one grid. Resample the frames, or leave the labels out."
+        )
     dim = series.frames[0].GetDimension()
     given = {
         "labels": None if labels is None else labels.GetDimension(),
@@ -226,9 +230,11 @@ def as_one_field(transform: sitk.Transform, like: sitk.Image) -> sitk.Transform:
 
 
 def joined(images: Sequence[sitk.Image], times: Sequence[float]) -> sitk.Image:
-    """Images of one grid as a series, with the first time and the mean step between times."""
+    """Images of one grid as a series, with the first time and the mean step between times, and pixels that hold the values of all."""
     step = (times[-1] - times[0]) / (len(times) - 1)
-    return sitk.JoinSeries(list(images), times[0], step if step > 0 else 1.0)
+    common = np.result_type(*(sitk.GetArrayViewFromImage(image).dtype for image in images))
+    pixel = sitk.GetImageFromArray(np.zeros((1, 1), common)).GetPixelID()
+    return sitk.JoinSeries([sitk.Cast(image, pixel) for image in images], times[0], step if step > 0 else 1.0)
 
 
 def _as_series(given: ImageLike | Series) -> Series:
@@ -247,7 +253,7 @@ def _reference(series: Series, named: str | int) -> tuple[sitk.Image, int | None
 
 def _mean(frames: Sequence[sitk.Image]) -> sitk.Image:
     """The mean of frames on the grid of the first, which all must have."""
-    if any(not one.IsSameImageGeometryAs(frames[0], 1e-4, 1e-4) for one in frames):
+    if not _have_one_grid(frames):
         raise InputError(
             "The frames of the series lie on different grids; their mean needs one grid. Choose a frame as the reference."
         )
@@ -255,6 +261,10 @@ def _mean(frames: Sequence[sitk.Image]) -> sitk.Image:
     mean = sitk.GetImageFromArray((np.asarray(total) / len(frames)).astype(np.float32))
     mean.CopyInformation(frames[0])
     return mean
+
+
+def _have_one_grid(frames: Sequence[sitk.Image]) -> bool:
+    return all(one.IsSameImageGeometryAs(frames[0], 1e-4, 1e-4) for one in frames)
 
 
 def _identity(image: sitk.Image) -> sitk.Transform:

@@ -91,8 +91,9 @@ def test_an_element_of_an_array_knows_its_number(
     assert "No queue tells which element of a job array this is" in err
     monkeypatch.setenv(variable, "2")
     assert status_of(*given) == (0, "", "")
-    assert status_of(*given, "1")[0] == 0
-    assert asked == [2, 1]
+    for number in ("1", "0"):
+        assert status_of(*given, number)[0] == 0
+    assert asked == [2, 1, 0], "0 is a number too, which no pair has"
 
 
 def test_what_is_asked_for_all_pairs_and_of_the_place_arrives(

@@ -230,6 +230,10 @@ def test_what_is_carried_along_is_checked_before_the_work() -> None:
     check_carried(series, labels=frames()[0], points_mm=np.zeros((1, 2)))
     with pytest.raises(InputError, match="The labels to carry along have 3 dimensions and the frames of the series 2"):
         check_carried(series, labels=sitk.Image([4, 4, 4], sitk.sitkUInt8))
+    smaller = Series((*frames()[:2], frames()[2][1:]), TIMES)
+    check_carried(smaller, points_mm=np.zeros((1, 2)))
+    with pytest.raises(InputError, match="The frames of the series lie on different grids; labels carried to them need one grid"):
+        check_carried(smaller, labels=frames()[0])
     with pytest.raises(InputError, match="The points to carry along have 3 dimensions and the frames of the series 2"):
         check_carried(series, points_mm=np.zeros((1, 3)))
 
@@ -251,6 +255,14 @@ def test_a_transform_becomes_one_field() -> None:
     for place in ((3, 4), (10, 20)):
         point = image.TransformIndexToPhysicalPoint(place)
         assert field.TransformPoint(point) == pytest.approx(chain.TransformPoint(point), abs=1e-9)
+
+
+def test_frames_of_several_pixel_types_become_a_series_that_holds_all_values() -> None:
+    whole, parts = (sitk.Image([4, 4], pixel) for pixel in (sitk.sitkInt16, sitk.sitkFloat32))
+    whole[1, 1], parts[1, 1] = -1000, 0.25
+    made = joined([whole, parts, sitk.Image([4, 4], sitk.sitkUInt8)], (0.0, 1.0, 2.0))
+    assert (made.GetPixelID(), made[1, 1, 0], made[1, 1, 1]) == (sitk.sitkFloat32, -1000.0, 0.25)
+    assert joined([whole, whole], (0.0, 1.0)).GetPixelID() == sitk.sitkInt16
 
 
 def test_times_that_do_not_rise_are_counted() -> None:
