@@ -308,9 +308,11 @@ def filed(scene: Node, name: str, nodes: Sequence[Node]) -> None:
 
 
 def file_beside(node: Node, other: Node) -> None:
-    """Put `node` into the folder in which `other` lies."""
+    """Put `node` into the folder in which `other` lies; what shows a frame of a sequence may lie in none."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(other.GetScene())
-    _put(hierarchy, node, hierarchy.GetItemParent(hierarchy.GetItemByDataNode(other)))
+    item = hierarchy.GetItemByDataNode(other)
+    is_in_none = item == hierarchy.GetInvalidItemID()
+    _put(hierarchy, node, hierarchy.GetSceneItemID() if is_in_none else hierarchy.GetItemParent(item))
 
 
 def _put(hierarchy: Node, node: Node, folder: int) -> None:

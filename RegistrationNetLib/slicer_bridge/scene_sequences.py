@@ -17,7 +17,7 @@ from .client import Result
 from .mrml import set_displacements, set_voxels
 from .scene_display import set_words, show_as_error, show_as_jacobian, show_like
 from .scene_results import ALIGNMENT, FIXED, REFERENCE, ROLE, TITLES, all_or_none, filed, mark, role_of
-from .scene_sampling import Node
+from .scene_sampling import Node, Steps
 
 FEWEST_FRAMES = 2
 _SEQUENCE, _BROWSER = "vtkMRMLSequenceNode", "vtkMRMLSequenceBrowserNode"
@@ -87,35 +87,63 @@ def sequence_shown_by(volume: Node) -> Node | None:
     return next((one for one in found if one is not None and one.GetNumberOfDataNodes() >= FEWEST_FRAMES), None)
 
 
-def placed_beside(
-    sequence: Node, frames: Sequence[Result | None], *, title: str, fixed: Volume, fixed_node: Node | None = None
-) -> SequenceNodes:
-    """The results as sequences of the same index values, played by the browser of `sequence`, or by a new one where it has none.
+class FramesAside:
+    """Sequences over the index of another one that grow frame by frame beside the scene, so that nothing is left to copy in the end.
 
     Args:
-        frames: one for each frame; None for the reference, which stays where it is.
+        sequence: what is registered.
+        fixed: to what.
+    """
+
+    def __init__(self, sequence: Node, fixed: Volume) -> None:
+        self._sequence, self._fixed = sequence, fixed
+        self.nodes = {role: _like(sequence) for role in VOLUMES}
+        # All values of the index first, in their order, which texts have from nowhere else.
+        for number in range(sequence.GetNumberOfDataNodes()):
+            for role, node in self.nodes.items():
+                node.SetDataNodeAtValue(_empty(role), sequence.GetNthIndexValue(number))
+
+    def add(self, number: int, frame: Result | None) -> Steps[None]:
+        """Take over what came of a frame; None for the reference, which stays where it is."""
+        value, original = self._sequence.GetNthIndexValue(number), self._sequence.GetNthDataNode(number)
+        for role, node in self.nodes.items():
+            node.SetDataNodeAtValue(_data_node(role, frame, original, self._fixed), value)
+            yield
+
+
+def placed_beside(
+    sequence: Node,
+    aside: FramesAside,
+    reports: Sequence[Mapping[str, Any] | None],
+    *,
+    title: str,
+    fixed: Volume,
+    fixed_node: Node | None,
+) -> SequenceNodes:
+    """The frames in the scene, played by the browser of `sequence`, or by a new one where it has none.
+
+    Args:
+        reports: one for each frame; None for the reference.
         title: what the nodes are named after.
         fixed: to what the frames were registered; `fixed_node` is the volume that holds it, None where a new one shall.
     """
     scene = slicer.mrmlScene
     with all_or_none(scene):
-        made = {role: _like(sequence, scene.GenerateUniqueName(f"{NAMES[role]}: {title}")) for role in VOLUMES}
-        for number, frame in enumerate(frames):
-            value, original = sequence.GetNthIndexValue(number), sequence.GetNthDataNode(number)
-            for role, node in made.items():
-                node.SetDataNodeAtValue(_data_node(role, frame, original, fixed), value)
+        for role, node in aside.nodes.items():
+            node.SetName(scene.GenerateUniqueName(f"{NAMES[role]}: {title}"))
+            scene.AddNode(node)
         table = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GenerateUniqueName(f"Frames: {title}"))
-        set_words(table, columns(), list(_rows(sequence, frames)))
+        set_words(table, columns(), list(_rows(sequence, reports)))
         reference = _reference_node(fixed, title) if fixed_node is None else fixed_node
-        filed(scene, title, [*made.values(), table, *([reference] if fixed_node is None else [])])
+        filed(scene, title, [*aside.nodes.values(), table, *([reference] if fixed_node is None else [])])
         browser = _browser_of(sequence)
-        for node in made.values():
+        for node in aside.nodes.values():
             browser.AddSynchronizedSequenceNode(node)
     _show_all(browser)
     original = browser.GetProxyNode(sequence)
     if fixed_node is None and original is not None:
         show_like(reference, original)
-    return SequenceNodes(**made, table=table, browser=browser, fixed=reference)
+    return SequenceNodes(**aside.nodes, table=table, browser=browser, fixed=reference)
 
 
 def shown_frame(browser: Node, sequence: Node) -> int:
@@ -183,29 +211,31 @@ def _show_all(browser: Node) -> None:
         module.logic().UpdateProxyNodesFromSequences(browser)
 
 
-def _like(sequence: Node, name: str) -> Node:
+def _like(sequence: Node) -> Node:
     """A new sequence over the same index."""
-    node = slicer.mrmlScene.AddNewNodeByClass(_SEQUENCE, name)
+    node = slicer.vtkMRMLSequenceNode()
     node.SetIndexName(sequence.GetIndexName())
     node.SetIndexUnit(sequence.GetIndexUnit())
     node.SetIndexType(sequence.GetIndexType())
     return node
 
 
+def _empty(role: str) -> Node:
+    return slicer.vtkMRMLGridTransformNode() if role == "transform" else slicer.vtkMRMLScalarVolumeNode()
+
+
 def _data_node(role: str, frame: Result | None, original: Node, fixed: Volume) -> Node:
     """What the sequence of that role holds for a frame; sequences keep a copy of it."""
+    node = _empty(role)
     if role == "transform":
-        node = slicer.vtkMRMLGridTransformNode()
         nowhere = Volume(np.zeros((2, 2, 2, 3), np.float32), np.eye(4))
         set_displacements(node, nowhere if frame is None else frame.volumes[VOLUMES[role]])
+    elif frame is not None:
+        set_voxels(node, frame.volumes[VOLUMES[role]])
+    elif role in _AT_REST:
+        set_voxels(node, Volume(np.full(fixed.values.shape, _AT_REST[role], np.float32), fixed.world_from_index))
     else:
-        node = slicer.vtkMRMLScalarVolumeNode()
-        if frame is not None:
-            set_voxels(node, frame.volumes[VOLUMES[role]])
-        elif role in _AT_REST:
-            set_voxels(node, Volume(np.full(fixed.values.shape, _AT_REST[role], np.float32), fixed.world_from_index))
-        else:
-            node.CopyContent(original)
+        node.CopyContent(original)
     node.SetName(f"{TITLES[role]}: {original.GetName()}")
     _mark_frame(node, role, None if frame is None else frame.alignment)
     return node
@@ -231,14 +261,14 @@ def columns() -> list[str]:
     return ["Frame", "Time", *(measure.title for measure in frame_measures()), "Verdict", "Reason"]
 
 
-def _rows(sequence: Node, frames: Sequence[Result | None]) -> Iterator[list[str]]:
-    for number, frame in enumerate(frames):
+def _rows(sequence: Node, reports: Sequence[Mapping[str, Any] | None]) -> Iterator[list[str]]:
+    for number, one in enumerate(reports):
         time = f"{sequence.GetNthIndexValue(number)} {sequence.GetIndexUnit() or ''}".strip()
-        report: Mapping[str, Any] = at_rest() if frame is None else frame.report
+        report = at_rest() if one is None else one
         numbers = [measure.of(report) for measure in frame_measures()]
         verdict = report["verdict"]
-        shown = ("" if one is None else f"{one:.2f}" for one in numbers)
-        yield [str(number), time, *shown, verdict["words"], verdict["reason"] if frame is not None else ""]
+        shown = ("" if value is None else f"{value:.2f}" for value in numbers)
+        yield [str(number), time, *shown, verdict["words"], "" if one is None else verdict["reason"]]
 
 
 def at_rest(model: str = "") -> dict[str, Any]:

@@ -24,7 +24,7 @@ from .mrml import DISPLACEMENT_AXES, volume_of
 from .scene_job import GATHER_SECONDS, JobState, Owner, waited_for
 from .scene_record import remembered_sequence
 from .scene_sampling import Node, Steps
-from .scene_sequences import VOLUMES, SequenceNodes, frames_of, placed_beside
+from .scene_sequences import FramesAside, SequenceNodes, frames_of, placed_beside
 
 SAME_LATTICE_WITHIN = 1e-4
 
@@ -132,23 +132,27 @@ class SequenceRegistration:
     def _steps(self) -> Iterator[None]:
         """All the work; it gives way wherever there is something to wait for."""
         fixed = yield from self._reference()
-        found: dict[int, Result] = {}
+        aside, found = FramesAside(self._sequence, fixed), dict[int, Result]()
+        if self._number is not None:
+            yield from aside.add(self._number, None)
         drift: list[Mapping[str, float]] = []
         for chain in self._chains:
             start: Volume | None = None
             for number in chain:
                 moving = yield from volume_of(self._frames[number], f"frame {number}")
                 answer = yield from self._answer(f"frame {number}", fixed, moving, start, self._options)
-                # The rest of it would be held until the last frame is done.
-                found[number] = replace(answer, volumes={name: answer.volumes[name] for name in VOLUMES.values()})
+                yield from aside.add(number, answer)
+                # The volumes are held once.
+                found[number] = replace(answer, volumes={})
                 start = _in_lps(answer.volumes["moving_from_fixed"])
             closed = yield from self._answer("loop", fixed, fixed, start, {**self._options, "repeats": 0})
             drift.append(closed.report["displacement_mm"])
         self._check_scene()
         frames = [found.get(number) for number in range(len(self._frames))]
-        nodes = placed_beside(self._sequence, frames, title=self._title(), fixed=fixed, fixed_node=self._fixedNode)
-        self.recordNode = remembered_sequence(slicer.mrmlScene, nodes, self._sequence, frames, title=self._title()).node
-        self.result = SequenceResult(nodes, self._number, [None if one is None else one.report for one in frames], drift)
+        reports, title = [None if one is None else one.report for one in frames], self._title()
+        nodes = placed_beside(self._sequence, aside, reports, title=title, fixed=fixed, fixed_node=self._fixedNode)
+        self.recordNode = remembered_sequence(slicer.mrmlScene, nodes, self._sequence, frames, title=title).node
+        self.result = SequenceResult(nodes, self._number, reports, drift)
 
     def _answer(
         self, stage: str, fixed: Volume, moving: Volume, start: Volume | None, options: Mapping[str, Any]

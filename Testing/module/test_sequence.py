@@ -181,6 +181,24 @@ def test_determinant_and_expected_error_of_each_frame_are_sequences_too(
     assert result.fixedNode.GetName() == "Reference: breathing to frame 1"
 
 
+def test_frames_keep_the_order_of_an_index_of_texts(scene: Any, sequences: Any, logic: Any, fake: FakeClient) -> None:
+    sequence = breathing(scene)
+    texts = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "breathing")
+    texts.SetIndexType(texts.TextIndex)
+    for number, name in enumerate(("out", "half", "in", "back")):
+        texts.SetDataNodeAtValue(sequence.GetNthDataNode(number), name)
+    running = logic.startSequence(texts, 2)
+    work(logic, fake, running)
+    assert running.error is None, running.error
+    made = running.result.jacobianSequenceNode
+    assert [made.GetNthIndexValue(number) for number in range(4)] == ["out", "half", "in", "back"]
+    # Frame 3, the loop, frames 1 and 0.
+    assert [slicer.util.arrayFromVolume(made.GetNthDataNode(number)).max() for number in range(4)] == [4.0, 3.0, 1.0, 1.0]
+    running.result.browserNode.SetSelectedItemNumber(1)
+    (record,) = records(scene)
+    assert (record.frame, record.result.report["displacement_mm"]["mean"]) == (1, 3.0)
+
+
 def registered(scene: Any, logic: Any, fake: FakeClient) -> Any:
     """A sequence that has been registered to its first frame."""
     running = logic.startSequence(breathing(scene), "first")
