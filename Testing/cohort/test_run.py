@@ -22,7 +22,7 @@ from RegistrationNetLib.errors import Cancelled, InputError, OutputError, Resour
 from RegistrationNetLib.progress import Progress
 
 from .small import QUICK, changed, small_plan
-from .works import die_once, die_over_pair1, fill_the_disk, pretend, wait_for_ever  # fmt: skip
+from .works import die_once, die_over_pair1, die_three_times, fill_the_disk, pretend, wait_for_ever  # fmt: skip
 
 distributed = pytest.importorskip("distributed")
 
@@ -76,6 +76,14 @@ def test_a_pair_that_kills_its_processes_fails_alone(place: Place, tmp_path: Pat
     assert [one.name for one in summary.failures] == ["pair1"]
     assert "was killed, again and again" in summary.failures[0].error
     assert 'pair1,"The process that worked on it was killed' in (out / "failures.csv").read_text()
+
+
+@pytest.mark.slow
+def test_a_pair_over_which_processes_have_died_is_tried_again_when_it_is_alone(place: Place, tmp_path: Path) -> None:
+    plan, out = small_plan(tmp_path, 3), tmp_path / "out"
+    summary = run_cohort(plan, out, place=place, work=die_three_times)
+    assert (summary.now, summary.failures) == (3, ())
+    assert not (out / "failures").exists()
 
 
 def test_a_full_disk_ends_the_run_and_the_next_call_goes_on(place: Place, tmp_path: Path) -> None:

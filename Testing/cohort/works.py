@@ -45,6 +45,16 @@ def die_over_pair1(pair: CohortPair, setting: Setting) -> Outcome:
     return pretend(pair, setting)
 
 
+def die_three_times(pair: CohortPair, setting: Setting) -> Outcome:
+    """One pair has bad luck with three processes, and none later."""
+    tries = setting.out.parent / "tries"
+    if pair.name == "pair1" and (not tries.exists() or len(tries.read_text()) < 3):
+        with tries.open("a") as file:
+            file.write("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return pretend(pair, setting)
+
+
 def fill_the_disk(pair: CohortPair, setting: Setting) -> Outcome:
     """From the second pair on the disk is full."""
     if pair.name == "pair0":
