@@ -287,6 +287,7 @@ class RegistrationNetWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             missing=lambda: self._busyWords() or frames_miss(self._parameterNode, self.modelPanel),
             may_work=mayWork,
             on_changed=self._onSeveral,
+            show=self._showOneOfSeveral,
         )
         self.presetPanel = PresetPanel(ui, tell=tell, on_chosen=self._onPreset, settings=self._settings)
 

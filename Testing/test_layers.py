@@ -20,7 +20,7 @@ PLAN: dict[str, str] = {
     "": "version errors choices progress progress_bars devices memory interop",
     "geometry": "separable trilinear deformation pyramid space transform_slabs interpolation smooth_noise regularity field_pair layered_points margin point_velocity",
     "losses": "measure mind mutual_information overlap similarity label_overlap label_codes blockwise direction patches",
-    "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files checksums metaimage_headers nifti_headers nifti_missing mr_weighting dicom_headers dicom_series dicom image_files image_sources lattices transform_checks matrix_files fsl_transforms freesurfer_transforms niftyreg_transforms elastix_transforms displacement_images transform_files series_files label_images inputs outlying landmark_matching point_tables markups landmarks warping",
+    "io": "order_statistics native_messages native_paths warning nrrd outputs whole_files checksums metaimage_headers nifti_headers nifti_missing mr_weighting dicom_headers dicom_series dicom image_files image_sources lattices transform_checks matrix_files fsl_transforms freesurfer_transforms niftyreg_transforms elastix_transforms displacement_images transform_files natural_order series_files label_images inputs outlying landmark_matching point_tables markups landmarks warping",
     "models": """
         catalogue download weights checkpoint
         layers.layout layers.coarse_input layers.linear_end layers.unet layers.matrix layers.features layers.attention layers.exponential
@@ -39,12 +39,12 @@ PLAN: dict[str, str] = {
         state schedule processes loaders pairs synthetic cohort_files image_cache survey cohort_images label_maps painting data augmentation
         learning validation configuration checkpoints record export run
     """,
-    "cohort": "chains pair option_texts plan bids records thumbnail estimate machine work overview clusters run series template",
+    "cohort": "chains measures pair option_texts plan bids records thumbnail estimate machine work overview clusters run series template",
     "slicer_bridge": """
         messages packed_mask interpreter dependencies installation settings sample_data worker_services worker client
-        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_record scene_values scene_correction scene_sequences scene_job many sequence logic
+        scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_sequences scene_record scene_values scene_correction scene_job many sequence logic
         presets panel_binding panel_sight panel_words panel_inputs panel_devices panel_models panel_segments panel_checks
-        panel_installation panel_presets panel_cursor panel_results panel_several panel_sequence panel_correct panel_run
+        panel_installation panel_presets panel_cursor panel_frames panel_results panel_several panel_sequence panel_correct panel_run
     """,
     "cli": "argument_values interruption console option_pairs given_transform doctor point_commands model_commands weights_commands warping_commands evaluation_commands registration_commands train_commands cohort_commands main",
 }

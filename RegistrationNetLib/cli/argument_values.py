@@ -9,6 +9,9 @@ from typing import Any
 
 from ..choices import ALIGNMENT_STAGES, DEVICES
 
+# Of an option whose number may be left out.
+AS_THE_QUEUE_SAYS = -1
+
 
 def device_name(text: str) -> str:
     """One of the devices, or a CUDA one by its number; whether this machine has it is asked later."""

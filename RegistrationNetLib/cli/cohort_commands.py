@@ -17,12 +17,14 @@ from ..cohort.overview import write_overview
 from ..cohort.plan import Plan, listed_plan
 from ..cohort.records import is_done
 from ..cohort.run import Summary, run_cohort, run_one
-from ..cohort.series import SeriesRegistration, register_series
+from ..cohort.series import SeriesRegistration, check_carried, register_series
 from ..cohort.template import Course, build_template
 from ..errors import Cancelled, InputError, PlanError
 from ..io.image_files import read_image
 from ..io.landmarks import read_points
 from ..io.outputs import check_folder_name
+from ..io.series_files import read_series
+from .argument_values import AS_THE_QUEUE_SAYS
 from .console import progress_bar, table, wants_json
 from .interruption import Interruption
 
@@ -68,10 +70,10 @@ def run_series(options: Namespace, interruption: Interruption) -> int:
     check_folder_name(options.out_dir)
     labels = None if options.labels is None else read_image(options.labels)
     points = None if options.points is None else read_points(options.points)
+    series = read_series(options.series)
+    check_carried(series, labels=labels, points_mm=None if points is None else points.points_mm)
     with progress_bar(is_wanted=not options.quiet) as callback:
-        result = register_series(
-            options.series, reference=options.reference, progress=interruption.checked(callback), **_chosen(options)
-        )
+        result = register_series(series, reference=options.reference, progress=interruption.checked(callback), **_chosen(options))
         interruption.check()
         result.save(options.out_dir, labels=labels, points=None if points is None else (points.labels, points.points_mm))
     interruption.too_late()
@@ -112,7 +114,9 @@ def run_template(options: Namespace, interruption: Interruption) -> int:
     elif not options.quiet:
         for number, moved in enumerate(template.moved_mm, 1):
             print(f"Iteration {number}: off the mean shape by {moved.mean:.3f} mm mean, {moved.p95:.3f} mm for 95 %")
-        print("The template stands." if template.has_converged else "The template still moves; --iterations gives it more.")
+        print(
+            "The template stands." if template.has_converged else "The template does not stand yet; --iterations gives it more."
+        )
         print(f"Template: {options.out_dir / 'template.nii.gz'}")
     return 0
 
@@ -124,9 +128,14 @@ def _chosen(options: Namespace) -> dict[str, Any]:
 
 def _plan(options: Namespace, *, is_here: bool) -> Plan:
     defaults = _chosen(options)
+    asked = {name: value for name in ("rule", "template", "suffix", "select") if (value := getattr(options, name)) is not None}
     if options.plan.is_dir():
-        source = Source(options.plan, options.suffix, options.select)
-        return bids_plan(source, options.rule, options.out_dir, defaults, template=options.template, is_here=is_here)
+        source = Source(options.plan, **{name: asked[name] for name in ("suffix", "select") if name in asked})
+        rule = asked.get("rule", "first-session")
+        return bids_plan(source, rule, options.out_dir, defaults, template=options.template, is_here=is_here)
+    if asked:
+        names = ", ".join(f"--{name}" for name in asked)
+        raise InputError(f"{names} choose among the images of a BIDS folder, and {options.plan} is none. Leave them out.")
     return listed_plan(options.plan, defaults, is_here=is_here)
 
 
@@ -144,8 +153,8 @@ def _place(options: Namespace) -> Place:
 
 
 def _number(given: int) -> int:
-    """The element of the job array, as it was given or as the queue tells it."""
-    if given:
+    """The element of the job array, as it was given or, where it was not, as the queue tells it."""
+    if given != AS_THE_QUEUE_SAYS:
         return given
     for name in ARRAY_VARIABLES:
         if os.environ.get(name, "").isdigit():

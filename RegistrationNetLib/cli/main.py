@@ -36,6 +36,7 @@ from ..io.warning import DataWarning
 from ..models.catalogue import cards
 from ..version import __version__
 from .argument_values import (
+    AS_THE_QUEUE_SAYS,
     Pulling,
     alignment_stages,
     any_number,
@@ -291,6 +292,7 @@ def _add_register(commands: Commands) -> None:
         help="transform.h5 of a result of this pair, which is corrected near landmarks that pull and stays as it is elsewhere",
     )  # fmt: skip
     one.add_argument("--initial", type=Path, metavar="FILE", help="transform to begin with, points of fixed to points of moving")
+    _add_pull(one)
     _add_options(one)
     one.add_argument(
         "--require", choices=VERDICTS, help="end with status 3 where the verdict is worse; the results are written all the same"
@@ -299,13 +301,16 @@ def _add_register(commands: Commands) -> None:
     _add_quiet_or_json(one)
 
 
-def _add_options(one: argparse._ActionsContainer) -> None:
-    """What `register` takes beside images, points and transforms."""
+def _add_pull(one: argparse._ActionsContainer) -> None:
     one.add_argument(
         "--landmarks-pull", dest="landmarks", action=Pulling, nargs="?", default="judge", metavar="MM",
         help="landmarks guide the registration, too; they were placed to within MM, default 1",
     )  # fmt: skip
     one.set_defaults(tolerance=1.0)
+
+
+def _add_options(one: argparse._ActionsContainer) -> None:
+    """What `register` takes beside images, points and transforms."""
     _add_model_name(one, "--model", default="direct", help="see `registrationnet models`; default %(default)s")
     one.add_argument("--refine", choices=REFINEMENTS, help="refinement after the model; default: as its card says")
     one.add_argument(
@@ -498,21 +503,20 @@ def _add_cohort(commands: Commands) -> None:
     )
     bids = one.add_argument_group("of a BIDS folder")
     bids.add_argument(
-        "--rule", choices=("first-session", "template"), default="first-session",
-        help="each session to the subject's first, or each image to --template; default %(default)s",
+        "--rule", choices=("first-session", "template"),
+        help="each session to the subject's first, or each image to --template; default first-session",
     )  # fmt: skip
     bids.add_argument("--template", type=Path, metavar="FILE", help="the fixed image of all, for --rule template")
-    bids.add_argument("--suffix", default="T1w", metavar="NAME", help="which images: the end of their names; default %(default)s")
-    bids.add_argument(
-        "--select", default="", metavar="ENTITIES", help="which images: what their names have, acq-mprage_run-1 say"
-    )
+    bids.add_argument("--suffix", metavar="NAME", help="which images: the end of their names; default T1w")
+    bids.add_argument("--select", metavar="ENTITIES", help="which images: what their names have, acq-mprage_run-1 say")
     where = _add_place(one)
     where.add_argument(
-        "--array", type=whole_number, nargs="?", const=0, metavar="N",
+        "--array", type=whole_number, nargs="?", const=AS_THE_QUEUE_SAYS, metavar="N",
         help="register only pair N of the plan, from 1, without Dask; without N, as the queue numbers the element of a job array",
     )  # fmt: skip
     one.add_argument("--overview", action="store_true", help="register nothing; write the overview of what is there")
     of_all = one.add_argument_group("for every pair that does not say otherwise")
+    _add_pull(of_all)
     _add_options(of_all)
     one.add_argument("--anonymous", action="store_true", help="name no files in reports and tables")
     _add_quiet_or_json(one)
@@ -544,7 +548,10 @@ def _add_place(one: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 def _add_series(commands: Commands) -> None:
     one = _add(commands, "series", "register the frames of a series in time to one of them")
     one.add_argument(
-        "series", metavar="IMAGE_4D", type=Path, help="4-D image, Slicer sequence, DICOM folder by phase, folder of images"
+        "series",
+        metavar="IMAGE_4D",
+        type=Path,
+        help="4-D image, Slicer sequence, DICOM folder by phase, folder of images in the order of their numbers",
     )
     one.add_argument("out_dir", metavar="OUT", type=Path, help="receives the warped series, a folder for each frame, series.csv")
     one.add_argument(
@@ -559,7 +566,7 @@ def _add_series(commands: Commands) -> None:
 
 def _add_template(commands: Commands) -> None:
     one = _add(commands, "template", "build the mean of a group of images, in shape and intensity")
-    one.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="two or more")
+    one.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="two or more files")
     one.add_argument(
         "out_dir", metavar="OUT", type=Path, help="receives template.nii.gz, and the transforms to each image and back"
     )

@@ -14,7 +14,15 @@ from ..errors import InputError
 from ..io.image_files import read_image
 from ..io.label_images import looks_like_labels
 from ..io.native_paths import printable
-from ..io.outputs import IMAGE_SUFFIXES, check_folder_name, check_image_name, check_picture, staged_folder, write_image
+from ..io.outputs import (
+    IMAGE_SUFFIXES,
+    check_folder_name,
+    check_image_name,
+    check_not_read,
+    check_picture,
+    staged_folder,
+    write_image,
+)
 from ..io.warping import Reading, warp_series
 from ..quality.assessment import jacobian_image
 from .console import warned
@@ -27,6 +35,8 @@ def run_warp(options: Namespace, interruption: Interruption) -> int:
     warn = warned(options)
     transform = transform_of(options, fixed=options.like, moving=options.image[0])
     targets = _warp_targets(options, dim=transform.GetDimension())
+    for target in targets.values():
+        check_not_read(target, (*options.image, options.like, options.transform))
     like = read_image(options.like, warn)
     with _together(options, targets) as written:
         for source, target in targets.items():
@@ -44,6 +54,11 @@ def _warp_targets(options: Namespace, *, dim: int) -> dict[str, Path]:
     if len(options.image) == 1 and not options.out.is_dir():
         check_image_name(options.out, dim=dim)
         return {options.image[0]: options.out}
+    if options.out.name.lower().endswith(IMAGE_SUFFIXES) and not options.out.exists():
+        raise InputError(
+            f"{printable(options.out)} is named as an image, and {len(options.image)} images were given to warp, which go into a folder. "
+            "Name a folder after them."
+        )
     check_folder_name(options.out)
     targets = {source: options.out / _image_name(Path(source)) for source in options.image}
     for name, count in Counter(target.name for target in targets.values()).items():
@@ -100,6 +115,7 @@ def run_jacobian(options: Namespace, interruption: Interruption) -> int:
     """Write the Jacobian determinant of a transform on the grid of an image."""
     transform = transform_of(options, fixed=options.like)
     check_image_name(options.out, dim=transform.GetDimension())
+    check_not_read(options.out, (options.like, options.transform))
     like = read_image(options.like, warned(options))
     check_picture(options.out, like, sitk.sitkFloat32)
     determinant = jacobian_image(transform, like)

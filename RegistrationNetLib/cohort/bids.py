@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import defaultdict
@@ -12,6 +13,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..io.native_paths import printable
+from ..io.natural_order import natural
 from ..version import __version__
 from .option_texts import without_defaults
 from .pair import CohortPair, Layout
@@ -20,6 +22,7 @@ from .plan import Plan, checked_plan, stem
 # Each session to the first of the same subject; each image to one template.
 RULES = ("first-session", "template")
 BIDS_VERSION = "1.10.0"
+DESCRIPTION, MAKER = "dataset_description.json", "RegistrationNet"
 RAW = "raw"  # how the results call the folder of the images
 _SUFFIXES = (".nii.gz", ".nii")
 _MODALITIES = {"CT": "ct"} | dict.fromkeys(
@@ -68,7 +71,7 @@ class Source:
 
 def is_bids(folder: Path) -> bool:
     """Whether `folder` says of itself that it is one."""
-    return (folder / "dataset_description.json").is_file()
+    return (folder / DESCRIPTION).is_file()
 
 
 def bids_plan(
@@ -83,7 +86,7 @@ def bids_plan(
         is_here: as for `plan.listed_plan`.
 
     Raises:
-        InputError: it is no BIDS folder, or the rule lacks its template.
+        InputError: it is no BIDS folder, the rule lacks its template, or the results would lie in a data set that others have made.
         PlanError: no pair follows, or a file breaks a rule; all faults are told.
     """
     if rule not in RULES:
@@ -92,6 +95,7 @@ def bids_plan(
         raise InputError(
             "The rule template, and it alone, needs the image that all others are registered to. Give --rule template with --template FILE."
         )
+    _check_not_anothers(out)
     # Absolute, as processes elsewhere work in other folders.
     source, template = replace(source, folder=source.folder.absolute()), None if template is None else template.absolute()
     images, faults = _one_for_each_visit(source)
@@ -113,7 +117,7 @@ def found_images(source: Source) -> list[Image]:
     """
     if not is_bids(source.folder):
         raise InputError(
-            f"{printable(source.folder)} holds no dataset_description.json; a BIDS folder does. Give a CSV file of pairs, or a BIDS folder."
+            f"{printable(source.folder)} holds no {DESCRIPTION}; a BIDS folder does. Give a CSV file of pairs, or a BIDS folder."
         )
     asked = _entities(source.select) if source.select else {}
     found = []
@@ -151,7 +155,7 @@ def _to_first(images: Sequence[Image]) -> Iterator[tuple[Image, Image]]:
     for image in images:
         subjects[image.entities["sub"]].append(image)
     for sessions in subjects.values():
-        first, *others = sorted(sessions, key=lambda image: image.session)
+        first, *others = sorted(sessions, key=lambda image: natural(image.session))
         yield from ((first, other) for other in others)
 
 
@@ -230,13 +234,29 @@ def _label(text: str) -> str:
     return re.sub("[^A-Za-z0-9]", "", text)
 
 
+def _check_not_anothers(out: Path) -> None:
+    """Refuse a folder whose description tells of another data set, which ours would replace."""
+    if not is_bids(out):
+        return
+    try:
+        makers = json.loads((out / DESCRIPTION).read_text(encoding="utf-8")).get("GeneratedBy", [])
+        is_ours = any(maker.get("Name") == MAKER for maker in makers)
+    except (OSError, ValueError, AttributeError):
+        is_ours = False
+    if not is_ours:
+        raise InputError(
+            f"{printable(out)} is a data set of its own, which the results would mix with; they need another folder. "
+            f"Give one such as {printable(out / 'derivatives' / 'registrationnet')}."
+        )
+
+
 def _description(source: Source, out: Path) -> dict[str, Any]:
     where = Path(os.path.relpath(source.folder, out)).as_posix()
     return {
         "Name": "Registrations by RegistrationNet",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "RegistrationNet", "Version": __version__}],
+        "GeneratedBy": [{"Name": MAKER, "Version": __version__}],
         "SourceDatasets": [{"URL": where}],
         "DatasetLinks": {RAW: where},
     }

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
+from multiprocessing import resource_tracker
 from typing import Any
 
 from ..errors import InputError, ResourceError
@@ -56,6 +58,15 @@ class Place:
             raise InputError("A scheduler and a queue were given; the work is done on one of them. Leave one out.")
         if self.queue and self.queue not in QUEUES:
             raise InputError(f"There is no queue {self.queue!r}; the queues are {', '.join(QUEUES)}. Choose one of them.")
+        if not self.queue and (self.job or self.jobs != 1):
+            asked = ", ".join(["jobs"] * (self.jobs != 1) + [*self.job])
+            raise InputError(
+                f"What jobs of a queue ask for was given ({asked}), and no queue. Name the queue, or leave that out."
+            )
+        if self.processes and not self.is_here:
+            raise InputError(
+                "A number of processes of this machine was given, and the work is not done here. Leave it out, or the scheduler or queue."
+            )
 
     @property
     def is_here(self) -> bool:
@@ -122,16 +133,34 @@ def _local(distributed: Any, processes: int, pairs: int) -> Iterator[Any]:
     with _imported("dask.config").set(settings):
         try:
             # How much memory each may take is for the pairs to agree on: large ones take more than an equal share.
-            cluster = distributed.LocalCluster(
-                n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address="127.0.0.1:0",
-                host="127.0.0.1", silence_logs=logging.CRITICAL,
-            )  # fmt: skip
+            with _spared_from_ctrl_c():
+                cluster = distributed.LocalCluster(
+                    n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address="127.0.0.1:0",
+                    host="127.0.0.1", silence_logs=logging.CRITICAL,
+                )  # fmt: skip
         except (OSError, RuntimeError, *TIMEOUTS) as error:
             raise ResourceError(
-                f"The {count} processes of the cohort could not be started ({error}). Try fewer by --processes."
+                f"The {count} processes of the cohort could not be started ({error}). Try fewer by --processes; a script of yours must "
+                'do its work below the line if __name__ == "__main__":, as each process reads it.'
             ) from error
         with cluster:
             yield cluster
+
+
+@contextmanager
+def _spared_from_ctrl_c() -> Iterator[None]:
+    """Threads that begin inside, and processes that these will ever start, do not hear Ctrl-C, which a terminal sends to all: this
+    program does, after the block, and ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # Where it is started later, it lets the thread hear Ctrl-C again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

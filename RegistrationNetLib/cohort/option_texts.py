@@ -51,7 +51,7 @@ def _positive(text: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number < float("inf"):
-        raise ValueError("must be a number above 0")
+        raise ValueError(f"must be a number above 0{', with a point and no comma' * (',' in text)}")
     return number
 
 

@@ -21,42 +21,18 @@ from ..io.native_paths import printable
 from ..io.outputs import staged_folder
 from ..quality.report import MARKS
 from ..quality.verdict import WORDS
+from .bids import DESCRIPTION
+from .measures import MEASURES, Measure
 from .pair import CohortPair
 from .plan import Plan
 from .records import FAILURES_FOLDER, LOCK, failure_of, has_results, is_done, report_of
 
-PAGE, TABLE, FAILURES, DESCRIPTION = "index.html", "pairs.csv", "failures.csv", "dataset_description.json"
+PAGE, TABLE, FAILURES = "index.html", "pairs.csv", "failures.csv"
 # What BIDS does not know in a folder of derivatives, for its validator.
 IGNORED, BESIDE_BIDS = ".bidsignore", (PAGE, TABLE, FAILURES, f"{FAILURES_FOLDER}/", LOCK, "*_report.*", "*_thumbnail.jpg")
 BINS = 24
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A number of each report: where it stands there, and whether a large one is bad (1), a small one (-1), or neither (0)."""
-
-    name: str
-    title: str
-    path: tuple[str, ...]
-    bad: int = 0
-    has_histogram: bool = False
-
-
-MEASURES = (
-    Measure("error_mm_median", "Expected error, median mm", ("error_mm", "median"), 1, has_histogram=True),
-    Measure("error_mm_p95", "Expected error, 95 % mm", ("error_mm", "p95"), 1, has_histogram=True),
-    Measure("jacobian_min", "Smallest Jacobian", ("jacobian", "min"), -1, has_histogram=True),
-    Measure("jacobian_max", "Largest Jacobian", ("jacobian", "max"), 1),
-    Measure("jacobian_log_sd", "Spread of log Jacobian", ("jacobian", "log_sd"), 1),
-    Measure("folded_percent", "Folded %", ("jacobian", "folded_percent"), 1),
-    Measure("dice_before", "Dice before", ("labels", "mean_dice", "before")),
-    Measure("dice_after", "Dice after", ("labels", "mean_dice", "after"), -1, has_histogram=True),
-    Measure("landmarks_mm_before", "Landmarks before, mm", ("landmarks", "error_mm", "before", "mean")),
-    Measure("landmarks_mm_after", "Landmarks after, mm", ("landmarks", "error_mm", "after", "mean"), 1, has_histogram=True),
-    Measure("displacement_mm_mean", "Displacement, mean mm", ("displacement_mm", "mean")),
-    Measure("seconds", "Seconds", ("seconds", "total")),
-    Measure("peak_memory_mb", "Memory, MB", ("peak_memory_mb",)),
-)
 # In the table of the page; all are in the CSV file.
 SHOWN = ("error_mm_median", "error_mm_p95", "jacobian_min", "jacobian_max", "folded_percent", "dice_before", "dice_after",
          "landmarks_mm_before", "landmarks_mm_after", "seconds")  # fmt: skip
@@ -196,22 +172,15 @@ def _row(pair: CohortPair, out: Path) -> Row:
     if not has_results(pair, out):
         return Row(pair.name, state, pair, error=failure.error if failure else "")
     report = report_of(pair, out)
-    verdict = report.get("verdict", {})
+    verdict = report["verdict"]
     thumbnail = pair.layout.path(out, "thumbnail.jpg")
     return Row(
-        pair.name, state, pair, verdict.get("colour", ""), verdict.get("words", ""), verdict.get("reason", ""),
-        numbers={measure.name: number for measure in MEASURES if (number := _number(report, measure.path)) is not None},
+        pair.name, state, pair, verdict["colour"], verdict["words"], verdict["reason"],
+        numbers={measure.name: number for measure in MEASURES if (number := measure.of(report)) is not None},
         report=quote(pair.layout.path(Path(), "report.html").as_posix()),
         thumbnail=thumbnail.read_bytes() if thumbnail.is_file() else b"",
         error=failure.error if failure else "",
     )  # fmt: skip
-
-
-def _number(report: Mapping[str, Any], path: Sequence[str]) -> float | None:
-    value: Any = report
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _table(rows: Sequence[Row], *, is_anonymous: bool) -> str:

@@ -31,6 +31,7 @@ NAME = "name"
 COLUMNS = (NAME, *(one for one in FILES if one != "weights"), *OPTIONS)
 LONGEST_NAME = 120
 PAIRS_FOLDER = "pairs"
+_SEPARATOR = re.compile("sep=[,;\t]?")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _SUFFIXES = re.compile(r"(\.nii|\.nrrd|\.nhdr|\.mha|\.mhd|\.hdr|\.img|\.dcm|\.png|\.tiff?)?(\.gz)?$", re.IGNORECASE)
 
@@ -101,17 +102,31 @@ def stem(path: Path) -> str:
 def _read(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The names of the columns, and each line that is not empty with its number."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
-        first = text.partition("\n")[0]
-        reader = csv.reader(text.splitlines(), delimiter=max(",;\t", key=first.count))
-        rows = [(reader.line_num, row) for row in reader if any(value.strip() for value in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        # A line with which spreadsheets tell each other what stands between values.
+        before = 1 if lines and _SEPARATOR.fullmatch(lines[0].strip().lower()) else 0
+        first = lines[before] if len(lines) > before else ""
+        reader = csv.reader(lines[before:], delimiter=max(",;\t", key=first.count))
+        rows = [(before + reader.line_num, row) for row in reader if any(value.strip() for value in row)]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{printable(file)} cannot be read as a list: it is no text in UTF-8 ({error}). Save it as CSV in UTF-8."
+        ) from error
+    except (OSError, csv.Error) as error:
         raise InputError(
             f"{printable(file)} cannot be read as a list ({error}). Give a CSV file with a line of column names."
         ) from error
     if not rows:
         raise InputError(f"{printable(file)} is empty; a plan has a line of column names, and one for each pair. Write them.")
-    return [name.strip() for name in rows[0][1]], rows[1:]
+    return _without_empty_columns([name.strip() for name in rows[0][1]], rows[1:])
+
+
+def _without_empty_columns(header: list[str], rows: list[tuple[int, list[str]]]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The table without columns at its end that have neither name nor value, as spreadsheets leave them."""
+    while header and not header[-1] and not any(value.strip() for _, row in rows for value in row[len(header) - 1 :]):
+        header = header[:-1]
+        rows = [(line, row[: len(header)]) for line, row in rows]
+    return header, rows
 
 
 def _faults_of_header(header: Sequence[str]) -> Iterator[str]:
@@ -122,7 +137,11 @@ def _faults_of_header(header: Sequence[str]) -> Iterator[str]:
         if name not in COLUMNS:
             like = get_close_matches(name, COLUMNS, n=1)
             hint = f"Did you mean {like[0]}?" if like else f"The columns are {', '.join(COLUMNS)}."
-            yield f"there is no column {name!r}. {hint}"
+            yield (
+                f"there is no column {name!r}. {hint}"
+                if name
+                else "a column with values has no name; each needs one. Name or remove it."
+            )
         elif header.count(name) > 1:
             yield f"the column {name} is there {header.count(name)} times; each may be there once. Remove the others."
 
@@ -132,7 +151,7 @@ def _pair_of_row(
 ) -> tuple[CohortPair | None, list[str]]:
     """The pair of a line, and what is wrong with the line."""
     if len(texts) != len(header):
-        count = f"{len(texts)} values and the header {len(header)} names"
+        count = f"{len(texts)} value{'s' * (len(texts) != 1)} and the header {len(header)} names"
         return None, [f"line {line} has {count}; both must be as many. Check the commas."]
     row = {name: text.strip() for name, text in zip(header, texts, strict=True) if text.strip()}
     told, faults = _options_of_row(row)

@@ -19,6 +19,7 @@ from ..io.native_paths import printable
 from ..io.outputs import staged, staged_folder
 from ..models.catalogue import card_named
 from ..models.weights import weights_state
+from ..quality.verdict import WORDS
 from ..version import __version__
 from .pair import RESULTS, CohortPair, Layout
 
@@ -96,16 +97,17 @@ def fingerprints_of(pair: CohortPair) -> dict[str, Fingerprint]:
 def is_done(pair: CohortPair, out: Path) -> bool:
     """Whether the results are there, all of them, of these files (by checksum) with these options."""
     record = _read(pair.layout.record_path(out))
-    if record.get("options") != asked_of(pair) or set(record.get("files", ())) != set(pair.files):
+    made_from = _fingerprints_in(record)
+    if record.get("options") != asked_of(pair) or set(made_from) != set(pair.files):
         return False
-    if not all(pair.layout.path(out, name).is_file() for name in RESULTS):
+    if not all(_has_content(pair.layout.path(out, name)) for name in RESULTS) or not report_of(pair, out):
         return False
-    return all(Fingerprint.from_dict(record["files"][role]).still_holds(path) for role, path in pair.files.items())
+    return all(made_from[role].still_holds(path) for role, path in pair.files.items())
 
 
 def has_results(pair: CohortPair, out: Path) -> bool:
     """Whether there are results of the pair, be they of these files and options or of former ones."""
-    return pair.layout.record_path(out).is_file() and pair.layout.path(out, "report.json").is_file()
+    return pair.layout.record_path(out).is_file() and bool(report_of(pair, out))
 
 
 @contextmanager
@@ -155,7 +157,8 @@ def note_failure(failure: Failure, out: Path) -> None:
 def failure_of(pair: CohortPair, out: Path) -> Failure | None:
     """Why the last try gave no result; None where there was none, or one went well since."""
     content = _read(_failure_path(out, pair.name))
-    return Failure(**content) if set(content) == {"name", "error", "seconds"} else None
+    is_whole = set(content) == {"name", "error", "seconds"} and isinstance(content["error"], str)
+    return Failure(**content) if is_whole else None
 
 
 def begin_run(out: Path, run: str) -> Setting:
@@ -188,8 +191,27 @@ def end_run(setting: Setting) -> None:
 
 
 def report_of(pair: CohortPair, out: Path) -> dict[str, Any]:
-    """The report of the results that are there; empty where there are none."""
-    return _read(pair.layout.path(out, "report.json"))
+    """The report of the results that are there; empty where there are none, or where it is not as it was written."""
+    report = _read(pair.layout.path(out, "report.json"))
+    verdict = report.get("verdict")
+    told = [verdict.get(name) for name in ("words", "reason", "colour")] if isinstance(verdict, dict) else [None]
+    return report if all(isinstance(one, str) for one in told) and told[-1] in WORDS else {}
+
+
+def _has_content(path: Path) -> bool:
+    """Whether the file is there with something in it, which it has lost where the machine went down before the disk had it."""
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _fingerprints_in(record: Mapping[str, Any]) -> dict[str, Fingerprint]:
+    """What a record says of the files; nothing where somebody has changed it."""
+    try:
+        return {role: Fingerprint.from_dict(content) for role, content in record["files"].items()}
+    except (AttributeError, KeyError, TypeError):
+        return {}
 
 
 def _record(pair: CohortPair, fingerprints: Mapping[str, Fingerprint]) -> dict[str, Any]:

@@ -137,9 +137,9 @@ class _Counted:
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Inside, no other run works in `out`; the lock of a run that was killed is free."""
-    out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / LOCK)
     try:
+        out.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise InputError(
@@ -155,8 +155,11 @@ def _alone(out: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Sized:
+    """A pair, and its size; `is_alone` where it is tried when all others have ended."""
+
     pair: CohortPair
     voxels: int
+    is_alone: bool = False
 
 
 def _ordered(pairs: Sequence[CohortPair]) -> list[_Sized]:
@@ -173,16 +176,25 @@ def _network(pair: CohortPair) -> str:
 
 
 def _carry_out_all(client: Any, pairs: Sequence[_Sized], setting: Setting, work: Work, counted: _Counted) -> None:
-    """Keep every process of the cluster at work with one pair, and hear how each ends."""
+    """Keep every process of the cluster at work with one pair, and hear how each ends.
+
+    A pair over which processes have died, as they do where others leave no memory, gets another try when it is alone.
+    """
     counted.expect(one.voxels for one in pairs)
-    waiting, running = deque(pairs), dict[Any, _Sized]()
+    waiting, last, running = deque(pairs), deque[_Sized](), dict[Any, _Sized]()
     try:
-        while waiting or running:
+        while waiting or last or running:
             while waiting and len(running) < _workers(client):
                 one = waiting.popleft()
                 running[_submitted(client, work, one, setting)] = one
+            if not running:
+                one = replace(last.popleft(), is_alone=True)
+                running[_submitted(client, work, one, setting)] = one
             for future in _ended(client, running):
                 one = running.pop(future)
+                if _was_killed(future) and not one.is_alone:
+                    last.append(one)
+                    continue
                 outcome = _outcome(future, one.pair, setting)
                 if outcome.is_cancelled:
                     raise Cancelled("cancelled; the run's unfinished work was removed by somebody else")
@@ -197,7 +209,7 @@ def _carry_out_all(client: Any, pairs: Sequence[_Sized], setting: Setting, work:
 
 def _submitted(client: Any, work: Work, one: _Sized, setting: Setting) -> Any:
     # A key of its own for each run: what an ended run has left on a scheduler is not the answer.
-    key = f"registrationnet-{setting.run}-{one.pair.name}"
+    key = f"registrationnet-{setting.run}-{one.pair.name}{'-alone' * one.is_alone}"
     return client.submit(work, one.pair, setting, key=key, pure=False, priority=one.voxels)
 
 
@@ -254,15 +266,19 @@ def _outcome(future: Any, pair: CohortPair, setting: Setting) -> Outcome:
     return Outcome(pair.name, failure.error)
 
 
-def _what_happened(future: Any) -> str:
+def _was_killed(future: Any) -> bool:
     from distributed import KilledWorker
 
-    error = future.exception()
-    if isinstance(error, KilledWorker):
+    return future.status == "error" and isinstance(future.exception(), KilledWorker)
+
+
+def _what_happened(future: Any) -> str:
+    if _was_killed(future):
         return (
-            "The process that worked on it was killed, again and again, as systems do where memory runs out. "
-            "Give it more memory, or a coarser resolution."
+            "The process that worked on it was killed, again and again, also when nothing else was at work, as systems do where memory "
+            "runs out. Give it more memory, or a coarser resolution."
         )
+    error = future.exception()
     return f"failed inside: {type(error).__name__}: {' '.join(str(error).split())}"
 
 

@@ -29,8 +29,9 @@ from ..io.warping import LABELS, warp_image
 from ..progress import Progress, ProgressCallback, silent
 from ..quality.assessment import Displacement, displacement
 from ..quality.marks import ALARM
-from ..registration.pipeline import Registration, register
+from ..registration.pipeline import ERROR_DIGITS, JACOBIAN_DIGITS, Registration, register
 from .chains import chains, reference_number
+from .measures import frame_measures
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,16 @@ class Frame:
     def warped(self) -> sitk.Image:
         """This frame on the grid of the reference."""
         return self.image if self.registration is None else self.registration.warped
+
+    @property
+    def jacobian(self) -> sitk.Image:
+        """The Jacobian determinant on the grid of the reference; 1 for the reference itself."""
+        return _constant(self.image, 1.0) if self.registration is None else self.registration.jacobian
+
+    @property
+    def error_mm(self) -> sitk.Image:
+        """The expected error at each voxel of the reference; 0 for the reference itself."""
+        return _constant(self.image, 0.0) if self.registration is None else self.registration.error_mm
 
     @property
     def displacement_mm(self) -> Displacement:
@@ -95,6 +106,14 @@ class SeriesRegistration:
         """All frames on the grid of the reference, a series of volumes (or of 2-D images)."""
         return joined([frame.warped for frame in self.frames], self.times)
 
+    def jacobian(self) -> sitk.Image:
+        """The Jacobian determinant of every frame, a series on the grid of the reference."""
+        return joined([frame.jacobian for frame in self.frames], self.times)
+
+    def error_mm(self) -> sitk.Image:
+        """The expected error of every frame, a series on the grid of the reference."""
+        return joined([frame.error_mm for frame in self.frames], self.times)
+
     def labels(self, labels: sitk.Image) -> sitk.Image:
         """Labels of the reference carried to every frame, a series on the frames' own grid."""
         carried = [warp_image(labels, frame.image, frame.fixed_from_moving, LABELS) for frame in self.frames]
@@ -115,7 +134,8 @@ class SeriesRegistration:
     def save(
         self, directory: Path, *, labels: sitk.Image | None = None, points: tuple[Sequence[str], Points] | None = None
     ) -> None:
-        """Write the warped series, a folder for each frame, the displacements, and what was carried along: all or none.
+        """Write the warped series, Jacobian and expected error as series, a folder and a row of the table for each frame, and what was
+        carried along: all or none.
 
         Args:
             labels: of the reference, to be carried to the frames.
@@ -127,6 +147,8 @@ class SeriesRegistration:
         with staged_folder(directory) as folder:
             write_image(self.reference, folder / "reference.nii.gz")
             write_image(self.warped(), folder / "warped.nii.gz")
+            write_image(self.jacobian(), folder / "jacobian.nii.gz", digits=JACOBIAN_DIGITS)
+            write_image(self.error_mm(), folder / "error_mm.nii.gz", digits=ERROR_DIGITS)
             if labels is not None:
                 write_image(self.labels(labels), folder / "labels.nii.gz")
             if points is not None:
@@ -178,6 +200,29 @@ def register_series(
     return SeriesRegistration(fixed, number, frames, tuple(drift))
 
 
+def check_carried(series: Series, *, labels: sitk.Image | None = None, points_mm: Points | None = None) -> None:
+    """Can labels and points of the reference be carried along?
+
+    Raises:
+        InputError: they are of other dimensions than the frames, or the labels could not become one series.
+    """
+    if labels is not None and not _have_one_grid(series.frames):
+        raise InputError(
+            "The frames of the series lie on different grids; labels carried to them need one grid. Resample the frames, or leave the labels out."
+        )
+    dim = series.frames[0].GetDimension()
+    given = {
+        "labels": None if labels is None else labels.GetDimension(),
+        "points": None if points_mm is None else points_mm.shape[1],
+    }
+    for what, own in given.items():
+        if own not in (None, dim):
+            raise InputError(
+                f"The {what} to carry along have {own} dimensions and the frames of the series {dim}; both need the same. "
+                "Give those of the reference."
+            )
+
+
 def as_one_field(transform: sitk.Transform, like: sitk.Image) -> sitk.Transform:
     """The transform as one displacement field on the lattice of `like`, however many parts it is made of."""
     grid = grid_of(like)
@@ -185,9 +230,11 @@ def as_one_field(transform: sitk.Transform, like: sitk.Image) -> sitk.Transform:
 
 
 def joined(images: Sequence[sitk.Image], times: Sequence[float]) -> sitk.Image:
-    """Images of one grid as a series, with the first time and the mean step between times."""
+    """Images of one grid as a series, with the first time and the mean step between times, and pixels that hold the values of all."""
     step = (times[-1] - times[0]) / (len(times) - 1)
-    return sitk.JoinSeries(list(images), times[0], step if step > 0 else 1.0)
+    common = np.result_type(*(sitk.GetArrayViewFromImage(image).dtype for image in images))
+    pixel = sitk.GetImageFromArray(np.zeros((1, 1), common)).GetPixelID()
+    return sitk.JoinSeries([sitk.Cast(image, pixel) for image in images], times[0], step if step > 0 else 1.0)
 
 
 def _as_series(given: ImageLike | Series) -> Series:
@@ -206,7 +253,7 @@ def _reference(series: Series, named: str | int) -> tuple[sitk.Image, int | None
 
 def _mean(frames: Sequence[sitk.Image]) -> sitk.Image:
     """The mean of frames on the grid of the first, which all must have."""
-    if any(not one.IsSameImageGeometryAs(frames[0], 1e-4, 1e-4) for one in frames):
+    if not _have_one_grid(frames):
         raise InputError(
             "The frames of the series lie on different grids; their mean needs one grid. Choose a frame as the reference."
         )
@@ -214,6 +261,10 @@ def _mean(frames: Sequence[sitk.Image]) -> sitk.Image:
     mean = sitk.GetImageFromArray((np.asarray(total) / len(frames)).astype(np.float32))
     mean.CopyInformation(frames[0])
     return mean
+
+
+def _have_one_grid(frames: Sequence[sitk.Image]) -> bool:
+    return all(one.IsSameImageGeometryAs(frames[0], 1e-4, 1e-4) for one in frames)
 
 
 def _identity(image: sitk.Image) -> sitk.Transform:
@@ -239,21 +290,30 @@ class _Counted:
         return hear
 
 
+def _constant(like: sitk.Image, value: float) -> sitk.Image:
+    image = sitk.Image(like.GetSize(), sitk.sitkFloat32) + value
+    image.CopyInformation(like)
+    return image
+
+
 def _told(frame: Frame) -> dict[str, Any]:
-    one = frame.registration
-    verdict = {} if one is None else {"verdict": one.verdict.as_dict()}
-    return {"number": frame.number, "time": frame.time, "displacement_mm": vars(frame.displacement_mm), **verdict}
+    report = {} if frame.registration is None else frame.registration.report()
+    judged: dict[str, Any] = {name: report[name] for name in ("verdict", "error_mm", "jacobian", "similarity") if name in report}
+    return {"number": frame.number, "time": frame.time, "displacement_mm": vars(frame.displacement_mm), **judged}
 
 
 def _write_table(path: Path, frames: Sequence[Frame]) -> None:
-    """A line for each frame: its time, how far the reference moves to it, and the verdict."""
+    """A line for each frame: its time, how far the reference moves to it, how far to trust that, and the verdict."""
+    measures = frame_measures()
 
-    def lines() -> Iterator[tuple[Any, ...]]:
-        yield "frame", "time", "displacement_mm_mean", "displacement_mm_max", "verdict", "reason"
+    def lines() -> Iterator[Sequence[str]]:
+        yield "frame", "time", *(measure.name for measure in measures), "verdict", "reason"
         for frame in frames:
-            moved, verdict = frame.displacement_mm, None if frame.registration is None else frame.registration.verdict
-            words = ("reference", "") if verdict is None else (verdict.words, verdict.reason)
-            yield frame.number, f"{frame.time:g}", f"{moved.mean:.4f}", f"{moved.max:.4f}", *words
+            told = _told(frame)
+            numbers = [measure.of(told) for measure in measures]
+            verdict = told.get("verdict", {"words": "reference", "reason": ""})
+            shown = ("" if number is None else f"{number:.6g}" for number in numbers)
+            yield str(frame.number), f"{frame.time:g}", *shown, verdict["words"], verdict["reason"]
 
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(lines())

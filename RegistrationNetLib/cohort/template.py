@@ -30,7 +30,7 @@ from ..io.checksums import Fingerprint
 from ..io.image_files import read_image
 from ..io.inputs import checked_image
 from ..io.native_paths import printable
-from ..io.outputs import check_folder_name, staged_folder, write_image
+from ..io.outputs import check_folder_name, staged, staged_folder, write_image
 from ..io.transform_files import read_transform
 from ..io.warping import warp_image
 from ..progress import Progress, ProgressCallback, silent
@@ -58,7 +58,7 @@ class Course:
 
     Attributes:
         iterations: at most so many, the coarse ones counted.
-        tolerance_vox: when 95 % of the template move by less than so many voxels, it stands.
+        tolerance_vox: when 95 % of what the template shows move by less than so many voxels, it stands.
     """
 
     iterations: int = 8
@@ -82,7 +82,7 @@ class Template:
 
     Attributes:
         image: its mean intensity, on the grid of the first image.
-        moved_mm: for each iteration, how far the template still was off the mean shape of the images.
+        moved_mm: for each iteration, how far what the template shows still was off the mean shape of the images.
         has_converged: whether that became less than the tolerance.
         transforms: for each image by its name, points of the template → points of the image.
     """
@@ -125,7 +125,7 @@ def build_template(
         plan = _plan(names, current, folder, {**given, **_resolution(course.coarseness(number), grids)})
         is_same = _registered(plan, folder, place, _part(progress, number, course.iterations))
         mean, shift_mm = _means(plan, folder, current, given)
-        moved.append(error_statistics(np.linalg.norm(shift_mm, axis=-1)))
+        moved.append(off_mean_shape(mean, shift_mm))
         is_fine, limit_mm = course.coarseness(number) == 1, course.tolerance_vox * max(current.GetSpacing())
         has_converged = is_fine and moved[-1].p95 < limit_mm
         if has_converged or number + 1 == course.iterations:
@@ -141,7 +141,9 @@ def build_template(
 def _names(images: Sequence[Path]) -> dict[str, Path]:
     """A name for each image, from its file."""
     if len(images) < FEWEST_IMAGES:
-        raise InputError(f"There are {len(images)} images; a mean needs at least {FEWEST_IMAGES}. Give more.")
+        raise InputError(
+            f"A mean needs at least {FEWEST_IMAGES} images, each a file or a folder of DICOM slices; {len(images)} came. Give more."
+        )
     names = {stem(path).replace(" ", "-"): path.absolute() for path in images}
     if len(names) < len(images):
         raise InputError(
@@ -159,9 +161,9 @@ def _begun(names: Mapping[str, Path], folder: Path, options: Mapping[str, Any]) 
     if record.is_file() and first.is_file() and record.read_text(encoding="utf-8") == begun:
         return read_image(first)
     template = _first_template(list(names.values()), options)
-    first.parent.mkdir(parents=True, exist_ok=True)
     write_image(template, first)
-    record.write_text(begun, encoding="utf-8")
+    with staged(record) as temporary:
+        temporary.write_text(begun, encoding="utf-8")
     return template
 
 
@@ -182,10 +184,14 @@ def _first_template(images: Sequence[Path], options: Mapping[str, Any]) -> sitk.
 
 
 def _centre(image: sitk.Image) -> NDArray[np.float64]:
-    """The middle of what is brighter than Otsu's threshold, in LPS mm."""
-    bright = sitk.GetArrayViewFromImage(sitk.OtsuThreshold(image, 0, 1)) > 0
-    index = np.argwhere(bright).mean(axis=0)[::-1]
+    """The middle of what is bright, in LPS mm."""
+    index = np.argwhere(_bright(image)).mean(axis=0)[::-1]
     return np.array(image.TransformContinuousIndexToPhysicalPoint(index.tolist()))
+
+
+def _bright(image: sitk.Image) -> NDArray[np.bool_]:
+    """Which voxels are brighter than Otsu's threshold."""
+    return np.asarray(sitk.GetArrayFromImage(sitk.OtsuThreshold(image, 0, 1)) > 0)
 
 
 def _scaled(image: sitk.Image, options: Mapping[str, Any]) -> sitk.Image:
@@ -214,7 +220,6 @@ def _resolution(coarseness: int, grids: Sequence[Grid]) -> dict[str, float]:
 
 def _plan(names: Mapping[str, Path], template: sitk.Image, folder: Path, options: Mapping[str, Any]) -> Plan:
     """Every image to the template, which is written for that."""
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder.absolute() / TEMPLATE
     if not (file.exists() and np.array_equal(sitk.GetArrayFromImage(read_image(file)), sitk.GetArrayFromImage(template))):
         write_image(template, file)
@@ -261,6 +266,11 @@ def _means(plan: Plan, folder: Path, template: sitk.Image, options: Mapping[str,
         intensity += sitk.GetArrayFromImage(warp_image(image, template, transform))
         shift_mm += displacements_mm(transform, grid)
     return _image_like(template, intensity / len(plan.pairs)), shift_mm / len(plan.pairs)
+
+
+def off_mean_shape(mean: sitk.Image, shift_mm: NDArray[np.float64]) -> ErrorStatistics:
+    """How far a template, by its mean displacement [*shape, dim], is off the mean shape; the dark around what it shows has none."""
+    return error_statistics(np.linalg.norm(shift_mm[_bright(mean)], axis=-1))
 
 
 def _moved(mean: sitk.Image, shift_mm: NDArray[np.float64]) -> sitk.Image:

@@ -7,8 +7,8 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +91,18 @@ def check_folder_name(path: Path) -> None:
     if not _nearest_existing(path).is_dir():
         raise InputError(f"{printable(_nearest_existing(path))} is a file; the results go into a folder. Give another name.")
     _check_writable(_nearest_existing(path))
+
+
+def check_not_read(path: Path, sources: Iterable[str | os.PathLike[str]]) -> None:
+    """Before the work: is `path` none of the files that are read?
+
+    Raises:
+        InputError: it is one of them, and would be replaced by the result.
+    """
+    for source in sources:
+        with suppress(OSError):
+            if path.exists() and path.samefile(source):
+                raise InputError(f"{printable(path)} is read, and the result would be written over it. Give another name.")
 
 
 def _check_writable(folder: Path) -> None:
@@ -189,7 +201,7 @@ def rounded(image: sitk.Image, digits: int) -> sitk.Image:
     for numbers in values.view(np.uint32):
         numbers += np.uint32(1 << (dropped - 1))
         numbers &= np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)
-    result = sitk.GetImageFromArray(values)
+    result = sitk.GetImageFromArray(values, isVector=False)  # of four axes, too
     result.CopyInformation(image)
     return result
 

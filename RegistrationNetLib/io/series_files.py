@@ -16,6 +16,7 @@ from .dicom_headers import is_dicom
 from .image_files import read_image
 from .native_messages import native_messages_dropped
 from .native_paths import printable
+from .natural_order import natural
 from .outputs import IMAGE_SUFFIXES
 from .warning import Warn, python_warning
 
@@ -43,7 +44,8 @@ class Series:
 
 
 def read_series(path: str | os.PathLike[str], warn: Warn = python_warning) -> Series:
-    """The series of a 4-D image, of a NRRD file with a list of volumes, of a DICOM folder, or of a folder of images in order of their names.
+    """The series of a 4-D image, of a NRRD file with a list of volumes, of a DICOM folder, or of a folder of images in the
+    order of their names, numbers as numbers.
 
     Args:
         warn: hears what was read with a doubt.
@@ -53,7 +55,8 @@ def read_series(path: str | os.PathLike[str], warn: Warn = python_warning) -> Se
     """
     path = Path(path)
     if path.is_dir():
-        files = sorted(one for one in path.iterdir() if one.is_file() and one.name.lower().endswith(IMAGE_SUFFIXES))
+        images = (one for one in path.iterdir() if one.is_file() and one.name.lower().endswith(IMAGE_SUFFIXES))
+        files = sorted(images, key=lambda one: natural(one.name))
         if files and not is_dicom(files[0]):
             return Series(tuple(read_image(one, warn) for one in files), tuple(map(float, range(len(files)))))
         with native_messages_dropped():

@@ -100,7 +100,7 @@ def letters(direction: Array) -> str:
 
 def centre_of_foreground_mm(image: sitk.Image) -> Array:
     """World coordinates of the voxel nearest to the centre of mass of what is brighter than Otsu's threshold."""
-    bright = sitk.GetArrayViewFromImage(sitk.OtsuThreshold(image, 0, 1)) > 0
+    bright = sitk.GetArrayFromImage(sitk.OtsuThreshold(image, 0, 1)) > 0
     dim = bright.ndim
     voxel = np.ones(dim + 1)
     for axis in range(dim):

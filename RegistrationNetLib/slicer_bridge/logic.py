@@ -196,7 +196,7 @@ class RegistrationLogic:
     ) -> SequenceRegistration:
         """Start to register every frame of a sequence of volumes, each from where its neighbour has ended, and return at once.
 
-        The result are a sequence of transforms and one of warped volumes, which the Sequences toolbar plays.
+        The result are sequences of transforms, warped volumes, determinants and expected errors, which the Sequences toolbar plays.
 
         Args:
             sequenceNode: a vtkMRMLSequenceNode of volumes.

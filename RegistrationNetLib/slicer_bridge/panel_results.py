@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 
 from ..errors import InputError, OutputError
 from .panel_cursor import CursorPanel
+from .panel_frames import FrameFollower
 from .panel_inputs import hide, made_by_registration
 from .panel_sight import bring_into_sight, fit_to_width
 from .panel_words import VIEW_LEGENDS, VIEW_NAMES, translated, unbroken, verdict_of
@@ -73,6 +74,7 @@ class ResultPanel:
         ui.resultCombo.connect("activated(int)", self._choose)
         ui.compareCombo.connect("activated(int)", self._choose_other)
         self._cursor = CursorPanel(ui.cursorLabel, lambda: self.result)
+        self._frames = FrameFollower(lambda: self._attempt(self._on_frame))
         self._set_up_table()
         self.refresh()
 
@@ -101,6 +103,7 @@ class ResultPanel:
         self._list_results()
         self._hide_targets()
         is_there = self._record is not None
+        self._frames.follow(self._record.browser if self._record is not None else None)
         for widget in (self._ui.verdictFrame, self._ui.resultBox):
             widget.setVisible(is_there)
         if is_there:
@@ -113,6 +116,7 @@ class ResultPanel:
         """The module is left: nothing of it is shown or followed any more."""
         self.leave()
         self._cursor.stop()
+        self._frames.follow(None)
 
     @property
     def before(self) -> str:
@@ -196,6 +200,12 @@ class ResultPanel:
         self._ui.legendLabel.setText(VIEW_LEGENDS.get(view, ""))
         self._ui.legendLabel.setVisible(view in VIEW_LEGENDS)
 
+    def _on_frame(self) -> None:
+        """Of a sequence another frame is shown: its verdict and numbers, and what views make of it."""
+        self.refresh()
+        if self._view and self._view != FLICKER:
+            self._logic.showResult(self.result, self._view)
+
     def _on_timer(self) -> None:
         try:
             self._flick()
@@ -269,7 +279,8 @@ class ResultPanel:
         colour, words, reason = verdict_of(record.result.report)
         symbol, shade = MARKS[colour]
         self._ui.verdictFrame.setStyleSheet(VERDICT.format(colour=shade))
-        told = f'<span style="color:{shade}">{symbol}</span> <b>{html.escape(words)}</b>'
+        frame = "" if record.browser is None else _("Frame {number}: ").format(number=record.frame)
+        told = f'{frame}<span style="color:{shade}">{symbol}</span> <b>{html.escape(words)}</b>'
         self._ui.verdictLabel.setText(f"{told}<br>{html.escape(unbroken(reason))}" if reason else told)
         self._ui.lostLabel.setText(_("Deleted from this result: {names}.").format(names=", ".join(record.lost)))
         self._ui.lostLabel.setVisible(bool(record.lost))

@@ -25,6 +25,7 @@ class SequencePanel:
         missing: says what must be done before anything can start, "" where nothing is missing.
         may_work: whether what is needed is installed; else the user is asked.
         on_changed: called when a run has begun, and when it has ended.
+        show: is given the ID of the node that holds the result.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class SequencePanel:
         missing: Callable[[], str],
         may_work: Callable[[], bool],
         on_changed: Callable[[], None],
+        show: Callable[[str], None],
     ) -> None:
-        self._ui, self._logic, self._tell, self._log = ui, logic, tell, log
+        self._ui, self._logic, self._tell, self._log, self._show = ui, logic, tell, log, show
         self._chosen, self._missing, self._may_work, self._on_changed = chosen, missing, may_work, on_changed
         self._running: SequenceRegistration | None = None
         self._said, self._start = "", 0.0
@@ -119,6 +121,8 @@ class SequencePanel:
             self._log(self._said)
         self._on_changed()
         self._tell(running.error)
+        if running.recordNode is not None:
+            self._attempt(lambda: self._show(running.recordNode.GetID()))
 
     def _outcome(self, result: SequenceResult) -> str:
         drift_mm = max(one["mean"] for one in result.drift)

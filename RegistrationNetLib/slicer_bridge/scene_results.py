@@ -18,7 +18,7 @@ from .scene_sampling import Node
 
 # What a node is of a result (an attribute), on whose lattice it lies (a reference), and the affine part (an attribute, LPS).
 ROLE = "RegistrationNet.Role"
-FOLDER = "folder"
+FOLDER, REFERENCE = "folder", "reference"
 FIXED = "RegistrationNet.fixed"
 ALIGNMENT = "RegistrationNet.Alignment"
 # Volumes that show no anatomy.
@@ -36,6 +36,7 @@ TITLES: Mapping[str, str] = {
     "chart": "Chart",
     "affine": "Affine part",
     "deformable": "Deformable part",
+    REFERENCE: "Reference",
 }
 # What views have made of a node, which refers to it: role of the made one, by the name of the reference.
 MADE: Mapping[str, str] = {
@@ -307,9 +308,11 @@ def filed(scene: Node, name: str, nodes: Sequence[Node]) -> None:
 
 
 def file_beside(node: Node, other: Node) -> None:
-    """Put `node` into the folder in which `other` lies."""
+    """Put `node` into the folder in which `other` lies; what shows a frame of a sequence may lie in none."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(other.GetScene())
-    _put(hierarchy, node, hierarchy.GetItemParent(hierarchy.GetItemByDataNode(other)))
+    item = hierarchy.GetItemByDataNode(other)
+    is_in_none = item == hierarchy.GetInvalidItemID()
+    _put(hierarchy, node, hierarchy.GetSceneItemID() if is_in_none else hierarchy.GetItemParent(item))
 
 
 def _put(hierarchy: Node, node: Node, folder: int) -> None:

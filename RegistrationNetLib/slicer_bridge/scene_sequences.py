@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,35 +10,43 @@ from typing import Any
 import numpy as np
 import slicer
 
+from ..cohort.measures import frame_measures
 from ..errors import InputError
 from ..io.nrrd import Volume
+from .client import Result
 from .mrml import set_displacements, set_voxels
-from .scene_display import set_words, show_like
-from .scene_results import all_or_none, filed
-from .scene_sampling import Node
+from .scene_display import set_words, show_as_error, show_as_jacobian, show_like
+from .scene_results import ALIGNMENT, FIXED, REFERENCE, ROLE, TITLES, all_or_none, filed, mark, role_of
+from .scene_sampling import Node, Steps
 
 FEWEST_FRAMES = 2
-COLUMNS = ("Frame", "Time", "Mean displacement (mm)", "Largest displacement (mm)", "Verdict", "Reason")
 _SEQUENCE, _BROWSER = "vtkMRMLSequenceNode", "vtkMRMLSequenceBrowserNode"
-
-
-@dataclass(frozen=True)
-class FrameResult:
-    """What a frame came out as: displacements (along `mrml.DISPLACEMENT_AXES`), the frame on the lattice of the reference, its report."""
-
-    displacements: Volume
-    warped: Volume
-    report: Mapping[str, Any]
+# What a registration tells of each frame: the names of its volumes by the role of the sequence that holds them.
+VOLUMES: Mapping[str, str] = {
+    "transform": "moving_from_fixed",
+    "warped": "warped",
+    "jacobian": "jacobian",
+    "error": "error_mm",
+}
+NAMES: Mapping[str, str] = {**TITLES, "transform": "Transforms"}
+# What they are where the frame is the reference itself, which stays where it is.
+_AT_REST: Mapping[str, float] = {"jacobian": 1.0, "error": 0.0}
 
 
 @dataclass(frozen=True)
 class SequenceNodes:
-    """The nodes of a registered sequence; `browser` plays them with the sequence that they were made of."""
+    """The nodes of a registered sequence, whose first four are sequences; `browser` plays them with the one that they were made of.
 
-    transforms: Node
+    `fixed` is the volume to which the frames were registered; where that was a frame or the mean, a copy of it.
+    """
+
+    transform: Node
     warped: Node
+    jacobian: Node
+    error: Node
     table: Node
     browser: Node
+    fixed: Node
 
 
 def frames_of(sequence: Node) -> list[Node]:
@@ -78,31 +87,106 @@ def sequence_shown_by(volume: Node) -> Node | None:
     return next((one for one in found if one is not None and one.GetNumberOfDataNodes() >= FEWEST_FRAMES), None)
 
 
-def placed_beside(sequence: Node, frames: Sequence[FrameResult | None], *, title: str) -> SequenceNodes:
-    """The results as sequences of the same index values, played by the browser of `sequence`, or by a new one where it has none.
+class FramesAside:
+    """Sequences over the index of another one that grow frame by frame beside the scene, so that nothing is left to copy in the end.
 
     Args:
-        frames: one for each frame; None for the reference, which stays where it is.
+        sequence: what is registered.
+        fixed: to what.
+    """
+
+    def __init__(self, sequence: Node, fixed: Volume) -> None:
+        self._sequence, self._fixed = sequence, fixed
+        self.nodes = {role: _like(sequence) for role in VOLUMES}
+        # All values of the index first, in their order, which texts have from nowhere else.
+        for number in range(sequence.GetNumberOfDataNodes()):
+            for role, node in self.nodes.items():
+                node.SetDataNodeAtValue(_empty(role), sequence.GetNthIndexValue(number))
+
+    def add(self, number: int, frame: Result | None) -> Steps[None]:
+        """Take over what came of a frame; None for the reference, which stays where it is."""
+        value, original = self._sequence.GetNthIndexValue(number), self._sequence.GetNthDataNode(number)
+        for role, node in self.nodes.items():
+            node.SetDataNodeAtValue(_data_node(role, frame, original, self._fixed), value)
+            yield
+
+
+def placed_beside(
+    sequence: Node,
+    aside: FramesAside,
+    reports: Sequence[Mapping[str, Any] | None],
+    *,
+    title: str,
+    fixed: Volume,
+    fixed_node: Node | None,
+) -> SequenceNodes:
+    """The frames in the scene, played by the browser of `sequence`, or by a new one where it has none.
+
+    Args:
+        reports: one for each frame; None for the reference.
         title: what the nodes are named after.
+        fixed: to what the frames were registered; `fixed_node` is the volume that holds it, None where a new one shall.
     """
     scene = slicer.mrmlScene
     with all_or_none(scene):
-        transforms, warped = (_like(sequence, scene.GenerateUniqueName(f"{what}: {title}")) for what in ("Transforms", "Warped"))
-        for number, frame in enumerate(frames):
-            value, original = sequence.GetNthIndexValue(number), sequence.GetNthDataNode(number)
-            transforms.SetDataNodeAtValue(_transform_node(frame, original), value)
-            warped.SetDataNodeAtValue(original if frame is None else _volume_node(frame), value)
+        for role, node in aside.nodes.items():
+            node.SetName(scene.GenerateUniqueName(f"{NAMES[role]}: {title}"))
+            scene.AddNode(node)
         table = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GenerateUniqueName(f"Frames: {title}"))
-        set_words(table, COLUMNS, list(_rows(sequence, frames)))
-        filed(scene, title, [transforms, warped, table])
+        set_words(table, columns(), list(_rows(sequence, reports)))
+        reference = _reference_node(fixed, title) if fixed_node is None else fixed_node
+        filed(scene, title, [*aside.nodes.values(), table, *([reference] if fixed_node is None else [])])
         browser = _browser_of(sequence)
-        for one in (transforms, warped):
-            browser.AddSynchronizedSequenceNode(one)
+        for node in aside.nodes.values():
+            browser.AddSynchronizedSequenceNode(node)
     _show_all(browser)
-    shown, original = browser.GetProxyNode(warped), browser.GetProxyNode(sequence)
-    if None not in (shown, original):
-        show_like(shown, original)
-    return SequenceNodes(transforms, warped, table, browser)
+    original = browser.GetProxyNode(sequence)
+    if fixed_node is None and original is not None:
+        show_like(reference, original)
+    return SequenceNodes(**aside.nodes, table=table, browser=browser, fixed=reference)
+
+
+def shown_frame(browser: Node, sequence: Node) -> int:
+    """The number of the frame of `sequence` that its browser shows."""
+    value = browser.GetMasterSequenceNode().GetNthIndexValue(max(0, browser.GetSelectedItemNumber()))
+    return max(0, int(sequence.GetItemNumberFromIndexValue(value, False)))
+
+
+def proxies(browser: Node, sequences: Mapping[str, Node], alignments: Sequence[Any], *, fixed: Node | None) -> dict[str, Node]:
+    """The nodes that show the selected frame of each sequence, by its role, looking and marked as those of a pair; None where there is none.
+
+    What shows a frame takes over the attributes of the frame, which files of sequences do not keep: they are given again where they are
+    gone.
+
+    Args:
+        alignments: the affine part of each frame, None for the reference.
+    """
+    shown = {role: browser.GetProxyNode(sequence) for role, sequence in sequences.items()}
+    for role, node in shown.items():
+        if node is None or role not in VOLUMES:
+            continue
+        if role_of(node) != role:
+            for number, alignment in enumerate(alignments):
+                _mark_frame(sequences[role].GetNthDataNode(number), role, alignment)
+            _mark_frame(node, role, alignments[shown_frame(browser, sequences[role])])
+        if fixed is not None and node.GetNodeReference(FIXED) is not fixed:
+            mark(node, role, fixed)
+            _dress(node, role, fixed, shown.get("moving"))
+    return shown
+
+
+def _dress(node: Node, role: str, fixed: Node, moving: Node | None) -> None:
+    """What a new node that shows frames looks like, and to which volumes it belongs."""
+    if role == "transform":
+        node.SetNodeReferenceID(node.GetFixedNodeReferenceRole(), fixed.GetID())
+        if moving is not None:
+            node.SetNodeReferenceID(node.GetMovingNodeReferenceRole(), moving.GetID())
+    elif role == "jacobian":
+        show_as_jacobian(node)
+    elif role == "error":
+        show_as_error(node, max(fixed.GetSpacing()))
+    elif moving is not None:
+        show_like(node, moving)
 
 
 def _browsers(scene: Node) -> Iterator[Node]:
@@ -127,35 +211,72 @@ def _show_all(browser: Node) -> None:
         module.logic().UpdateProxyNodesFromSequences(browser)
 
 
-def _like(sequence: Node, name: str) -> Node:
+def _like(sequence: Node) -> Node:
     """A new sequence over the same index."""
-    node = slicer.mrmlScene.AddNewNodeByClass(_SEQUENCE, name)
+    node = slicer.vtkMRMLSequenceNode()
     node.SetIndexName(sequence.GetIndexName())
     node.SetIndexUnit(sequence.GetIndexUnit())
     node.SetIndexType(sequence.GetIndexType())
     return node
 
 
-def _transform_node(frame: FrameResult | None, original: Node) -> Node:
-    node = slicer.vtkMRMLGridTransformNode()
-    node.SetName(f"Transform: {original.GetName()}")
-    nowhere = Volume(np.zeros((2, 2, 2, 3), np.float32), np.eye(4))
-    set_displacements(node, nowhere if frame is None else frame.displacements)
+def _empty(role: str) -> Node:
+    return slicer.vtkMRMLGridTransformNode() if role == "transform" else slicer.vtkMRMLScalarVolumeNode()
+
+
+def _data_node(role: str, frame: Result | None, original: Node, fixed: Volume) -> Node:
+    """What the sequence of that role holds for a frame; sequences keep a copy of it."""
+    node = _empty(role)
+    if role == "transform":
+        nowhere = Volume(np.zeros((2, 2, 2, 3), np.float32), np.eye(4))
+        set_displacements(node, nowhere if frame is None else frame.volumes[VOLUMES[role]])
+    elif frame is not None:
+        set_voxels(node, frame.volumes[VOLUMES[role]])
+    elif role in _AT_REST:
+        set_voxels(node, Volume(np.full(fixed.values.shape, _AT_REST[role], np.float32), fixed.world_from_index))
+    else:
+        node.CopyContent(original)
+    node.SetName(f"{TITLES[role]}: {original.GetName()}")
+    _mark_frame(node, role, None if frame is None else frame.alignment)
     return node
 
 
-def _volume_node(frame: FrameResult) -> Node:
-    node = slicer.vtkMRMLScalarVolumeNode()
-    node.SetName("Warped")
-    set_voxels(node, frame.warped)
+def _mark_frame(node: Node, role: str, alignment: Any) -> None:
+    node.SetAttribute(ROLE, role)
+    if role == "transform":
+        node.SetAttribute(ALIGNMENT, json.dumps(alignment))
+
+
+def _reference_node(fixed: Volume, title: str) -> Node:
+    """A copy of the reference, for views in which the frames are compared with it."""
+    name = slicer.mrmlScene.GenerateUniqueName(f"{TITLES[REFERENCE]}: {title}")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    set_voxels(node, fixed)
+    node.SetAttribute(ROLE, REFERENCE)
     return node
 
 
-def _rows(sequence: Node, frames: Sequence[FrameResult | None]) -> Iterator[tuple[str, ...]]:
-    for number, frame in enumerate(frames):
+def columns() -> list[str]:
+    """Of the table of frames."""
+    return ["Frame", "Time", *(measure.title for measure in frame_measures()), "Verdict", "Reason"]
+
+
+def _rows(sequence: Node, reports: Sequence[Mapping[str, Any] | None]) -> Iterator[list[str]]:
+    for number, one in enumerate(reports):
         time = f"{sequence.GetNthIndexValue(number)} {sequence.GetIndexUnit() or ''}".strip()
-        if frame is None:
-            yield str(number), time, "0.00", "0.00", "reference", ""
-            continue
-        moved, verdict = frame.report["displacement_mm"], frame.report["verdict"]
-        yield str(number), time, f"{moved['mean']:.2f}", f"{moved['max']:.2f}", verdict["words"], verdict["reason"]
+        report = at_rest() if one is None else one
+        numbers = [measure.of(report) for measure in frame_measures()]
+        verdict = report["verdict"]
+        shown = ("" if value is None else f"{value:.2f}" for value in numbers)
+        yield [str(number), time, *shown, verdict["words"], "" if one is None else verdict["reason"]]
+
+
+def at_rest(model: str = "") -> dict[str, Any]:
+    """What is to be told of the reference itself."""
+    reason = "All frames are registered to this one; it stays where it is."
+    return {
+        "model": model,
+        "verdict": {"colour": "green", "words": "reference", "reason": reason},
+        "marks": {},
+        "displacement_mm": {"mean": 0.0, "max": 0.0},
+    }

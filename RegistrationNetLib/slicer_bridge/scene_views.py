@@ -17,6 +17,8 @@ from .scene_sampling import LPS_FROM_RAS, Node, at_once, vtk_matrix
 
 OPACITY = 0.5
 _GRID = "RegistrationNet.Grid"
+# The state of what a volume or a grid was made of.
+_MADE_OF = "RegistrationNet.MadeOf"
 
 
 class Views:
@@ -133,14 +135,17 @@ def _set_layers(view: Node, layers: tuple[Any, ...]) -> None:
 
 
 def _grid(result: Any) -> Node:
-    """A transform that is drawn as a grid: the deformable part alone, in the frame of fixed. Made when it is first wanted.
+    """A transform that is drawn as a grid: the deformable part alone, in the frame of fixed. Made when it is first wanted, and again where
+    the transform has changed since.
 
     It uses the field of the transform, keeps no copy of it, is not saved, and shows in no list.
     """
     transform = result.transformNode
-    node = transform.GetNodeReference(_GRID)
+    node, state = transform.GetNodeReference(_GRID), str(transform.GetTransformFromParent().GetMTime())
     if node is not None and role_of(node) == "grid" and _drawing(node) is not None:
-        return node
+        if node.GetAttribute(_MADE_OF) == state:
+            return node
+        slicer.mrmlScene.RemoveNode(node)
     with all_or_none(slicer.mrmlScene, is_step=False):
         node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLTransformNode")
         node.UnRegister(None)
@@ -152,6 +157,7 @@ def _grid(result: Any) -> Node:
         lattice = at_once(mrml.volume_of(result.fixedNode, "fixed"))
         scene_display.show_as_grid(node, lattice)
         mark(node, "grid", result.fixedNode)
+    node.SetAttribute(_MADE_OF, state)
     transform.SetNodeReferenceID(_GRID, node.GetID())
     return node
 
@@ -174,7 +180,7 @@ def _comparison(result: Any, name: str, fill: Callable[..., None]) -> Node:
             one.CreateDefaultDisplayNodes()
         fill(node, *(_seen(one) for one in (result.fixedNode, result.warpedNode)))
 
-    return _made_of(result.warpedNode, name, filled, result.fixedNode)
+    return _made_of((result.warpedNode, result.fixedNode), name, filled, result.fixedNode)
 
 
 def _overlay(result: Any, name: str, neutral: float) -> Node:
@@ -187,7 +193,7 @@ def _overlay(result: Any, name: str, neutral: float) -> Node:
         original.CreateDefaultDisplayNodes()
         scene_display.set_within(node, (_seen(original)[0], original), body, neutral)
 
-    return _made_of(original, f"{name}{scene_display.OVERLAY}", filled, result.fixedNode)
+    return _made_of((original,), f"{name}{scene_display.OVERLAY}", filled, result.fixedNode)
 
 
 def _seen(node: Node) -> tuple[Volume, Node]:
@@ -195,11 +201,15 @@ def _seen(node: Node) -> tuple[Volume, Node]:
     return at_once(mrml.volume_of(node, "the volume")), node.GetDisplayNode()
 
 
-def _made_of(original: Node, role: str, fill: Callable[[Node], None], fixed: Node) -> Node:
-    """The volume of that role to which `original` refers, made and filled where there is none."""
-    reference = f"RegistrationNet.{role}"
-    node = original.GetNodeReference(reference)
-    if node is None or role_of(node) != role:
+def _made_of(originals: Sequence[Node], role: str, fill: Callable[[Node], None], fixed: Node) -> Node:
+    """The volume of that role to which the first original refers: made where there is none, filled again where an original has changed
+    since, as where another frame of a sequence is shown."""
+    original, reference = originals[0], f"RegistrationNet.{role}"
+    node, state = original.GetNodeReference(reference), " ".join(str(one.GetImageData().GetMTime()) for one in originals)
+    if node is not None and role_of(node) == role:
+        if node.GetAttribute(_MADE_OF) != state:
+            fill(node)
+    else:
         with all_or_none(slicer.mrmlScene, is_step=False):
             title = slicer.mrmlScene.GenerateUniqueName(f"{role.capitalize()}: {original.GetName()}")
             node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", title)
@@ -207,6 +217,7 @@ def _made_of(original: Node, role: str, fill: Callable[[Node], None], fixed: Nod
             file_beside(node, original)
             mark(node, role, fixed)
         original.SetNodeReferenceID(reference, node.GetID())
+    node.SetAttribute(_MADE_OF, state)
     return node
 
 

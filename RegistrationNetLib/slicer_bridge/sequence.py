@@ -22,8 +22,9 @@ from ..progress import Progress
 from .client import Job, Result
 from .mrml import DISPLACEMENT_AXES, volume_of
 from .scene_job import GATHER_SECONDS, JobState, Owner, waited_for
+from .scene_record import remembered_sequence
 from .scene_sampling import Node, Steps
-from .scene_sequences import FrameResult, SequenceNodes, frames_of, placed_beside
+from .scene_sequences import FramesAside, SequenceNodes, frames_of, placed_beside
 
 SAME_LATTICE_WITHIN = 1e-4
 
@@ -31,8 +32,9 @@ SAME_LATTICE_WITHIN = 1e-4
 class SequenceResult:
     """A registered sequence.
 
-    `transformSequenceNode` and `warpedSequenceNode` have the index of the sequence that was registered, and `browserNode` plays all of
-    them; `tableNode` has a row for each frame. Of each frame `reports` has the content of report.json, None for the reference itself.
+    The sequences `transformSequenceNode`, `warpedSequenceNode`, `jacobianSequenceNode` and `errorSequenceNode` have the index of the
+    one that was registered, and `browserNode` plays all of them; `fixedNode` is the reference, `tableNode` has a row for each frame.
+    Of each frame `reports` has the content of report.json, None for the reference itself.
     `drift` tells of each chain of frames how far, in mm, the reference seems to have moved when it is closed; 0 is right.
     """
 
@@ -43,8 +45,9 @@ class SequenceResult:
         reports: list[Mapping[str, Any] | None],
         drift: list[Mapping[str, float]],
     ) -> None:
-        self.transformSequenceNode, self.warpedSequenceNode = nodes.transforms, nodes.warped
-        self.tableNode, self.browserNode = nodes.table, nodes.browser
+        self.transformSequenceNode, self.warpedSequenceNode = nodes.transform, nodes.warped
+        self.jacobianSequenceNode, self.errorSequenceNode = nodes.jacobian, nodes.error
+        self.fixedNode, self.tableNode, self.browserNode = nodes.fixed, nodes.table, nodes.browser
         self.referenceNumber, self.reports, self.drift = referenceNumber, reports, drift
 
 
@@ -74,6 +77,8 @@ class SequenceRegistration:
         self.progress: Progress | None = None
         self.result: SequenceResult | None = None
         self.error: Exception | None = None
+        # Holds the result in the scene.
+        self.recordNode: Any = None
         self._logic, self._sequence, self._onChanged = logic, sequenceNode, onChanged
         self._frames = frames_of(sequenceNode)
         self._fixedNode = reference if isinstance(reference, slicer.vtkMRMLNode) else None
@@ -127,22 +132,27 @@ class SequenceRegistration:
     def _steps(self) -> Iterator[None]:
         """All the work; it gives way wherever there is something to wait for."""
         fixed = yield from self._reference()
-        found: dict[int, FrameResult] = {}
+        aside, found = FramesAside(self._sequence, fixed), dict[int, Result]()
+        if self._number is not None:
+            yield from aside.add(self._number, None)
         drift: list[Mapping[str, float]] = []
         for chain in self._chains:
             start: Volume | None = None
             for number in chain:
                 moving = yield from volume_of(self._frames[number], f"frame {number}")
                 answer = yield from self._answer(f"frame {number}", fixed, moving, start, self._options)
-                volumes = answer.volumes
-                found[number] = FrameResult(volumes["moving_from_fixed"], volumes["warped"], answer.report)
-                start = _in_lps(volumes["moving_from_fixed"])
+                yield from aside.add(number, answer)
+                # The volumes are held once.
+                found[number] = replace(answer, volumes={})
+                start = _in_lps(answer.volumes["moving_from_fixed"])
             closed = yield from self._answer("loop", fixed, fixed, start, {**self._options, "repeats": 0})
             drift.append(closed.report["displacement_mm"])
         self._check_scene()
         frames = [found.get(number) for number in range(len(self._frames))]
-        nodes = placed_beside(self._sequence, frames, title=self._title())
-        self.result = SequenceResult(nodes, self._number, [None if one is None else one.report for one in frames], drift)
+        reports, title = [None if one is None else one.report for one in frames], self._title()
+        nodes = placed_beside(self._sequence, aside, reports, title=title, fixed=fixed, fixed_node=self._fixedNode)
+        self.recordNode = remembered_sequence(slicer.mrmlScene, nodes, self._sequence, frames, title=title).node
+        self.result = SequenceResult(nodes, self._number, reports, drift)
 
     def _answer(
         self, stage: str, fixed: Volume, moving: Volume, start: Volume | None, options: Mapping[str, Any]

@@ -53,12 +53,16 @@ SHAPE, WARPS, LARGEST_MM, BRIGHT = (64, 64), 4, 3.0, 100.0
 def overhead(folder: Path, pairs: int, processes: int) -> None:
     """What each pair takes beyond `register` and `save`, when the processes have warmed up: seconds, and seconds of the processor.
 
-    On a machine that others use as well, only the second can be compared.
+    On a machine that others use as well, only the second can be compared. Beside it what comes once: the start of the processes until
+    each has ended its first pair, and a second call, which looks whether all is done and writes the overview.
     """
-    plan, ended = small_plan(folder, pairs, **QUICK), list[tuple[float, float]]()
+    plan, ended, begun = small_plan(folder, pairs, **QUICK), list[tuple[float, float]](), _used()
     run_cohort(
         plan, folder / "out", place=Place(processes=processes), progress=lambda _: ended.append((time.perf_counter(), _used()))
     )
+    again = time.process_time()
+    assert run_cohort(plan, folder / "out", place=Place(processes=processes)).before == pairs
+    again = time.process_time() - again
     # From the end of the first pair of each process on.
     took = (np.array(ended[-1]) - np.array(ended[processes])) / (pairs - processes) * np.array([processes, 1])
     alone = []
@@ -70,6 +74,8 @@ def overhead(folder: Path, pairs: int, processes: int) -> None:
     usual = np.mean(alone[1:], axis=0)
     for what, one, other in zip(("seconds", "seconds of the processor"), took, usual, strict=True):
         print(f"{what} a pair: {one:.3f} in the cohort, {other:.3f} alone, {one - other:+.3f}")
+    print(f"seconds of the processor until every process has ended its first pair: {ended[processes][1] - begun:.1f}")
+    print(f"seconds of the processor for a second call: {again:.2f}, {again / pairs:.4f} a pair")
 
 
 def _used() -> float:

@@ -19,7 +19,7 @@ from RegistrationNetLib.cohort.pair import RECORD, RESULTS
 from RegistrationNetLib.cohort.records import Failure, is_done
 from RegistrationNetLib.cohort.run import Summary
 
-from ..cohort.small import QUICK, listed, small_plan
+from ..cohort.small import QUICK, blob, listed, small_plan
 from .conftest import Status
 
 pytest.importorskip("distributed")
@@ -91,8 +91,9 @@ def test_an_element_of_an_array_knows_its_number(
     assert "No queue tells which element of a job array this is" in err
     monkeypatch.setenv(variable, "2")
     assert status_of(*given) == (0, "", "")
-    assert status_of(*given, "1")[0] == 0
-    assert asked == [2, 1]
+    for number in ("1", "0"):
+        assert status_of(*given, number)[0] == 0
+    assert asked == [2, 1, 0], "0 is a number too, which no pair has"
 
 
 def test_what_is_asked_for_all_pairs_and_of_the_place_arrives(
@@ -127,9 +128,10 @@ def test_what_is_asked_for_all_pairs_and_of_the_place_arrives(
     place = asked.options["place"]
     assert (place.queue, place.jobs, asked.options["is_anonymous"]) == ("slurm", 4, True)
     assert place.job == {"cores": 2, "memory": "8GB", "walltime": "1:00", "account": "a"}
-    assert status_of("cohort", tmp_path / "plan.csv", tmp_path / "out", "--scheduler", "tcp://a:1", "--processes", "3")[0] == 1
-    place = asked.options["place"]
-    assert (place.scheduler, place.processes) == ("tcp://a:1", 3)
+    assert status_of("cohort", tmp_path / "plan.csv", tmp_path / "out", "--scheduler", "tcp://a:1")[0] == 1
+    assert asked.options["place"].scheduler == "tcp://a:1"
+    assert status_of("cohort", tmp_path / "plan.csv", tmp_path / "out", "--processes", "3")[0] == 1
+    assert asked.options["place"].processes == 3
 
 
 def test_a_bids_folder_is_a_plan(tmp_path: Path, status_of: Status) -> None:
@@ -151,6 +153,9 @@ def test_a_bids_folder_is_a_plan(tmp_path: Path, status_of: Status) -> None:
         (["--queue-option", "account"], "'account' is not NAME=VALUE"),
         (["--scheduler", "tcp://a:1", "--queue", "slurm"], "A scheduler and a queue were given"),
         (["--rule", "all"], "--rule: invalid choice: 'all'"),
+        (["--rule", "first-session", "--suffix", "T1w"], "--rule, --suffix choose among the images of a BIDS folder, and"),
+        (["--template", "mni.nii.gz"], "--template choose among the images of a BIDS folder"),
+        (["--memory", "16GB"], "What jobs of a queue ask for was given (memory), and no queue"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(flags: list[str], message: str, tmp_path: Path, status_of: Status) -> None:
@@ -203,7 +208,7 @@ def test_what_is_asked_of_a_template_arrives(tmp_path: Path, status_of: Status, 
     assert asked.given["place"].processes == 2
     assert out.splitlines()[:2] == [
         "Iteration 1: off the mean shape by 0.500 mm mean, 1.000 mm for 95 %",
-        "The template still moves; --iterations gives it more.",
+        "The template does not stand yet; --iterations gives it more.",
     ]
 
 
@@ -218,9 +223,15 @@ def test_what_is_asked_of_a_series_arrives(tmp_path: Path, status_of: Status, mo
 
     monkeypatch.setattr(cohort_commands, "register_series", fake)
     (tmp_path / "points.csv").write_text("x,y,z,label\n1,2,3,a\n")
-    given = ("4d.nii", tmp_path / "out", "--reference", "2", "--points", tmp_path / "points.csv", "--seed", "4")
+    sitk.WriteImage(sitk.JoinSeries([blob((5.0, 5.0, 5.0), size=10)] * 3), str(tmp_path / "4d.nii"))
+    given = (tmp_path / "4d.nii", tmp_path / "out", "--reference", "2", "--points", tmp_path / "points.csv", "--seed", "4")
     code, out, err = status_of("series", *given)
     assert (code, err) == (0, "")
-    assert (asked.series, asked.given["reference"], asked.given["seed"]) == (Path("4d.nii"), 2, 4)
+    assert (len(asked.series.frames), asked.given["reference"], asked.given["seed"]) == (3, 2, 4)
     assert (asked.out, asked.files["labels"], asked.files["points"][0]) == (tmp_path / "out", None, ("a",))
+    (tmp_path / "flat.csv").write_text("x,y,label\n1,2,a\n")
+    del asked.series
+    code, _, err = status_of("series", *given, "--points", tmp_path / "flat.csv")
+    assert (code, hasattr(asked, "series")) == (2, False)
+    assert "The points to carry along have 2 dimensions and the frames of the series 3" in err
     assert out.splitlines()[-1].startswith("Drift when a chain of neighbours comes back to the reference: 1.50 mm mean")

@@ -246,6 +246,32 @@ def test_warp_of_many_images_writes_all_or_none(place: Place, status_of: Status)
     assert place.names == before
 
 
+def test_no_command_writes_over_what_it_reads(place: Place, status_of: Status) -> None:
+    (place.folder / "points.csv").write_text("x,y,z\n1,2,3\n")
+    before = {path.name: path.read_bytes() for path in place.folder.iterdir() if path.is_file()}
+    arguments = ["--transform", place / "shift.h5", "--like", place / "fixed.nii.gz"]
+    moving, fixed = place / "moving.nii.gz", place / "fixed.nii.gz"
+    for given in (
+        ["warp", moving, moving, *arguments],
+        ["warp", moving, fixed, *arguments],
+        ["warp", moving, place.folder, *arguments],
+        ["jacobian", fixed, *arguments],
+        ["points", place / "points.csv", place / "points.csv", "--transform", place / "shift.h5"],
+        ["convert", place / "shift.h5", place / "shift.h5"],
+    ):
+        refused(status_of(*given), "is read, and the result would be written over it")
+    assert {path.name: path.read_bytes() for path in place.folder.iterdir() if path.is_file()} == before
+
+
+def test_several_images_become_no_folder_with_the_name_of_an_image(place: Place, status_of: Status) -> None:
+    arguments = ["--transform", place / "shift.h5", "--like", place / "fixed.nii.gz"]
+    given = ["warp", place / "moving.nii.gz", place / "fixed.nii.gz", place / "forgotten.nii.gz"]
+    refused(
+        status_of(*given, *arguments),
+        "forgotten.nii.gz is named as an image, and 2 images were given to warp, which go into a folder",
+    )
+
+
 def test_interpolation_and_the_value_outside_are_choices(place: Place, status_of: Status) -> None:
     sitk.WriteTransform(sitk.TranslationTransform(3, (0.9, 0.3, 41.0)), place / "far.h5")
     arguments = ["--transform", place / "far.h5", "--like", place / "fixed.nii.gz"]

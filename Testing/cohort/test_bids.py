@@ -52,6 +52,27 @@ def test_each_session_goes_to_the_first_of_its_subject(bids: Path, tmp_path: Pat
         assert pair.options == {"fixed_modality": "mr", "moving_modality": "other", "steps": 3}
 
 
+def test_the_first_session_is_that_of_the_lowest_number(bids: Path, tmp_path: Path) -> None:
+    for number in (9, 10, 11):
+        add(bids, f"sub-03/ses-{number}/anat/sub-03_ses-{number}_T1w.nii.gz", bids / FILES[0])
+    plan = bids_plan(Source(bids, select="sub-03"), "first-session", tmp_path / "out", {})
+    assert [pair.name for pair in plan.pairs] == [f"sub-03_ses-{number}_from-ses{number}T1w_to-ses9T1w" for number in (10, 11)]
+
+
+def test_a_data_set_that_others_have_made_is_no_place_for_results(bids: Path, tmp_path: Path) -> None:
+    """Its description would be replaced by that of the results."""
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="bids is a data set of its own, .* Give one such as .*bids/derivatives/registrationnet"):
+        bids_plan(Source(bids), "first-session", bids, {})
+    plan = bids_plan(Source(bids), "first-session", out, {})
+    write_overview(plan, out)
+    assert bids_plan(Source(bids), "first-session", out, {}) == plan, "its own results are"
+    for text in ('{"GeneratedBy": [{"Name": "fMRIPrep"}]}', "[]", "no JSON"):
+        (out / "dataset_description.json").write_text(text)
+        with pytest.raises(InputError, match="out is a data set of its own"):
+            bids_plan(Source(bids), "first-session", out, {})
+
+
 def test_each_image_goes_to_a_template(bids: Path, tmp_path: Path) -> None:
     template = tmp_path / "mni 152.nii.gz"
     plan = bids_plan(Source(bids), "template", tmp_path / "out", {}, template=template)

@@ -164,6 +164,31 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path, pair: dict[str, str]) 
     assert len(told.splitlines()) == 11
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_what_spreadsheets_add_to_a_list_is_left_out(tmp_path: Path, pair: dict[str, str], separator: str) -> None:
+    empty = 2 * separator
+    lines = [f"sep={separator}", f"fixed{separator}moving{empty}", separator.join(pair.values()) + empty, ""]
+    (tmp_path / "plan.csv").write_text("\r\n".join(lines), encoding="utf-8")
+    (one,) = listed_plan(tmp_path / "plan.csv", {}).pairs
+    assert one.place == "line 3"
+    (tmp_path / "plan.csv").write_text("\r\n".join(lines)[:-3] + "note\r\n", encoding="utf-8")
+    (fault,) = faults_of(tmp_path / "plan.csv")
+    assert fault == "a column with values has no name; each needs one. Name or remove it."
+
+
+def test_a_comma_in_a_number_is_told(tmp_path: Path, pair: dict[str, str]) -> None:
+    (tmp_path / "plan.csv").write_text(f"fixed;moving;smoothness\n{pair['fixed']};{pair['moving']};1,5\n")
+    (fault,) = faults_of(tmp_path / "plan.csv")
+    assert "smoothness must be a number above 0, with a point and no comma; it is '1,5'" in fault
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_list_in_another_encoding_is_told_what_to_be(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "plan.csv").write_text("fixed,moving\nmüller.nii,b.nii\n", encoding=encoding)
+    with pytest.raises(InputError, match=r"it is no text in UTF-8 .*\. Save it as CSV in UTF-8"):
+        listed_plan(tmp_path / "plan.csv", {})
+
+
 def assert_matches(pattern: str, text: str) -> None:
     assert re.search(pattern, text), f"{pattern} is not in:\n{text}"
 

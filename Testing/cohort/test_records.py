@@ -8,7 +8,17 @@ import pytest
 
 from RegistrationNetLib.cohort import records
 from RegistrationNetLib.cohort.pair import RECORD, RESULTS, CohortPair, Layout
-from RegistrationNetLib.cohort.records import Failure, Setting, begin_run, end_run, failure_of, is_done, note_failure, placed
+from RegistrationNetLib.cohort.records import (
+    Failure,
+    Setting,
+    begin_run,
+    end_run,
+    failure_of,
+    has_results,
+    is_done,
+    note_failure,
+    placed,
+)
 from RegistrationNetLib.errors import OutputError
 from RegistrationNetLib.models.catalogue import published_cards
 
@@ -39,8 +49,10 @@ def test_a_pair_is_done_when_its_results_are_there(pair: CohortPair, setting: Se
 
 
 @pytest.mark.parametrize("name", RESULTS)
-def test_a_pair_that_lacks_a_file_is_not_done(name: str, pair: CohortPair, setting: Setting) -> None:
+def test_a_pair_that_lacks_a_file_or_what_was_in_it_is_not_done(name: str, pair: CohortPair, setting: Setting) -> None:
     pretend(pair, setting)
+    pair.layout.path(setting.out, name).write_bytes(b"")
+    assert not is_done(pair, setting.out)
     pair.layout.path(setting.out, name).unlink()
     assert not is_done(pair, setting.out)
 
@@ -164,9 +176,31 @@ def test_a_failure_is_kept_until_the_pair_goes_well(pair: CohortPair, setting: S
 
 def test_a_record_that_somebody_has_changed_is_none(pair: CohortPair, setting: Setting) -> None:
     pretend(pair, setting)
-    for text in ("", "[]", "{", '{"options": {}, "files": []}'):
+    written = pair.layout.record_path(setting.out).read_text()
+    spoilt = ['{"fixed": "x", "moving": 3}', '{"fixed": {}, "moving": {}}', "[]", "null"]
+    files = [json.dumps({**json.loads(written), "files": json.loads(one)}) for one in spoilt]
+    for text in ("", "[]", "{", '{"options": {}, "files": []}', *files):
         pair.layout.record_path(setting.out).write_text(text)
         assert not is_done(pair, setting.out)
+    pair.layout.record_path(setting.out).write_text(written)
+    assert is_done(pair, setting.out)
+
+
+@pytest.mark.parametrize(
+    "verdict", ["null", '"fits"', '{"colour": "blue", "words": "fits", "reason": ""}', '{"colour": "green"}']
+)
+def test_a_report_that_somebody_has_changed_is_none(pair: CohortPair, setting: Setting, verdict: str) -> None:
+    pretend(pair, setting)
+    assert has_results(pair, setting.out)
+    pair.layout.path(setting.out, "report.json").write_text(f'{{"verdict": {verdict}}}')
+    assert not is_done(pair, setting.out)
+    assert not has_results(pair, setting.out)
+
+
+def test_a_failure_that_somebody_has_changed_is_none(pair: CohortPair, setting: Setting) -> None:
+    note_failure(Failure(pair.name, "because", 1.5), setting.out)
+    (setting.out / "failures" / f"{pair.name}.json").write_text('{"name": 1, "error": null, "seconds": "x"}')
+    assert failure_of(pair, setting.out) is None
 
 
 def test_what_killed_runs_have_left_goes_but_for_elements_of_an_array(tmp_path: Path) -> None:

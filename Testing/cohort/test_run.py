@@ -22,7 +22,7 @@ from RegistrationNetLib.errors import Cancelled, InputError, OutputError, Resour
 from RegistrationNetLib.progress import Progress
 
 from .small import QUICK, changed, small_plan
-from .works import die_once, die_over_pair1, fill_the_disk, pretend, wait_for_ever  # fmt: skip
+from .works import die_once, die_over_pair1, die_three_times, fill_the_disk, pretend, wait_for_ever  # fmt: skip
 
 distributed = pytest.importorskip("distributed")
 
@@ -76,6 +76,14 @@ def test_a_pair_that_kills_its_processes_fails_alone(place: Place, tmp_path: Pat
     assert [one.name for one in summary.failures] == ["pair1"]
     assert "was killed, again and again" in summary.failures[0].error
     assert 'pair1,"The process that worked on it was killed' in (out / "failures.csv").read_text()
+
+
+@pytest.mark.slow
+def test_a_pair_over_which_processes_have_died_is_tried_again_when_it_is_alone(place: Place, tmp_path: Path) -> None:
+    plan, out = small_plan(tmp_path, 3), tmp_path / "out"
+    summary = run_cohort(plan, out, place=place, work=die_three_times)
+    assert (summary.now, summary.failures) == (3, ())
+    assert not (out / "failures").exists()
 
 
 def test_a_full_disk_ends_the_run_and_the_next_call_goes_on(place: Place, tmp_path: Path) -> None:
@@ -155,6 +163,9 @@ def test_an_address_where_nothing_answers_is_told(tmp_path: Path, monkeypatch: p
     [
         ({"scheduler": "tcp://a:1", "queue": "slurm"}, "A scheduler and a queue were given"),
         ({"queue": "cron"}, "There is no queue 'cron'; the queues are slurm, pbs"),
+        ({"job": {"cores": 4, "memory": "16GB"}}, r"What jobs of a queue ask for was given \(cores, memory\), and no queue"),
+        ({"scheduler": "tcp://a:1", "jobs": 4}, r"What jobs of a queue ask for was given \(jobs\), and no queue"),
+        ({"queue": "slurm", "processes": 2}, "A number of processes of this machine was given, and the work is not done here"),
     ],
 )
 def test_places_that_cannot_be(given: dict[str, Any], message: str) -> None:
@@ -294,10 +305,25 @@ def refusing(**job: object) -> None:
     raise TypeError(f"unexpected keyword argument among {', '.join(job)}")
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a share that is read-only, though its rights say otherwise."""
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    plan = small_plan(tmp_path, 1)
+    monkeypatch.setattr(Path, "mkdir", failing)
+    for work in (lambda: run_cohort(plan, tmp_path / "out"), lambda: run_one(plan, tmp_path / "out", 1)):
+        with pytest.raises(OutputError, match="Cannot write into .*out: Read-only file system. Choose|Free some space or choose"):
+            work()
+
+
 def test_processes_that_cannot_be_started_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(**_: object) -> None:
         raise OSError("Too many open files")
 
     monkeypatch.setattr(distributed, "LocalCluster", failing)
-    with pytest.raises(ResourceError, match=r"The 2 processes .* could not be started \(Too many open files\). Try fewer"):
+    with pytest.raises(
+        ResourceError, match=r"The 2 processes .* could not be started \(Too many open files\). Try fewer .*__main__"
+    ):
         run_cohort(small_plan(tmp_path, 2), tmp_path / "out", place=Place(processes=2))

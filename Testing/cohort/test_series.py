@@ -12,9 +12,10 @@ import SimpleITK as sitk
 
 from RegistrationNetLib import Registration, register_series
 from RegistrationNetLib.cohort import series as module
-from RegistrationNetLib.cohort.series import Frame, SeriesRegistration, as_one_field, joined
+from RegistrationNetLib.cohort.series import Frame, SeriesRegistration, as_one_field, check_carried, joined
 from RegistrationNetLib.errors import Cancelled, InputError, OutputError
 from RegistrationNetLib.geometry.space import displacements_mm, grid_of
+from RegistrationNetLib.io.image_files import read_image
 from RegistrationNetLib.io.series_files import Series
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.quality.phantom import head_phantom
@@ -187,11 +188,27 @@ def test_everything_is_saved_or_nothing(result: SeriesRegistration, tmp_path: Pa
     points = (("a", "b"), np.array([[20.0, 30.0], [40.0, 36.0]]))
     out = tmp_path / "out"
     result.save(out, labels=labels, points=points)
-    names = {"reference.nii.gz", "warped.nii.gz", "labels.nii.gz", "points.csv", "series.csv", "series.json"}
+    names = {"reference.nii.gz", "warped.nii.gz", "jacobian.nii.gz", "error_mm.nii.gz", "labels.nii.gz", "points.csv"}
+    names |= {"series.csv", "series.json"}
     assert {path.name for path in out.iterdir()} == names | {"frame001", "frame002"}
     assert (out / "frame002" / "transform.h5").is_file()
     with (out / "series.csv").open() as file:
-        assert [row["verdict"] == "reference" for row in csv.DictReader(file)] == [True, False, False]
+        rows = list(csv.DictReader(file))
+    assert [row["verdict"] == "reference" for row in rows] == [True, False, False]
+    for row, frame in zip(rows[1:], result.frames[1:], strict=True):
+        assert frame.registration is not None
+        quality, jacobian = frame.registration.quality, sitk.GetArrayViewFromImage(frame.registration.jacobian)
+        assert float(row["displacement_mm_mean"]) == pytest.approx(quality.displacement_mm.mean, rel=1e-5)
+        assert float(row["error_mm_median"]) == pytest.approx(frame.registration.expected_error.median, rel=1e-5)
+        assert float(row["jacobian_max"]) == pytest.approx(jacobian.max(), rel=1e-4)
+        assert float(row["folded_percent"]) == pytest.approx(100 * (jacobian <= 0).mean(), rel=1e-5)
+        assert float(row["similarity_after"]) == pytest.approx(quality.similarity.after, rel=1e-5)
+    assert rows[0]["displacement_mm_max"] == "0"
+    assert rows[0]["error_mm_median"] == "", "nothing is known of what was not registered"
+    jacobians, errors = (sitk.GetArrayFromImage(read_image(out / name)) for name in ("jacobian.nii.gz", "error_mm.nii.gz"))
+    assert (jacobians[0].min(), jacobians[0].max(), errors[0].max()) == (1.0, 1.0, 0.0)
+    assert jacobians[2] == pytest.approx(sitk.GetArrayFromImage(result.frames[2].jacobian), rel=1e-4)
+    assert errors[1] == pytest.approx(sitk.GetArrayFromImage(result.frames[1].error_mm), rel=1e-2)
     with (out / "points.csv").open() as file:
         followed = list(csv.DictReader(file))
     assert [row["label"] for row in followed] == ["a", "b"] * 3
@@ -208,6 +225,28 @@ def test_everything_is_saved_or_nothing(result: SeriesRegistration, tmp_path: Pa
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
 
 
+def test_what_is_carried_along_is_checked_before_the_work() -> None:
+    series = Series(frames(), TIMES)
+    check_carried(series, labels=frames()[0], points_mm=np.zeros((1, 2)))
+    with pytest.raises(InputError, match="The labels to carry along have 3 dimensions and the frames of the series 2"):
+        check_carried(series, labels=sitk.Image([4, 4, 4], sitk.sitkUInt8))
+    smaller = Series((*frames()[:2], frames()[2][1:]), TIMES)
+    check_carried(smaller, points_mm=np.zeros((1, 2)))
+    with pytest.raises(InputError, match="The frames of the series lie on different grids; labels carried to them need one grid"):
+        check_carried(smaller, labels=frames()[0])
+    with pytest.raises(InputError, match="The points to carry along have 3 dimensions and the frames of the series 2"):
+        check_carried(series, points_mm=np.zeros((1, 3)))
+
+
+def test_a_series_of_volumes_is_saved_with_its_determinants(tmp_path: Path) -> None:
+    ball = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=(6, 6, 6)).astype(np.float32))
+    still = tuple(Frame(number, float(number), ball, None) for number in range(2))
+    SeriesRegistration(ball, 0, still, ()).save(tmp_path / "out")
+    determinants = read_image(tmp_path / "out" / "jacobian.nii.gz")
+    assert determinants.GetSize() == (6, 6, 6, 2)
+    assert set(np.unique(sitk.GetArrayFromImage(determinants))) == {1.0}
+
+
 def test_a_transform_becomes_one_field() -> None:
     image = frames()[0]
     turn = sitk.Euler2DTransform((20.0, 20.0), 0.1, (1.0, 2.0))
@@ -216,6 +255,14 @@ def test_a_transform_becomes_one_field() -> None:
     for place in ((3, 4), (10, 20)):
         point = image.TransformIndexToPhysicalPoint(place)
         assert field.TransformPoint(point) == pytest.approx(chain.TransformPoint(point), abs=1e-9)
+
+
+def test_frames_of_several_pixel_types_become_a_series_that_holds_all_values() -> None:
+    whole, parts = (sitk.Image([4, 4], pixel) for pixel in (sitk.sitkInt16, sitk.sitkFloat32))
+    whole[1, 1], parts[1, 1] = -1000, 0.25
+    made = joined([whole, parts, sitk.Image([4, 4], sitk.sitkUInt8)], (0.0, 1.0, 2.0))
+    assert (made.GetPixelID(), made[1, 1, 0], made[1, 1, 1]) == (sitk.sitkFloat32, -1000.0, 0.25)
+    assert joined([whole, whole], (0.0, 1.0)).GetPixelID() == sitk.sitkInt16
 
 
 def test_times_that_do_not_rise_are_counted() -> None:

@@ -15,7 +15,7 @@ from RegistrationNetLib.cohort.plan import Plan
 from RegistrationNetLib.cohort.records import Failure
 from RegistrationNetLib.cohort.run import Summary
 from RegistrationNetLib.cohort.template import Course, build_template
-from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.errors import InputError, OutputError
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.quality.phantom import head_phantom
 
@@ -91,6 +91,13 @@ def test_the_shape_is_the_mean_shape_not_that_of_the_first_image(tmp_path: Path)
     assert inside.max() == pytest.approx(module.BRIGHT, rel=0.05)
 
 
+def test_what_moves_in_the_dark_around_does_not_count() -> None:
+    mean, shift_mm = ellipse(15.0, 10.0), np.zeros((48, 48, 2))
+    shift_mm[..., 0] = np.where(sitk.GetArrayFromImage(mean) > 1.0, 0.25, 9.0)
+    off = module.off_mean_shape(mean, shift_mm)
+    assert (off.mean, off.p95, off.max) == (0.25, 0.25, 0.25)
+
+
 def test_a_second_call_does_nothing_again_and_gives_the_same(
     oracle: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +161,7 @@ def test_intensities_of_scanners_are_brought_to_one_scale_and_those_of_ct_are_no
 
 def test_what_makes_no_mean_is_told(tmp_path: Path) -> None:
     files, out = written(tmp_path, [blob((12.0, 11.0)), blob((12.0, 13.0))]), tmp_path / "out"
-    with pytest.raises(InputError, match="There are 1 images; a mean needs at least 2"):
+    with pytest.raises(InputError, match="A mean needs at least 2 images, each a file or a folder of DICOM slices; 1 came"):
         build_template(files[:1], out)
     with pytest.raises(InputError, match="2 images have only 1 names; each needs a file name of its own"):
         build_template([files[0], files[0]], out)
@@ -164,6 +171,17 @@ def test_what_makes_no_mean_is_told(tmp_path: Path) -> None:
     for iterations, tolerance in ((0, 0.1), (3, 0.0)):
         with pytest.raises(InputError, match="at least 1 iteration and a tolerance above 0"):
             Course(iterations, tolerance)
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = written(tmp_path, [blob((12.0, 11.0)), blob((12.0, 13.0))])
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", failing)
+    with pytest.raises(OutputError, match="Read-only file system"):
+        build_template(files, tmp_path / "out")
 
 
 def test_an_image_that_cannot_be_registered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -10,11 +11,13 @@ from pathlib import Path
 from RegistrationNetLib.cohort.pair import RESULTS, CohortPair
 from RegistrationNetLib.cohort.records import Outcome, Setting, fingerprints_of, placed
 
+REPORT = {"verdict": {"colour": "green", "words": "fits", "reason": ""}}
+
 
 def fill(folder: Path, text: str = "made") -> None:
     """Files of the names that a registration leaves."""
     for name in RESULTS:
-        (folder / name).write_text("{}" if name.endswith(".json") else text, encoding="utf-8")
+        (folder / name).write_text(json.dumps(REPORT) if name.endswith(".json") else text, encoding="utf-8")
 
 
 def pretend(pair: CohortPair, setting: Setting) -> Outcome:
@@ -38,6 +41,16 @@ def die_once(pair: CohortPair, setting: Setting) -> Outcome:
 def die_over_pair1(pair: CohortPair, setting: Setting) -> Outcome:
     """One pair kills every process that works on it."""
     if pair.name == "pair1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return pretend(pair, setting)
+
+
+def die_three_times(pair: CohortPair, setting: Setting) -> Outcome:
+    """One pair has bad luck with three processes, and none later."""
+    tries = setting.out.parent / "tries"
+    if pair.name == "pair1" and (not tries.exists() or len(tries.read_text()) < 3):
+        with tries.open("a") as file:
+            file.write("x")
         os.kill(os.getpid(), signal.SIGKILL)
     return pretend(pair, setting)
 

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 
 from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.io.natural_order import natural
 from RegistrationNetLib.io.series_files import Series, read_series, series_of
 
 from ..dicom_files import write_series
@@ -56,6 +57,30 @@ def test_a_folder_of_images_is_a_series_in_the_order_of_names(tmp_path: Path) ->
     series = read_series(tmp_path)
     assert same(series, [second, first, third])
     assert series.times == (0.0, 1.0, 2.0)
+
+
+def test_numbers_in_names_count_as_numbers(tmp_path: Path) -> None:
+    for name, image in zip(("phase10", "phase1", "phase2"), volumes(), strict=True):
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+    tenth, first, second = volumes()
+    assert same(read_series(tmp_path), [first, second, tenth])
+
+
+@pytest.mark.parametrize(
+    "ordered",
+    [
+        ["1", "2", "10"],
+        ["a9b1", "a10b0", "b1"],
+        ["A1", "a2"],
+        ["x", "x1"],
+        ["07", "7"],
+        ["", "0"],
+        ["50%", "100%"],
+        ["9_b", "10_a"],
+    ],
+)
+def test_names_are_ordered_as_people_count(ordered: list[str]) -> None:
+    assert sorted(set(ordered), key=natural) == ordered
 
 
 SLICES = [np.random.default_rng(seed).integers(0, 1000, (8, 9, 10)) for seed in range(3)]

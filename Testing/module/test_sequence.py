@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,10 @@ from RegistrationNetLib.errors import Cancelled, InputError, WorkerError
 from RegistrationNetLib.progress import Progress
 from RegistrationNetLib.slicer_bridge.client import Result
 from RegistrationNetLib.slicer_bridge.mrml import DISPLACEMENT_AXES
+from RegistrationNetLib.slicer_bridge.scene_record import records
+from RegistrationNetLib.slicer_bridge.scene_results import alignment_of, role_of
 from RegistrationNetLib.slicer_bridge.scene_sequences import sequence_shown_by
+from RegistrationNetLib.slicer_bridge.scene_views import VIEWS
 
 from ..panel.fake_client import FakeClient
 from ..worker_input import ball
@@ -70,10 +74,22 @@ def frame_of(request: Any, side: str = "moving") -> int:
 
 
 def told(mean_mm: float, largest_mm: float) -> Result:
-    """What the worker would bring."""
-    verdict = {"colour": "green", "words": "fits", "reason": "Two repeats end within 1 mm"}
-    moved = {"mean": mean_mm, "max": largest_mm}
-    return replace(came(), report={**came().report, "verdict": verdict, "displacement_mm": moved})
+    """What the worker would bring; the frames are told apart by their displacement, which the determinant and the error repeat."""
+    one = came(with_error=True)
+    verdict = {"colour": "green", "words": "fits", "reason": f"Two repeats end within {mean_mm:g} mm"}
+    report = {
+        **one.report,
+        "verdict": verdict,
+        "displacement_mm": {"mean": mean_mm, "max": largest_mm},
+        "jacobian": {"min": 0.5, "max": 1.5, "folded_percent": 0.25},
+        "error_mm": {"median": mean_mm / 10, "p95": mean_mm},
+        "similarity": {"before": 0.125, "after": 0.875},
+    }
+    filled = {
+        name: replace(one.volumes[name], values=np.full_like(one.volumes[name].values, mean_mm))
+        for name in ("jacobian", "error_mm")
+    }
+    return replace(one, report=report, volumes={**one.volumes, **filled})
 
 
 def work(logic: Any, fake: FakeClient, running: Any) -> list[dict[str, Any]]:
@@ -135,10 +151,138 @@ def test_the_results_are_sequences_over_the_same_index_and_are_played_together(
     assert np.array_equal(warped, came().volumes["warped"].values)
     assert sequence_shown_by(browser.GetProxyNode(sequence)) is sequence
     table = result.tableNode.GetTable()
-    assert [table.GetValueByName(row, "Verdict").ToString() for row in range(4)] == ["reference", "fits", "fits", "fits"]
+    rows = {
+        table.GetColumnName(column): [table.GetValue(row, column).ToString() for row in range(4)]
+        for column in range(table.GetNumberOfColumns())
+    }
+    assert rows["Time"] == ["0 s", "0.4 s", "0.8 s", "1.2 s"]
+    assert rows["Verdict"] == ["reference", "fits", "fits", "fits"]
+    assert rows["Displacement, mean mm"] == ["0.00", "1.00", "2.00", "3.00"]
+    assert rows["Expected error, 95 % mm"] == ["", "1.00", "2.00", "3.00"]
+    assert rows["Folded %"] == ["", "0.25", "0.25", "0.25"]
+    assert rows["Largest Jacobian"] == ["", "1.50", "1.50", "1.50"]
+    assert rows["Similarity after"] == ["", "0.88", "0.88", "0.88"]
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result.warpedSequenceNode))
     assert hierarchy.GetItemName(folder) == "breathing to frame 0"
+
+
+def test_determinant_and_expected_error_of_each_frame_are_sequences_too(
+    scene: Any, sequences: Any, logic: Any, fake: FakeClient
+) -> None:
+    running = logic.startSequence(breathing(scene), 1)
+    work(logic, fake, running)
+    result = running.result
+    for node, at_rest in ((result.jacobianSequenceNode, 1.0), (result.errorSequenceNode, 0.0)):
+        frames = [slicer.util.arrayFromVolume(node.GetNthDataNode(number)) for number in range(len(TIMES))]
+        # The chain that goes on comes first: frames 2 and 3, the loop, then frame 0.
+        assert [(frame.min(), frame.max()) for frame in frames] == [(one, one) for one in (4.0, at_rest, 1.0, 2.0)]
+    assert np.array_equal(slicer.util.arrayFromVolume(result.fixedNode), ball((1, 0, 0), 12).values)
+    assert result.fixedNode.GetName() == "Reference: breathing to frame 1"
+
+
+def test_frames_keep_the_order_of_an_index_of_texts(scene: Any, sequences: Any, logic: Any, fake: FakeClient) -> None:
+    sequence = breathing(scene)
+    texts = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "breathing")
+    texts.SetIndexType(texts.TextIndex)
+    for number, name in enumerate(("out", "half", "in", "back")):
+        texts.SetDataNodeAtValue(sequence.GetNthDataNode(number), name)
+    running = logic.startSequence(texts, 2)
+    work(logic, fake, running)
+    assert running.error is None, running.error
+    made = running.result.jacobianSequenceNode
+    assert [made.GetNthIndexValue(number) for number in range(4)] == ["out", "half", "in", "back"]
+    # Frame 3, the loop, frames 1 and 0.
+    assert [slicer.util.arrayFromVolume(made.GetNthDataNode(number)).max() for number in range(4)] == [4.0, 3.0, 1.0, 1.0]
+    running.result.browserNode.SetSelectedItemNumber(1)
+    (record,) = records(scene)
+    assert (record.frame, record.result.report["displacement_mm"]["mean"]) == (1, 3.0)
+
+
+def registered(scene: Any, logic: Any, fake: FakeClient) -> Any:
+    """A sequence that has been registered to its first frame."""
+    running = logic.startSequence(breathing(scene), "first")
+    work(logic, fake, running)
+    assert running.error is None, running.error
+    return running
+
+
+def test_the_scene_remembers_a_sequence_as_the_result_of_the_frame_that_is_shown(
+    scene: Any, sequences: Any, logic: Any, fake: FakeClient
+) -> None:
+    running = registered(scene, logic, fake)
+    browser = running.result.browserNode
+    (record,) = records(scene)
+    assert record.node is running.recordNode
+    assert (record.title, record.browser, record.frame) == ("1. direct: breathing to frame 0, 4 frames", browser, 0)
+    assert record.result.report["verdict"]["words"] == "reference"
+    browser.SetSelectedItemNumber(2)
+    (record,) = records(scene)
+    result = record.result
+    assert record.frame == 2
+    assert result.report["displacement_mm"]["mean"] == 2.0
+    assert result.fixedNode is running.result.fixedNode
+    assert result.movingNode is browser.GetProxyNode(browser.GetMasterSequenceNode())
+    assert slicer.util.arrayFromVolume(result.jacobianNode).max() == 2.0
+    assert np.allclose(from_world(result.transformNode, (0, 0, 0)), SHIFT_LPS * (-1, -1, 1), atol=1e-4)
+    assert alignment_of(result.transformNode) == came().alignment
+    assert [role_of(one) for one in (result.transformNode, result.warpedNode, result.jacobianNode, result.errorNode)] == [
+        "transform", "warped", "jacobian", "error",
+    ]  # fmt: skip
+    assert result.errorNode.GetDisplayNode().GetColorNode().GetName().startswith("Expected error")
+    assert result.transformNode.GetNodeReference("RegistrationNet.fixed") is result.fixedNode
+
+
+def test_views_made_of_a_frame_are_made_again_of_the_next(scene: Any, sequences: Any, logic: Any, fake: FakeClient) -> None:
+    running = registered(scene, logic, fake)
+    browser = running.result.browserNode
+    seen = []
+    for number in (1, 2, 1):
+        browser.SetSelectedItemNumber(number)
+        (record,) = records(scene)
+        overlay = VIEWS["jacobian"](record.result)[1]
+        seen.append((overlay.GetID(), float(slicer.util.arrayFromVolume(overlay).max())))
+    assert [value for _, value in seen] == [1.0, 2.0, 1.0]
+    assert len({one for one, _ in seen}) == 1, "the same volume, filled again"
+
+
+def test_a_sequence_that_a_scene_has_kept_is_shown_again(
+    scene: Any, sequences: Any, logic: Any, fake: FakeClient, tmp_path: Path
+) -> None:
+    registered(scene, logic, fake).result.browserNode.SetSelectedItemNumber(3)
+    assert scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    scene.Clear(0)
+    assert records(scene) == []
+    assert scene.ReadFromMRB(str(tmp_path / "scene.mrb"), True)
+    (record,) = records(scene)
+    assert (record.frame, record.lost) == (3, ())
+    assert record.result.report["displacement_mm"]["mean"] == 3.0
+    assert slicer.util.arrayFromVolume(record.result.jacobianNode).max() == 3.0
+    assert alignment_of(record.result.transformNode) == came().alignment
+    record.browser.SetSelectedItemNumber(1)
+    (record,) = records(scene)
+    assert (record.frame, role_of(record.result.warpedNode)) == (1, "warped")
+    assert record.result.report["displacement_mm"]["mean"] == 1.0
+
+
+def test_of_a_sequence_what_was_deleted_is_told_and_with_all_of_it_the_result_goes(
+    scene: Any, sequences: Any, logic: Any, fake: FakeClient
+) -> None:
+    running = registered(scene, logic, fake)
+    result = running.result
+    scene.RemoveNode(result.errorSequenceNode)
+    (record,) = records(scene)
+    assert record.lost == ("Expected error",)
+    assert record.result.errorNode is None
+    assert record.result.warpedNode is not None
+    scene.RemoveNode(result.browserNode)
+    (record,) = records(scene)
+    assert (record.result.warpedNode, record.result.tableNode) == (None, result.tableNode)
+    for node in (result.transformSequenceNode, result.warpedSequenceNode, result.jacobianSequenceNode, result.tableNode):
+        assert len(records(scene)) == 1
+        scene.RemoveNode(node)
+    assert records(scene) == []
+    assert not scene.IsNodePresent(running.recordNode)
 
 
 def test_the_browser_that_plays_the_sequence_already_plays_the_results_too(
