@@ -211,7 +211,8 @@ def register(
         tolerance: how exactly landmarks were placed, in mm; nearer than that they need not be met.
         initial: transform from points of fixed to points of moving, from which the alignment starts.
         previous: a result of this pair to go on from, or its moving_from_fixed: it is only corrected near landmarks that pull, or where
-            tissue must keep its shape, and stays as it is everywhere else; its alignment holds, and is not searched for again. Beside transform.h5 its inverse.h5 is read, too.
+            tissue must keep its shape, and stays as it is everywhere else; its alignment holds, and is searched for again by the first
+            repeat only, to judge it. Beside transform.h5 its inverse.h5 is read, too.
         align: which of "centre", "pose" (a search over all rotations and shifts), "rigid", "similarity", "affine" to do; default:
             what the card says. A stage is kept only where it gains, and images in place stay.
         device: "auto", "cpu", "cuda" or "mps".
@@ -255,7 +256,6 @@ def register(
           for one, what in ((rigid, "fixed mask of what is rigid"), (keep_volume, "fixed mask of what keeps its volume")))
     )  # fmt: skip
     begun = _begun(previous, initial, align, options, pair, has_bodies=bool(bodies))
-    options = options if begun is None else replace(options, align=())
     stages.weights = stage_seconds(resolutions[options.measure.name].size, options, pairs, goes_on=begun is not None)
     start = initial_of(initial, plain_pair(pair, warnings.append))
     spacings_mm = {name: one.spacing_mm for name, one in resolutions.items()}

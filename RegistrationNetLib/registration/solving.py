@@ -70,7 +70,7 @@ def stage_seconds(size: Size, options: Options, pairs: LandmarkPairs | None = No
     voxels = math.prod(size.fixed)
     return {
         "prepare": 0.05 + PREPARE_SECONDS_PER_VOXEL * voxels,
-        "align": ALIGN_SECONDS if set(options.align) - {"centre"} else 0.05,
+        "align": ALIGN_SECONDS if set(options.align) - {"centre"} and not goes_on else 0.05,
         "network": 0.0,
         "refine": 0.05,
         "correct": 0.0 if pairs is None else CORRECT_SECONDS,
