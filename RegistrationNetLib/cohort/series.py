@@ -27,7 +27,7 @@ from ..io.outputs import staged_folder, write_image
 from ..io.series_files import Series, read_series, series_of
 from ..io.warping import LABELS, warp_image
 from ..progress import Progress, ProgressCallback, silent
-from ..quality.assessment import Displacement, displacement
+from ..quality.assessment import Displacement
 from ..quality.marks import ALARM
 from ..registration.pipeline import ERROR_DIGITS, JACOBIAN_DIGITS, Registration, register
 from .chains import chains, reference_number
@@ -80,7 +80,7 @@ class SeriesRegistration:
 
     Attributes:
         reference: the image to which every frame was registered; `reference_number` is None where that is no frame.
-        drift_mm: how far the reference seems to have moved when each chain of neighbours comes back to it; 0 is right.
+        drift_mm: how far the reference's body seems to have moved when each chain of neighbours comes back to it; 0 is right.
     """
 
     reference: sitk.Image
@@ -192,12 +192,20 @@ def register_series(
             )
             start = as_one_field(found[frame].moving_from_fixed, fixed)
         closed = register(fixed, fixed, initial=start, progress=counted.next("loop"), **{**options, "repeats": 0})
-        drift.append(displacement(closed.moving_from_fixed, fixed))
+        drift.append(_within_the_body(closed))
     frames = tuple(
         Frame(place, time, image, found.get(place))
         for place, (time, image) in enumerate(zip(series.times, series.frames, strict=True))
     )
     return SeriesRegistration(fixed, number, frames, tuple(drift))
+
+
+def _within_the_body(closed: Registration) -> Displacement:
+    """How far the voxels of the body move; what lies around it has no place of its own."""
+    body = closed.body
+    distances_mm = np.linalg.norm(displacements_mm(closed.moving_from_fixed, grid_of(body)), axis=-1)
+    distance_mm = distances_mm[sitk.GetArrayFromImage(body) > 0]
+    return Displacement(mean=float(distance_mm.mean()), max=float(distance_mm.max()))
 
 
 def check_carried(series: Series, *, labels: sitk.Image | None = None, points_mm: Points | None = None) -> None:

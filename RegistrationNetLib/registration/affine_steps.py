@@ -98,10 +98,6 @@ class Placement:
         """The same starts with other parameters."""
         return Placement(self.base, parameters, self.pivot, self.unit_mm, self.radius_mm)
 
-    def settled(self) -> Placement:
-        """The same places as new starts, whose growth costs nothing."""
-        return self.at(self.matrices().numpy(), self.pivot.numpy(), unit_mm=self.unit_mm, radius_mm=self.radius_mm)
-
     def only(self, chosen: list[int]) -> Placement:
         """Some of the batch."""
         return Placement(self.base[chosen], self.parameters[chosen], self.pivot, self.unit_mm, self.radius_mm)

@@ -40,6 +40,8 @@ EXPLORED_DEGREES, EXPLORED_SHARE, EXPLORED_FOLLOWED = 15.0, 1 / 7, 6
 CLEAR_GAIN, STAGE_GAIN = 0.1, 0.02
 # Bodies that differ by this share along each axis are compared in one size, too.
 NOTABLE_GROWTH = 0.08
+# Share of what two images of one contrast have in common, at least, in any pose that is about right.
+BEYOND_DOUBT = 0.98
 # How often a stage goes on where it left off, as one of heads that differ much in size must.
 MOST_ROUNDS = 5
 # Pairs of landmarks: missed by this share of the longest edge they count half; so many subsets are tried, and so many fits follow.
@@ -234,12 +236,12 @@ class _Aligning:
     def found(self, starts: Sequence[Array], stages: Sequence[str]) -> Array:
         placement = self._followed(starts, search="pose" in stages)
         sized = self._sized(placement, stages)
-        by = self._by(sized)
+        by = self._by(sized, is_sized=sized is not placement)
         coarse, _ = self._overlap(COARSE_SIDE_VOX, by)
         staged = [self._staged(coarse, one, stages) for one in ([placement] if sized is placement else [placement, sized])]
         loss = [float(losses(coarse, one)[0]) for one, _ in staged]
         placement, last = staged[-1] if loss[0] - loss[-1] > CLEAR_GAIN * loss[0] else staged[0]
-        fine, view = self._overlap(FINE_SIDE_VOX, self._by(placement))
+        fine, view = self._overlap(FINE_SIDE_VOX, by)
         freest = [one for one in OPTIMIZING if one in stages][-1:] or ["rigid"]
         placement, is_better = self._settled(fine, placement, freest[0], FINE_STEPS, first_step=0.2)
         if not is_better:
@@ -277,22 +279,25 @@ class _Aligning:
     def _settled(
         self, overlap: Overlap, placement: Placement, stage: str, steps: int, first_step: float
     ) -> tuple[Placement, bool]:
-        """The placement after a stage, which goes on as long as it gains clearly; and whether it has gained at all.
-
-        Growth costs a little, but what has gained clearly costs no more, so that bodies of different size are not held back.
-        """
+        """The placement after a stage, which goes on as long as it gains clearly; and whether it has gained at all."""
         for done in range(MOST_ROUNDS):
             moved = improved(overlap, placement, stage, steps=steps, first_step=first_step, tick=self.tick)
             before, after = (float(losses(overlap, one)[0]) for one in (placement, moved))
             if before - after <= STAGE_GAIN * before:
                 return placement, done > 0
-            placement = moved.settled()
+            placement = moved
         return placement, True
 
-    def _by(self, placement: Placement) -> By:
-        """What tells a good match from a better one, once the images lie about where they belong."""
-        matrix = np.asarray(placement.matrices()[0].numpy())
-        return "correlation" if self.is_one_contrast or contrast_of(self.fixed, self.moving, matrix).is_one else "structure"
+    def _by(self, placement: Placement, *, is_sized: bool) -> By:
+        """What tells a good match from a better one, once the images lie about where they belong.
+
+        Of bodies that were made one size there must be no doubt that they have one contrast: a head shrunk into the skull of another has about.
+        """
+        if self.is_one_contrast:
+            return "correlation"
+        contrast = contrast_of(self.fixed, self.moving, np.asarray(placement.matrices()[0].numpy()))
+        is_one = min(contrast.positive, contrast.rising) >= BEYOND_DOUBT if is_sized else contrast.is_one
+        return "correlation" if is_one else "structure"
 
     def _overlap(self, side_vox: int, by: By) -> tuple[Overlap, View]:
         return _coarse(self.fixed, self.moving, side_vox, by)

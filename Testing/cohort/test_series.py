@@ -24,7 +24,7 @@ from RegistrationNetLib.quality.verdict import Verdict
 # A pattern that moves along x by so many mm, on 32 by 32 voxels of 2 mm.
 SHIFTS_MM = (0.0, 2.0, 4.0)
 TIMES = (10.0, 20.0, 30.0)
-FAST: dict[str, Any] = {"align": ["rigid"], "steps": 5, "repeats": 0}
+FAST: dict[str, Any] = {"align": ["rigid"], "repeats": 0}
 
 
 def frames() -> tuple[sitk.Image, ...]:
@@ -124,7 +124,8 @@ class Fake:
         self.calls.append((fixed, moving, initial))
         progress(Progress("", 1.0, None))
         shift = sitk.TranslationTransform(2, (1.0, 0.0))
-        return SimpleNamespace(moving_from_fixed=shift if initial is None else sitk.CompositeTransform([shift, initial]))
+        moved = shift if initial is None else sitk.CompositeTransform([shift, initial])
+        return SimpleNamespace(moving_from_fixed=moved, body=fixed >= sitk.GetArrayViewFromImage(fixed).min())
 
 
 @pytest.fixture
