@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,8 @@ from .work import carry_out
 
 # How long the cluster is left alone before it is looked whether it is still there.
 LOOK_SECONDS = 1.0
+# How long a run on this machine waits for processes when all have died; a killed one is back in a few seconds.
+REVIVAL_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def run_cohort(
     Raises:
         InputError: there is no such scheduler or queue, or another run is at work in `out`.
         OutputError: `out` cannot be written, or the disk is full.
-        ResourceError: the scheduler was lost on the way.
+        ResourceError: the scheduler was lost on the way, or all processes.
     """
     check_folder_name(out)
     with _alone(out):
@@ -67,8 +70,11 @@ def run_cohort(
         counted = _Counted(len(plan.pairs), len(plan.pairs) - len(missing), progress)
         try:
             if missing:
+                patience = _Patience(REVIVAL_SECONDS if place.is_here else math.inf)
                 with client_of(place, len(missing)) as client:
-                    _carry_out_all(client, _ordered(missing), replace(setting, is_anonymous=is_anonymous), work, counted)
+                    _carry_out_all(
+                        client, _ordered(missing), replace(setting, is_anonymous=is_anonymous), work, counted, patience
+                    )
         finally:
             end_run(setting)
             write_overview(plan, out, is_anonymous=is_anonymous)
@@ -175,7 +181,34 @@ def _network(pair: CohortPair) -> str:
     return f"{pair.options.get('model', 'direct')} {pair.files.get('weights', '')}"
 
 
-def _carry_out_all(client: Any, pairs: Sequence[_Sized], setting: Setting, work: Work, counted: _Counted) -> None:
+@dataclass
+class _Patience:
+    """Ends a run whose processes have all been gone for so many seconds: nobody would ever hear of its pairs again."""
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        self._last_seen = time.monotonic()
+
+    def hear(self, processes: int) -> None:
+        """How many there are now.
+
+        Raises:
+            ResourceError: there have been none for too long.
+        """
+        now = time.monotonic()
+        if processes:
+            self._last_seen = now
+        elif now - self._last_seen > self.seconds:
+            raise ResourceError(
+                "The processes of the cohort have all died and were not started again, as where memory runs out; what had ended is kept. "
+                "Give the same command with fewer --processes: it goes on from there."
+            )
+
+
+def _carry_out_all(
+    client: Any, pairs: Sequence[_Sized], setting: Setting, work: Work, counted: _Counted, patience: _Patience
+) -> None:
     """Keep every process of the cluster at work with one pair, and hear how each ends.
 
     A pair over which processes have died, as they do where others leave no memory, gets another try when it is alone.
@@ -184,7 +217,9 @@ def _carry_out_all(client: Any, pairs: Sequence[_Sized], setting: Setting, work:
     waiting, last, running = deque(pairs), deque[_Sized](), dict[Any, _Sized]()
     try:
         while waiting or last or running:
-            while waiting and len(running) < _workers(client):
+            processes = len(_asked(client, client.nthreads))
+            patience.hear(processes)
+            while waiting and len(running) < max(1, processes):  # one while they are awaited
                 one = waiting.popleft()
                 running[_submitted(client, work, one, setting)] = one
             if not running:
@@ -211,11 +246,6 @@ def _submitted(client: Any, work: Work, one: _Sized, setting: Setting) -> Any:
     # A key of its own for each run: what an ended run has left on a scheduler is not the answer.
     key = f"registrationnet-{setting.run}-{one.pair.name}{'-alone' * one.is_alone}"
     return client.submit(work, one.pair, setting, key=key, pure=False, priority=one.voxels)
-
-
-def _workers(client: Any) -> int:
-    """How many processes there are; one while they are awaited."""
-    return max(1, len(_asked(client, client.nthreads)))
 
 
 def _ended(client: Any, running: Iterable[Any]) -> set[Any]:

@@ -6,12 +6,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from RegistrationNetLib.cohort import clusters
+from RegistrationNetLib.cohort import clusters, run
 from RegistrationNetLib.cohort.clusters import Place, client_of, local_processes
 from RegistrationNetLib.cohort.estimate import memory_mb_of
 from RegistrationNetLib.cohort.pair import CohortPair
@@ -327,3 +329,29 @@ def test_processes_that_cannot_be_started_are_told(tmp_path: Path, monkeypatch: 
         ResourceError, match=r"The 2 processes .* could not be started \(Too many open files\). Try fewer .*__main__"
     ):
         run_cohort(small_plan(tmp_path, 2), tmp_path / "out", place=Place(processes=2))
+
+
+def test_a_run_ends_when_its_processes_are_gone_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deserted:
+        """A cluster whose processes have died, and are not started again."""
+
+        status = "running"
+
+        def nthreads(self) -> dict[str, int]:
+            return {}
+
+        def submit(self, *_: Any, **__: Any) -> Any:
+            return Future()
+
+        def cancel(self, *_: Any, **__: Any) -> None:
+            pass
+
+    @contextmanager
+    def deserted(*_: Any) -> Iterator[Any]:
+        yield Deserted()
+
+    monkeypatch.setattr(run, "client_of", deserted)
+    monkeypatch.setattr(run, "REVIVAL_SECONDS", 0.1)
+    monkeypatch.setattr(run, "_ended", lambda *_: time.sleep(0.05) or set())
+    with pytest.raises(ResourceError, match=r"all died.*fewer --processes"):
+        run_cohort(small_plan(tmp_path, 2, **QUICK), tmp_path / "out", work=pretend)
