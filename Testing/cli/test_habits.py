@@ -105,6 +105,7 @@ def test_the_other_commands_print_json_for_programs(tmp_path: Path, status_of: S
     monkeypatch.setattr(model_commands, "remove", lambda _: 12)
     monkeypatch.setattr(cohort_commands, "_plan", lambda *_, **__: SimpleNamespace(pairs=()))
     monkeypatch.setattr(cohort_commands, "run_cohort", lambda *_, **__: Summary(1, 2, (Failure("one", "two", 1.0),)))
+    monkeypatch.setattr(cohort_commands, "read_series", lambda *_: SimpleNamespace(frames=(sitk.Image(4, 4, sitk.sitkUInt8),)))
     monkeypatch.setattr(
         cohort_commands,
         "register_series",
