@@ -40,8 +40,6 @@ EXPLORED_DEGREES, EXPLORED_SHARE, EXPLORED_FOLLOWED = 15.0, 1 / 7, 6
 CLEAR_GAIN, STAGE_GAIN = 0.1, 0.02
 # Bodies that differ by this share along each axis are compared in one size, too.
 NOTABLE_GROWTH = 0.08
-# Share of what two images of one contrast have in common, at least, in any pose that is about right.
-BEYOND_DOUBT = 0.98
 # How often a stage goes on where it left off, as one of heads that differ much in size must.
 MOST_ROUNDS = 5
 # Pairs of landmarks: missed by this share of the longest edge they count half; so many subsets are tried, and so many fits follow.
@@ -236,7 +234,7 @@ class _Aligning:
     def found(self, starts: Sequence[Array], stages: Sequence[str]) -> Array:
         placement = self._followed(starts, search="pose" in stages)
         sized = self._sized(placement, stages)
-        by = self._by(sized, is_sized=sized is not placement)
+        by = self._by(sized)
         coarse, _ = self._overlap(COARSE_SIDE_VOX, by)
         staged = [self._staged(coarse, one, stages) for one in ([placement] if sized is placement else [placement, sized])]
         loss = [float(losses(coarse, one)[0]) for one, _ in staged]
@@ -288,16 +286,10 @@ class _Aligning:
             placement = moved
         return placement, True
 
-    def _by(self, placement: Placement, *, is_sized: bool) -> By:
-        """What tells a good match from a better one, once the images lie about where they belong.
-
-        Of bodies that were made one size there must be no doubt that they have one contrast: a head shrunk into the skull of another has about.
-        """
-        if self.is_one_contrast:
-            return "correlation"
-        contrast = contrast_of(self.fixed, self.moving, np.asarray(placement.matrices()[0].numpy()))
-        is_one = min(contrast.positive, contrast.rising) >= BEYOND_DOUBT if is_sized else contrast.is_one
-        return "correlation" if is_one else "structure"
+    def _by(self, placement: Placement) -> By:
+        """What tells a good match from a better one, once the images lie about where they belong."""
+        matrix = np.asarray(placement.matrices()[0].numpy())
+        return "correlation" if self.is_one_contrast or contrast_of(self.fixed, self.moving, matrix).is_one else "structure"
 
     def _overlap(self, side_vox: int, by: By) -> tuple[Overlap, View]:
         return _coarse(self.fixed, self.moving, side_vox, by)
