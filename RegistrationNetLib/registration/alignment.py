@@ -232,7 +232,7 @@ class _Aligning:
     pull: PairPull = NO_PULL
 
     def found(self, starts: Sequence[Array], stages: Sequence[str]) -> Array:
-        placement = self._followed(starts, search="pose" in stages)
+        placement = self._followed(starts, stages)
         sized = self._sized(placement, stages)
         by = self._by(sized)
         coarse, _ = self._overlap(COARSE_SIDE_VOX, by)
@@ -298,8 +298,9 @@ class _Aligning:
         """What tells a match from none."""
         return self._overlap(side_vox, "correlation" if self.is_one_contrast else "statistics")
 
-    def _followed(self, starts: Sequence[Array], *, search: bool) -> Placement:
+    def _followed(self, starts: Sequence[Array], stages: Sequence[str]) -> Placement:
         """The best rigid place near one of the `starts`, or near what the search finds."""
+        search = "pose" in stages
         overlap, view = self._afar(COARSE_SIDE_VOX)
         near = starts if search else [*starts, *self._explored(starts)]
         placement = improved(
@@ -312,9 +313,17 @@ class _Aligning:
         far = _placed(self._searched(starts[0]), view)
         far = improved(overlap, far, "rigid", steps=COARSE_STEPS, first_step=0.4, tick=self.tick, pull=self.pull)
         farther = losses(overlap, far, self.pull)
-        if found.min() - farther.min() < CLEAR_GAIN * found.min():
-            return best
-        return far.only([int(farther.argmin())])
+        chosen = far.only([int(farther.argmin())])
+        # Of bodies that differ in size the right place is no better than a wrong one, before they have one size.
+        loss, other = (self._loss_in_one_size(overlap, one, stages) for one in (best, chosen))
+        return chosen if loss - other >= CLEAR_GAIN * loss else best
+
+    def _loss_in_one_size(self, overlap: Overlap, placement: Placement, stages: Sequence[str]) -> float:
+        if {"similarity", "affine"} & set(stages):
+            placement = improved(
+                overlap, placement, "similarity", steps=COARSE_STEPS, first_step=0.4, tick=self.tick, pull=self.pull
+            )
+        return float(losses(overlap, placement, self.pull)[0])
 
     def _explored(self, starts: Sequence[Array]) -> list[Array]:
         """The best of every combination of a rotation about and a shift along one axis, from each of the `starts`."""
