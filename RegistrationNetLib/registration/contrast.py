@@ -22,7 +22,7 @@ SIDE_VOX = 40
 BINS = 48
 # Of all local correlation by its size, the share that must be positive in one contrast; and of what a curve says of the other
 # image's intensities, what a rising one must.
-POSITIVE, RISING = 0.97, 0.97
+POSITIVE, RISING = 0.97, 0.96
 # The share of the variance of one image that the intensities of the other explain, from which on mutual information is chosen;
 # and the voxels that its histogram needs.
 EXPLAINED, FEWEST_VOXELS = 0.4, 128**2
