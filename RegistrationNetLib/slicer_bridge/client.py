@@ -35,6 +35,8 @@ CANCEL_SECONDS = 0.8
 # For so long `poll` lets go of Python's lock: PythonQt holds it whenever Slicer waits for events, and threads stand still.
 GIVE_WAY_SECONDS = 0.004
 LAST_LINES = 20
+# How long a worker that does not listen any more may take to say why.
+LAST_WORDS_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -366,8 +368,9 @@ class _WorkerProcess:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, RegistrationNetError) or not isinstance(error, OSError):
                 raise
+            self._listener.join(LAST_WORDS_SECONDS)
             raise WorkerError(
-                f"The worker cannot be reached ({error.strerror}). Try again; a new one is started then."
+                f"The worker cannot be reached ({error.strerror}). {self._last_words()}Try again; a new one is started then."
             ) from error
 
     def say(self, message: Message) -> None:
@@ -414,8 +417,10 @@ class _WorkerProcess:
             self._process.stdin.close()  # type: ignore[union-attr]
         stdout.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-        words = f"Its last words: {' / '.join(self._last_lines)} " if self._last_lines else ""
-        self._incoming.put((self, {"event": "ended", "status": status, "last_words": words}))
+        self._incoming.put((self, {"event": "ended", "status": status, "last_words": self._last_words()}))
+
+    def _last_words(self) -> str:
+        return f"Its last words: {' / '.join(self._last_lines)} " if self._last_lines else ""
 
 
 def _deliver(outgoing: queue.SimpleQueue[Callable[[], None] | None]) -> None:

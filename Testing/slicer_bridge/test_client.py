@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import psutil
@@ -428,3 +429,18 @@ def test_nothing_that_is_asked_for_makes_the_caller_wait(tmp_path: Path, monkeyp
         assert not job.is_finished
         may_go_on.set()
         until(client, lambda: job.is_finished)
+
+
+@posix
+def test_a_worker_that_is_gone_before_it_hears_has_its_last_words_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = "sys.stderr.write('libtorch is of another system\\n'); sys.stderr.flush(); sys.exit(3)"
+    with Client(python_that(tmp_path, body)) as client:
+        say = client_module._WorkerProcess.say
+
+        def late(worker: Any, message: Any) -> None:
+            worker._process.wait()
+            say(worker, message)
+
+        monkeypatch.setattr(client_module._WorkerProcess, "say", late)
+        with pytest.raises(WorkerError, match="libtorch is of another system"):
+            client.devices().wait()
