@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,8 +146,13 @@ def _values(stack: Stack, headers: dict[Path, Header]) -> NDArray[Any]:
 def _frames(header: Header) -> NDArray[Any]:
     """The frames of a file [N, H, W] (or [N, H, W, C]), scaled."""
     image = _read(header)
-    values = sitk.GetArrayFromImage(image).reshape(len(header.slices), *header.slices[0].shape, *_channels(image))
-    return _rescaled(values, header)
+    values, shape = sitk.GetArrayFromImage(image), (len(header.slices), *header.slices[0].shape, *_channels(image))
+    if values.size != math.prod(shape):
+        raise InputError(
+            f"{printable(header.file)} holds {values.size} values, and its header tells of {math.prod(shape)}: the file is damaged. "
+            "Export it again."
+        )
+    return _rescaled(values.reshape(shape), header)
 
 
 def _channels(image: sitk.Image) -> tuple[int, ...]:

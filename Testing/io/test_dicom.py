@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless, generate_uid
 
 from RegistrationNetLib.errors import InputError
+from RegistrationNetLib.io import dicom
 from RegistrationNetLib.io.dicom import _with_padding_value
 from RegistrationNetLib.io.image_files import read_image
 from RegistrationNetLib.io.image_sources import modality_of
@@ -506,3 +507,10 @@ def test_every_series_of_its_own_identifier_counts(tmp_path: Path) -> None:
     write_series(tmp_path, values(), POSITIONS, series=generate_uid(), name="other")
     with pytest.raises(InputError, match="holds 2 volumes"):
         read_image(tmp_path)
+
+
+def test_a_file_with_other_voxels_than_its_header_tells_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_frames(tmp_path / "a.dcm", values(), POSITIONS)
+    monkeypatch.setattr(dicom, "_read", lambda _: sitk.Image([7, 5, 3], sitk.sitkInt16))
+    with pytest.raises(InputError, match=r"a\.dcm holds 105 values, and its header tells of \d+"):
+        read_image(tmp_path / "a.dcm")
