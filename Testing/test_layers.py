@@ -39,7 +39,7 @@ PLAN: dict[str, str] = {
         state schedule processes loaders pairs synthetic cohort_files image_cache survey cohort_images label_maps painting data augmentation
         learning validation configuration checkpoints record export run
     """,
-    "cohort": "chains measures pair option_texts plan bids records thumbnail estimate machine work overview clusters run series template",
+    "cohort": "chains report_numbers pair option_texts plan bids records thumbnail estimate machine work overview clusters run series template",
     "slicer_bridge": """
         messages packed_mask interpreter dependencies installation settings sample_data worker_services worker client
         scene_sampling mrml scene_inputs scene_display scene_results scene_views scene_transforms scene_sequences scene_record scene_values scene_correction scene_job many sequence logic

@@ -22,10 +22,10 @@ from ..io.outputs import staged_folder
 from ..quality.report import MARKS
 from ..quality.verdict import WORDS
 from .bids import DESCRIPTION
-from .measures import MEASURES, Measure
 from .pair import CohortPair
 from .plan import Plan
 from .records import FAILURES_FOLDER, LOCK, failure_of, has_results, is_done, report_of
+from .report_numbers import REPORT_NUMBERS, ReportNumber
 
 PAGE, TABLE, FAILURES = "index.html", "pairs.csv", "failures.csv"
 # What BIDS does not know in a folder of derivatives, for its validator.
@@ -46,7 +46,7 @@ class Row:
     Attributes:
         state: "done"; "failed"; "outdated", where there are results of other files or options; "missing".
         colour, words, reason: of the verdict; empty where there is no result.
-        numbers: by the names of `MEASURES`, those that the report has.
+        numbers: by the names of `REPORT_NUMBERS`, those that the report has.
         report: address of its page from the overview's.
         thumbnail: JPEG.
         error: why it failed.
@@ -131,12 +131,14 @@ def page(plan: Plan, rows: Sequence[Row]) -> str:
         count=len(rows),
         verdicts=[(colour, WORDS[colour], number) for colour, number in _counted(with_result)],
         symbols=MARKS,
-        measures=[measure for measure in MEASURES if measure.name in SHOWN and measure.name in known],
-        histograms=[histogram(measure, with_result) for measure in MEASURES if measure.has_histogram and measure.name in known],
+        measures=[measure for measure in REPORT_NUMBERS if measure.name in SHOWN and measure.name in known],
+        histograms=[
+            histogram(measure, with_result) for measure in REPORT_NUMBERS if measure.has_histogram and measure.name in known
+        ],
     )
 
 
-def histogram(measure: Measure, rows: Sequence[Row]) -> Histogram:
+def histogram(measure: ReportNumber, rows: Sequence[Row]) -> Histogram:
     """The distribution of a measure over the rows that have it, of which there is at least one."""
     having = [row for row in rows if measure.name in row.numbers]
     values = np.array([row.numbers[measure.name] for row in having])
@@ -176,7 +178,7 @@ def _row(pair: CohortPair, out: Path) -> Row:
     thumbnail = pair.layout.path(out, "thumbnail.jpg")
     return Row(
         pair.name, state, pair, verdict["colour"], verdict["words"], verdict["reason"],
-        numbers={measure.name: number for measure in MEASURES if (number := measure.of(report)) is not None},
+        numbers={measure.name: number for measure in REPORT_NUMBERS if (number := measure.of(report)) is not None},
         report=quote(pair.layout.path(Path(), "report.html").as_posix()),
         thumbnail=thumbnail.read_bytes() if thumbnail.is_file() else b"",
         error=failure.error if failure else "",
@@ -185,11 +187,11 @@ def _row(pair: CohortPair, out: Path) -> Row:
 
 def _table(rows: Sequence[Row], *, is_anonymous: bool) -> str:
     sides = () if is_anonymous else ("fixed", "moving")
-    header = ["name", "state", "verdict", "reason", *sides, "folder", *(measure.name for measure in MEASURES)]
+    header = ["name", "state", "verdict", "reason", *sides, "folder", *(measure.name for measure in REPORT_NUMBERS)]
     lines = [
         [
             row.name, row.state, row.words, row.reason, *(printable(row.pair.files[side]) for side in sides),
-            row.pair.layout.folder, *(f"{row.numbers[one.name]:.6g}" if one.name in row.numbers else "" for one in MEASURES),
+            row.pair.layout.folder, *(f"{row.numbers[one.name]:.6g}" if one.name in row.numbers else "" for one in REPORT_NUMBERS),
         ]
         for row in rows
     ]  # fmt: skip

@@ -31,7 +31,7 @@ from ..quality.assessment import Displacement
 from ..quality.marks import ALARM
 from ..registration.pipeline import ERROR_DIGITS, JACOBIAN_DIGITS, Registration, register
 from .chains import chains, reference_number
-from .measures import frame_measures
+from .report_numbers import frame_numbers
 
 
 @dataclass(frozen=True)
@@ -312,7 +312,7 @@ def _told(frame: Frame) -> dict[str, Any]:
 
 def _write_table(path: Path, frames: Sequence[Frame]) -> None:
     """A line for each frame: its time, how far the reference moves to it, how far to trust that, and the verdict."""
-    measures = frame_measures()
+    measures = frame_numbers()
 
     def lines() -> Iterator[Sequence[str]]:
         yield "frame", "time", *(measure.name for measure in measures), "verdict", "reason"

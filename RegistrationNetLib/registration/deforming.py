@@ -29,12 +29,13 @@ from .field_refinement import (
     refine_field,
     sides_on,
 )
+from .measures import OF_ONE_CONTRAST
 from .overlap_score import View, spacing_for
 from .prepare import Prepared
 
 # Where one image has more than so many times the voxels of the other, the field lies on fixed's lattice, whichever that is.
 ALIKE_IN_SIZE = 1.9
-# The share of the loss that a field must take away, by its own measure; and the measures that must confirm it.
+# The share of the loss that a field must take away, by its own measure, and may not add, by another one: the measures that confirm it.
 FIELD_GAIN = 0.1
 HELD_OUT, HELD_OUT_ACROSS = (kind(sigma_vox=3.0, epsilon=1e-3, stride_vox=2) for kind in (LNCC, SquaredLNCC))
 FOREGROUND_SIDE_VOX = 40
@@ -88,14 +89,14 @@ def _deformed(
 
 
 def _kept(fields: FieldPair, sides: tuple[Prepared, Prepared], measure: Measure) -> tuple[FieldPair, list[str]]:
-    """The fields, or none where they gain too little by `measure` at half the resolution, or lose by another measure.
+    """The fields, or none where they gain too little by `measure` at half the resolution, or lose much by another measure.
 
     Half the resolution, because there noise has no part in the gain.
     """
     shape = tuple(max(SMALLEST_SIDE_VOX, (size + 1) // 2) for size in sides[0].grid.shape)
     coarse = sides_on([shape], *sides)[shape]
     none = _none(fields.grid, fields.moving_from_fixed.displacement)
-    held_out = HELD_OUT if measure.name in ("lncc", "ncc", "ssd") else HELD_OUT_ACROSS
+    held_out = HELD_OUT if measure.name in OF_ONE_CONTRAST else HELD_OUT_ACROSS
     gains = []
     for judge in (measure, held_out):
         directions = both_directions(*coarse, DirectionOptions(judge))

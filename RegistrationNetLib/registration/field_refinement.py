@@ -338,7 +338,7 @@ def _optimize(
         similarity = pair.directions[way].loss(splines.moved(coefficients, way))
         inconsistency = _inconsistency(at_knots.displacements(coefficients), lattice, way, extent_mm)
         loss = similarity + stiffness * inconsistency
-        return loss if labels is None else loss + options.label_weight * label_loss(*labels, coefficients, way)
+        return loss if labels is None else loss + options.label_weight * _label_loss(*labels, coefficients, way)
 
     spacing_mm = min(length / (size - 1) for length, size in zip(extent_mm, level.shape, strict=True))
     flat = flat_gradient(coefficients, extent_mm)
@@ -347,7 +347,7 @@ def _optimize(
     )
 
 
-def label_loss(labels: CodePair, splines: Splines, coefficients: Tensor, way: int) -> Tensor:
+def _label_loss(labels: CodePair, splines: Splines, coefficients: Tensor, way: int) -> Tensor:
     """See `CodePair.loss`, of labels on the lattice of the splines."""
     return labels.loss(
         way, identity_points(labels.shape, coefficients) + splines.displacements(coefficients, slice(way, way + 1))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import slicer
 
-from ..cohort.measures import frame_measures
+from ..cohort.report_numbers import frame_numbers
 from ..errors import InputError
 from ..io.nrrd import Volume
 from .client import Result
@@ -258,14 +258,14 @@ def _reference_node(fixed: Volume, title: str) -> Node:
 
 def columns() -> list[str]:
     """Of the table of frames."""
-    return ["Frame", "Time", *(measure.title for measure in frame_measures()), "Verdict", "Reason"]
+    return ["Frame", "Time", *(measure.title for measure in frame_numbers()), "Verdict", "Reason"]
 
 
 def _rows(sequence: Node, reports: Sequence[Mapping[str, Any] | None]) -> Iterator[list[str]]:
     for number, one in enumerate(reports):
         time = f"{sequence.GetNthIndexValue(number)} {sequence.GetIndexUnit() or ''}".strip()
         report = at_rest() if one is None else one
-        numbers = [measure.of(report) for measure in frame_measures()]
+        numbers = [measure.of(report) for measure in frame_numbers()]
         verdict = report["verdict"]
         shown = ("" if value is None else f"{value:.2f}" for value in numbers)
         yield [str(number), time, *shown, verdict["words"], "" if one is None else verdict["reason"]]

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from RegistrationNetLib.cohort.overview import MEASURES, SHOWN, histogram, rows_of, write_overview
+from RegistrationNetLib.cohort.overview import REPORT_NUMBERS, SHOWN, histogram, rows_of, write_overview
 from RegistrationNetLib.cohort.plan import Plan
 from RegistrationNetLib.cohort.records import Failure, begin_run, end_run, fingerprints_of, note_failure, placed
 from RegistrationNetLib.cohort.thumbnail import LONGEST_PX, write_thumbnail
@@ -94,7 +94,7 @@ def test_the_page_shows_every_pair_and_needs_no_other_file(plan: Plan, tmp_path:
     ):
         assert words in page
     assert "of files or options that have changed since" in page
-    titles = {measure.name: measure.title for measure in MEASURES}
+    titles = {measure.name: measure.title for measure in REPORT_NUMBERS}
     for name in SHOWN:
         assert (f">{titles[name]}</button>" in page) == (not name.startswith("landmarks")), name
 
@@ -108,7 +108,7 @@ def test_the_page_of_nothing_is_a_page(tmp_path: Path) -> None:
 
 def test_a_histogram_counts_every_pair_by_its_verdict(plan: Plan, tmp_path: Path) -> None:
     rows = [row for row in rows_of(plan, tmp_path / "out") if row.words]
-    measure = next(one for one in MEASURES if one.name == "error_mm_p95")
+    measure = next(one for one in REPORT_NUMBERS if one.name == "error_mm_p95")
     drawn = histogram(measure, rows)
     assert (drawn.low, drawn.high, drawn.count) == (0.0, 9.0, 4)
     assert drawn.median == 3.5
@@ -123,7 +123,7 @@ def test_a_histogram_counts_every_pair_by_its_verdict(plan: Plan, tmp_path: Path
 
 def test_a_histogram_of_one_value_has_one_bar(plan: Plan, tmp_path: Path) -> None:
     rows = [row for row in rows_of(plan, tmp_path / "out") if row.words]
-    measure = next(one for one in MEASURES if one.name == "dice_after")
+    measure = next(one for one in REPORT_NUMBERS if one.name == "dice_after")
     drawn = histogram(measure, rows)
     assert (drawn.low, drawn.high) == (0.0, 0.9)
     assert [len(bar.parts) for bar in drawn.bars].count(3) == 1

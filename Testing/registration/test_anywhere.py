@@ -143,9 +143,13 @@ def test_images_that_hardly_overlap_after_all_stages_are_refused() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (data_folder() / FILES["thorax"]).exists(), reason="needs the image of a chest")
-def test_a_chest_of_four_fifths_the_size_is_found_though_nobody_said_what_it_shows() -> None:
-    """Compared by structure before it has one size, it ended 4.7 mm off; the best affine map is 2.7 mm off, as the chest is also bent."""
-    pair = ROWS["scaled"](10015)
+@pytest.mark.parametrize("seed", [10015, 10083])
+def test_a_chest_of_four_fifths_the_size_is_found_though_nobody_said_what_it_shows(seed: int) -> None:
+    """Compared before they have one size, the first ended 4.7 mm off by structure, and the second in a far pose, 21 mm off.
+
+    The best affine maps are 2.7 mm off, as the chests are also bent.
+    """
+    pair = ROWS["scaled"](seed)
     found = register(pair.fixed, pair.moving, refine="none", repeats=0)
     inside = sitk.GetArrayViewFromImage(pair.counted) > 0
     off = displacements_mm(found.moving_from_fixed, grid_of(pair.fixed)) - displacements_mm(pair.truth, grid_of(pair.fixed))
