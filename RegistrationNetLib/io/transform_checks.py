@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from .native_paths import printable
 
 # A kilometre, in mm. Squares and products of such numbers are still exact enough in single precision not to overflow.
 LARGEST = 1e6
+# Of MATLAB files of level 4: bytes before a matrix's name, the longest name that a class of ITK may have, and bytes of a number by its kind.
+_MATRIX_HEADER, _LONGEST_NAME = 20, 127
+_BYTES_OF_NUMBERS = {0: 8, 1: 4, 2: 4, 3: 2, 4: 2, 5: 1}
 
 
 def are_sound(numbers: ArrayLike) -> bool:
@@ -37,6 +41,44 @@ def check_transform_image(path: Path, image: sitk.Image) -> None:
             f"{printable(path)} says that its voxels are {'×'.join(f'{one:g}' for one in spacing)} mm apart from {image.GetOrigin()} on; all must "
             f"be finite and none beyond {LARGEST:g} mm, and voxels at least {1 / LARGEST:g} mm apart. Repair its header, or write it again."
         )
+
+
+def check_matlab(path: Path) -> None:
+    """Of an ITK transform in a MATLAB file (level 4): that each of its matrices lies in the file; ITK would write beyond its memory.
+
+    Raises:
+        InputError: one does not, or has no name.
+    """
+    content = path.read_bytes()
+    start = 0
+    while start < len(content):
+        end = _end_of_matrix(content, start)
+        if end is None:
+            raise InputError(
+                f"{printable(path)} cannot be read as an ITK transform: it is no MATLAB file of level 4, or the matrix at byte {start} is not "
+                "whole. Copy or write it again."
+            )
+        start = end
+
+
+def _end_of_matrix(content: bytes, start: int) -> int | None:
+    """Where a matrix ends that begins at `start`; None where its header tells what cannot be."""
+    if start + _MATRIX_HEADER > len(content):
+        return None
+    for order in "<>":
+        kind, rows, columns, has_imaginary, name = struct.unpack_from(f"{order}5i", content, start)
+        size = _BYTES_OF_NUMBERS.get(kind // 10 % 10)
+        if (
+            not 0 <= kind < 5000
+            or size is None
+            or has_imaginary not in (0, 1)
+            or min(rows, columns) < 0
+            or not 0 < name <= _LONGEST_NAME
+        ):
+            continue
+        end = start + _MATRIX_HEADER + name + rows * columns * size * (1 + has_imaginary)
+        return end if end <= len(content) else None
+    return None
 
 
 def check_transform(path: Path, transform: sitk.Transform) -> None:

@@ -22,7 +22,7 @@ from .native_messages import NATIVE_ERRORS, native_messages_dropped, native_reas
 from .native_paths import native_path, printable
 from .niftyreg_transforms import is_niftyreg, niftyreg_matrix, niftyreg_transform
 from .outputs import IMAGE_SUFFIXES, check_file_name, staged, write_transform
-from .transform_checks import check_transform, check_transform_image
+from .transform_checks import check_matlab, check_transform, check_transform_image
 from .warning import Warn, python_warning
 
 ITK_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt")
@@ -113,6 +113,8 @@ def _from_text(path: Path, form: str, between: Between, warn: Warn) -> sitk.Tran
             f"{printable(path)} is a matrix that does not say whose it is; FLIRT and NiftyReg mean different transforms by the same numbers. Got "
             "four numbers in a line. Say --transform-format fsl, or --transform-format niftyreg."
         )
+    if path.name.lower().endswith(".mat"):
+        check_matlab(path)
     with native_messages_dropped(), native_path(path) as native:
         return sitk.ReadTransform(native)
 

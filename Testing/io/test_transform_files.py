@@ -580,6 +580,24 @@ def test_numbers_that_no_anatomy_has_are_refused_in_every_file(tmp_path: Path, n
     )
 
 
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [(16, -1), (16, 0), (16, 10**6), (4, -1), (4, 2**31 - 1), (8, 2), (0, 99), (12, 7), (147, 10**6), (159, -1)],
+)
+def test_a_matlab_file_whose_matrices_do_not_lie_in_it_is_refused(tmp_path: Path, place: int, number: int) -> None:
+    """ITK takes the length of a name as it stands, and wrote beyond its memory, which ended the process later, over another file."""
+    path = tmp_path / "transform.mat"
+    matrix = sitk.AffineTransform(3)
+    matrix.SetTranslation((1.0, 2.0, 3.0))
+    sitk.WriteTransform(matrix, str(path))
+    assert read_transform(path).TransformPoint((0.0, 0.0, 0.0)) == (1.0, 2.0, 3.0)
+    content = bytearray(path.read_bytes())
+    assert len(content) == 20 + 27 + 96 + 20 + 6 + 24  # header, name and numbers of the parameters, and of the fixed ones
+    content[place : place + 4] = number.to_bytes(4, "little", signed=True)
+    path.write_bytes(content)
+    refused(path, r"no MATLAB file of level 4, or the matrix at byte (0|143) is not whole\. Copy")
+
+
 @pytest.mark.parametrize("order", [1, 3])
 def test_splines_need_more_control_points_than_their_order(tmp_path: Path, order: int) -> None:
     """Else ITK reads beside them, or takes the number of pieces for one below 0."""
